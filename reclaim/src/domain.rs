@@ -1,0 +1,111 @@
+//! A domain: the contexts whose counts are summed together, and the cells that lanes own in them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::context::{Context, Contexts};
+use crate::sync::Ordering;
+use crate::{Error, Lane};
+
+/// The threads and lanes of one world of gates; a program has one.
+///
+/// Every context has a cell for every lane of the domain, so a thread needs to register once,
+/// whatever it then calls.
+pub struct Domain {
+    contexts: Contexts,
+    cells: Mutex<Cells>,
+}
+
+/// Which cells of the ledgers belong to a lane.
+struct Cells {
+    /// Given back by lanes that are gone, to be used first. In each, every context's count is 0.
+    free: Vec<u32>,
+    /// From here on no cell was ever used.
+    unused: u32,
+    limit: u32,
+}
+
+impl Domain {
+    /// A domain for at most `lanes` lanes at a time.
+    ///
+    /// Each context will have a ledger of `lanes` counters of four bytes, zeroed memory of which
+    /// a page is used only once a lane in it is.
+    pub fn new(lanes: u32) -> Arc<Self> {
+        Arc::new(Self {
+            contexts: Contexts::new(lanes as usize),
+            cells: Mutex::new(Cells { free: Vec::new(), unused: 0, limit: lanes }),
+        })
+    }
+
+    /// Registers a context for `owner`, any number but 0 that tells the caller's contexts apart
+    /// (the operating system's thread number, say).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyContexts`] if there is no memory for another ledger.
+    ///
+    /// # Panics
+    ///
+    /// If `owner` is 0.
+    pub fn register(&self, owner: u64) -> Result<&Context, Error> {
+        assert_ne!(owner, 0, "0 says that nobody owns a context");
+        self.contexts.register(owner).ok_or(Error::TooManyContexts)
+    }
+
+    /// A new lane, with nothing in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyLanes`] if the domain has as many as it was made for.
+    pub fn lane<P>(self: &Arc<Self>) -> Result<Lane<P>, Error> {
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let cell = match cells.free.pop() {
+            Some(cell) => cell,
+            None if cells.unused < cells.limit => {
+                cells.unused += 1;
+                cells.unused - 1
+            }
+            None => return Err(Error::TooManyLanes),
+        };
+        Ok(Lane::new(Arc::clone(self), cell))
+    }
+
+    /// Takes back the cell of a lane that is gone.
+    pub(crate) fn return_cell(&self, cell: u32) {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner).free.push(cell);
+    }
+
+    /// Whether no context is counted in at `cell`.
+    ///
+    /// The answer is meant for a caller that has executed a full fence after whatever makes it
+    /// ask. Acquire pairs with the release of the count that brought the cell to 0: who reads 0
+    /// may free what that frame was using, since the frame is over.
+    pub(crate) fn is_empty(&self, cell: u32) -> bool {
+        self.contexts.iter().all(|context| context.cell(cell).load(Ordering::Acquire) == 0)
+    }
+
+    /// The contexts that are counted in at `cell`, and how deep.
+    pub(crate) fn frames(&self, cell: u32) -> Vec<Frames> {
+        self.contexts
+            .iter()
+            .filter_map(|context| {
+                let frames = context.cell(cell).load(Ordering::Relaxed);
+                (frames != 0).then(|| Frames { owner: context.owner(), frames })
+            })
+            .collect()
+    }
+
+    /// How many contexts there are, and how many of them have an owner.
+    pub fn contexts(&self) -> (usize, usize) {
+        let owned = self.contexts.iter().filter(|context| context.owner() != 0).count();
+        (self.contexts.iter().count(), owned)
+    }
+}
+
+/// The frames of one context in one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frames {
+    /// The context's owner, as given to [`Domain::register`].
+    pub owner: u64,
+    /// How many of its frames are inside.
+    pub frames: u32,
+}

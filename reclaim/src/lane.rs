@@ -1,0 +1,185 @@
+//! Lanes, and the slow path of the protocol: occupy, close, retire, leave, free.
+
+use std::sync::Arc;
+
+use crate::sync::{
+    AtomicU64, AtomicUsize, Mutant, Ordering, UnsafeCell, fence, mutated,
+};
+use crate::{Domain, Frames, State, StateWord};
+
+/// A seat that one version after another occupies, each from [`occupy`](Self::occupy) until its
+/// payload `P` has been dropped.
+///
+/// Lanes are type-stable: gates hold the addresses of a lane's words and are entered by threads
+/// that have been on their way for any length of time, so a lane must stay where it is, and
+/// belong to the same function, for as long as anyone can reach its gate.
+#[repr(C)]
+pub struct Lane<P> {
+    /// The address to call; 0 while the lane cannot be entered. First, so that one address serves
+    /// a gate for both the lane and its body word.
+    body: AtomicUsize,
+    /// A [`StateWord`].
+    state: AtomicU64,
+    payload: UnsafeCell<Option<P>>,
+    cell: u32,
+    domain: Arc<Domain>,
+}
+
+// SAFETY: the words are atomic. The payload is written by `occupy`, whose caller is the only one to
+// do so, while the state is `Free`, and taken by the one thread that brings the state from
+// `Retired` to `Freeing`, which may be any thread: hence `P: Send`. Nobody gets a reference to it:
+// hence no `P: Sync`.
+unsafe impl<P: Send> Sync for Lane<P> {}
+// SAFETY: as above.
+unsafe impl<P: Send> Send for Lane<P> {}
+
+impl<P> Lane<P> {
+    pub(crate) fn new(domain: Arc<Domain>, cell: u32) -> Self {
+        Self {
+            body: AtomicUsize::new(0),
+            state: AtomicU64::new(StateWord::NEW.bits()),
+            payload: UnsafeCell::new(None),
+            cell,
+            domain,
+        }
+    }
+
+    /// Which cell of every ledger counts the frames in this lane.
+    pub fn cell(&self) -> u32 {
+        self.cell
+    }
+
+    /// The state and generation at some moment during the call.
+    pub fn state(&self) -> StateWord {
+        StateWord::from_bits(self.state.load(Ordering::Acquire))
+    }
+
+    /// The contexts that were inside at some moment during the call. Bailing callers count.
+    pub fn frames(&self) -> Vec<Frames> {
+        self.domain.frames(self.cell)
+    }
+
+    /// Puts a version into the lane: from now on a gate that is entered calls `body`.
+    ///
+    /// # Safety
+    ///
+    /// - The lane is `Free`, and nobody else occupies it at the same time.
+    /// - `body` is not 0, is code that gates of this lane may call, and stays so until `payload`
+    ///   is dropped.
+    pub unsafe fn occupy(&self, body: usize, payload: P) {
+        let free = self.state();
+        debug_assert_eq!(free.state(), State::Free);
+        self.payload.with_mut(|seat| {
+            // SAFETY: the state is `Free`, so the last payload was taken, which the acquire load
+            // of it above makes visible, and nobody takes the next before it is `Retired`.
+            unsafe { *seat = Some(payload) }
+        });
+        // Both releases pair with whoever will read the words: the state's with the freer, that
+        // it may find the payload; the body's with gates, that they may find the code.
+        self.state.store(free.with(State::Live).bits(), Ordering::Release);
+        self.body.store(body, Ordering::Release);
+    }
+
+    /// Makes the lane impossible to enter: the first half of retiring, to be followed by a heavy
+    /// fence and [`retire`](Self::retire).
+    ///
+    /// Callers that reach the gate from now on bail out of it, so the slot is set to another lane
+    /// first, or the function has none.
+    ///
+    /// # Safety
+    ///
+    /// The lane is `Live`, and nobody else closes it at the same time.
+    pub unsafe fn close(&self) {
+        let live = self.state();
+        debug_assert_eq!(live.state(), State::Live);
+        let next = if mutated(Mutant::EarlyRetired) { State::Retired } else { State::Closing };
+        // No ordering is needed here. A leaver that sees the body gone but not yet the state does
+        // nothing, as it would on `Closing`; the heavy fence orders both before `Retired`.
+        self.state.store(live.with(next).bits(), Ordering::Relaxed);
+        self.body.store(0, Ordering::Release);
+    }
+
+    /// Lets the version go: frees it now if it is empty, and otherwise leaves that to the last
+    /// thread inside. Returns whether this call freed it.
+    ///
+    /// # Safety
+    ///
+    /// The caller has [closed](Self::close) the lane and executed a heavy fence since: every
+    /// context in the domain has, since the close, executed a full fence or was not running.
+    pub unsafe fn retire(&self) -> bool {
+        let closing = self.state();
+        // Release pairs with the acquire in `try_free`: a leaver that sees `Retired` sees, by way
+        // of the heavy fence, every count of a frame that has passed the gate's check. Published
+        // any earlier, it could add up a frame's count as 0 and free the code under it.
+        self.state.store(closing.with(State::Retired).bits(), Ordering::Release);
+        // Pairs with the fence in `leave`. A leaver has counted out before its fence and reads
+        // the state after it; here it is the other way around. So either the leaver sees
+        // `Retired`, or `try_free` below sees it gone: one of the two frees.
+        fence(Ordering::SeqCst);
+        self.try_free()
+    }
+
+    /// What a gate calls that has counted out and found the body gone: frees the version if this
+    /// was the last to leave. Returns whether this call freed it.
+    pub fn leave(&self) -> bool {
+        if !mutated(Mutant::LeaveWithoutFence) {
+            // Pairs with the fence in `retire`, see there, and with itself: of two leavers the
+            // one whose fence is later sees the count of the other gone. Without it each could
+            // see the other still inside, and nobody would free.
+            fence(Ordering::SeqCst);
+        }
+        self.try_free()
+    }
+
+    /// Frees the version if the lane is `Retired` and empty.
+    fn try_free(&self) -> bool {
+        let seen = self.state();
+        if seen.state() != State::Retired || !self.domain.is_empty(self.cell) {
+            return false;
+        }
+        // The exchange expects the generation that was read before the sum. If the lane has been
+        // freed and occupied again in between, the sum says nothing about its new version.
+        let freeing = seen.with(State::Freeing);
+        if self
+            .state
+            .compare_exchange(seen.bits(), freeing.bits(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
+        {
+            return false;
+        }
+        let payload = self.payload.with_mut(|seat| {
+            // SAFETY: this thread alone has brought the state to `Freeing`, and until it stores
+            // `Free` nobody else touches the payload.
+            unsafe { (*seat).take() }
+        });
+        // Also if the payload panics as it is dropped: the lane must not stay `Freeing`.
+        let _vacate = Vacate { state: &self.state, freeing };
+        drop(payload);
+        true
+    }
+}
+
+/// Sets a lane free when dropped.
+struct Vacate<'a> {
+    state: &'a AtomicU64,
+    freeing: StateWord,
+}
+
+impl Drop for Vacate<'_> {
+    fn drop(&mut self) {
+        let free = if mutated(Mutant::NoGeneration) {
+            self.freeing.with(State::Free)
+        } else {
+            self.freeing.freed()
+        };
+        // Release pairs with the acquire in `occupy`: the next version moves in only after the
+        // last one's payload is gone.
+        self.state.store(free.bits(), Ordering::Release);
+    }
+}
+
+impl<P> Drop for Lane<P> {
+    fn drop(&mut self) {
+        self.domain.return_cell(self.cell);
+    }
+}

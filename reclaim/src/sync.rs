@@ -1,0 +1,98 @@
+//! The words that threads share: `std`'s in a build, loom's under this crate's own tests.
+//!
+//! This is the only file that knows loom exists. The rest of the crate is the same code in a
+//! program and in the models, except where a model asks for a [mutant](mutated).
+
+#[cfg(not(test))]
+pub(crate) use self::real::*;
+#[cfg(test)]
+pub(crate) use self::modelled::*;
+
+/// A mistake that a model plants in the slow path, to see itself fail.
+///
+/// Each was made, or nearly made, while the protocol was designed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// `retire` publishes `Retired` before the heavy fence instead of after it.
+    EarlyRetired,
+    /// `leave` has no full fence.
+    LeaveWithoutFence,
+    /// The generation stays what it was when a lane is freed.
+    NoGeneration,
+}
+
+#[cfg(not(test))]
+mod real {
+    pub(crate) use std::sync::atomic::{
+        AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+
+    use super::Mutant;
+
+    /// `std`'s cell with the interface of loom's.
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    /// `count` counters that are zero, or `None` if there is no memory for them.
+    ///
+    /// The allocator is asked for zeroed memory, so that a large table costs only the pages of it
+    /// that are ever counted in.
+    pub(crate) fn zeroed_counters(count: usize) -> Option<Box<[AtomicU32]>> {
+        let layout = std::alloc::Layout::array::<AtomicU32>(count).ok()?;
+        if layout.size() == 0 {
+            return Some(Box::new([]));
+        }
+        // SAFETY: the layout is not of size zero.
+        let start = unsafe { std::alloc::alloc_zeroed(layout) };
+        if start.is_null() {
+            return None;
+        }
+        let cells = std::ptr::slice_from_raw_parts_mut(start.cast::<AtomicU32>(), count);
+        // SAFETY: the memory comes from the global allocator with the layout of this very slice,
+        // and an `AtomicU32` of all zero bits is a valid one.
+        Some(unsafe { Box::from_raw(cells) })
+    }
+
+    /// Outside the models nothing is ever wrong on purpose.
+    pub(crate) const fn mutated(_: Mutant) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod modelled {
+    pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::sync::atomic::{
+        AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+
+    use super::Mutant;
+
+    pub(crate) fn zeroed_counters(count: usize) -> Option<Box<[AtomicU32]>> {
+        Some((0..count).map(|_| AtomicU32::new(0)).collect())
+    }
+
+    std::thread_local! {
+        // loom runs all threads of a model on the thread that runs the test.
+        static MUTANT: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+    }
+
+    /// Whether the model that runs has asked for this mistake.
+    pub(crate) fn mutated(mutant: Mutant) -> bool {
+        MUTANT.get() == Some(mutant)
+    }
+
+    /// Plants `mutant` in the models that this thread runs from now on.
+    pub(crate) fn plant(mutant: Option<Mutant>) {
+        MUTANT.set(mutant);
+    }
+}
