@@ -1,0 +1,176 @@
+//! Calls that always reach the current version.
+
+use std::iter;
+
+use cranelift_codegen::cursor::{Cursor, FuncCursor};
+use cranelift_codegen::entity::SecondaryMap;
+use cranelift_codegen::ir::{
+    ExternalName, FuncRef, Function, GlobalValue, GlobalValueData, Inst, InstBuilder,
+    InstructionData, MemFlagsData, Opcode, Type, ValueList,
+};
+use cranelift_codegen::isa::TargetIsa;
+
+use crate::{Error, Symbol, symbol};
+
+/// What a function's name stands for, as [`route_calls`] needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callee {
+    /// A replaceable function: calls go through its slot, its address is its stable entry.
+    Replaceable,
+    /// Code that stays as long as the caller does: a function of the same unit that is not
+    /// preemptible, or one of the host. Calls stay as they are.
+    Fixed,
+}
+
+/// Sends the calls in `func` of replaceable functions through their slots, and turns the
+/// addresses it takes of them into their stable entries.
+///
+/// `callee` says what the function named `u0:index` is, or `None` if there is no such function.
+/// The symbols that the rewritten code refers to are [`Symbol::Slot`] and [`Symbol::Entry`] of
+/// that index. Everything else in `func`, calls through pointers too, stays as it is.
+///
+/// # Errors
+///
+/// - [`Error::Call`]: a tail call of a replaceable function (the gate would have to stay on the
+///   stack, so it would not be one), a `try_call` of one (an exception would skip the gate's
+///   count), or a patchable call of one.
+/// - [`Error::PinnedRegister`]: `func` uses the register that holds the ledger.
+/// - [`Error::Undeclared`]: `func` names what is not declared.
+///
+/// After an error `func` may be half rewritten, and is good for nothing.
+pub fn route_calls(
+    func: &mut Function,
+    isa: &dyn TargetIsa,
+    mut callee: impl FnMut(u32) -> Option<Callee>,
+) -> Result<(), Error> {
+    let mut routes = routes(func, &mut callee)?;
+    route_symbols(func, &mut callee)?;
+    let pointer = isa.pointer_type();
+    let mut pos = FuncCursor::new(func);
+    while pos.next_block().is_some() {
+        while let Some(inst) = pos.next_inst() {
+            route_instruction(&mut pos, inst, &mut routes, pointer)?;
+        }
+    }
+    Ok(())
+}
+
+/// How a function refers to a replaceable one: the symbols, once they are needed.
+#[derive(Clone)]
+struct Route {
+    index: u32,
+    slot: Option<GlobalValue>,
+    entry: Option<GlobalValue>,
+}
+
+impl Route {
+    fn slot(&mut self, func: &mut Function) -> GlobalValue {
+        *self.slot.get_or_insert_with(|| {
+            let data = symbol::data(func, Symbol::Slot(self.index));
+            func.create_global_value(data)
+        })
+    }
+
+    fn entry(&mut self, func: &mut Function) -> GlobalValue {
+        *self.entry.get_or_insert_with(|| {
+            let data = symbol::data(func, Symbol::Entry(self.index));
+            func.create_global_value(data)
+        })
+    }
+}
+
+/// For each function that `func` refers to, its route if it is replaceable.
+fn routes(
+    func: &Function,
+    callee: &mut impl FnMut(u32) -> Option<Callee>,
+) -> Result<SecondaryMap<FuncRef, Option<Route>>, Error> {
+    let mut routes = SecondaryMap::new();
+    for (func_ref, data) in func.dfg.ext_funcs.iter() {
+        let index = replaceable(func, &data.name, callee)?;
+        routes[func_ref] = index.map(|index| Route { index, slot: None, entry: None });
+    }
+    Ok(routes)
+}
+
+/// The index of the function that `name` stands for, if it is a replaceable one.
+fn replaceable(
+    func: &Function,
+    name: &ExternalName,
+    callee: &mut impl FnMut(u32) -> Option<Callee>,
+) -> Result<Option<u32>, Error> {
+    let undeclared = || Error::Undeclared(name.display(Some(&func.params)).to_string());
+    match name {
+        ExternalName::User(name_ref) => {
+            let user = &func.params.user_named_funcs()[*name_ref];
+            match user.namespace {
+                0 => match callee(user.index).ok_or_else(undeclared)? {
+                    Callee::Replaceable => Ok(Some(user.index)),
+                    Callee::Fixed => Ok(None),
+                },
+                1 => Ok(None),
+                _ => Err(undeclared()),
+            }
+        }
+        ExternalName::LibCall(_) => Ok(None),
+        ExternalName::TestCase(_) | ExternalName::KnownSymbol(_) => Err(undeclared()),
+    }
+}
+
+/// Turns symbols that name a replaceable function into its entry.
+fn route_symbols(
+    func: &mut Function,
+    callee: &mut impl FnMut(u32) -> Option<Callee>,
+) -> Result<(), Error> {
+    for global in func.global_values.keys().collect::<Vec<_>>() {
+        let GlobalValueData::Symbol { name, .. } = &func.global_values[global] else { continue };
+        let Some(index) = replaceable(func, name, callee)? else { continue };
+        let data = symbol::data(func, Symbol::Entry(index));
+        func.global_values[global] = data;
+    }
+    Ok(())
+}
+
+fn route_instruction(
+    pos: &mut FuncCursor<'_>,
+    inst: Inst,
+    routes: &mut SecondaryMap<FuncRef, Option<Route>>,
+    pointer: Type,
+) -> Result<(), Error> {
+    let instruction = pos.func.dfg.insts[inst];
+    let display = |pos: &FuncCursor<'_>| pos.func.dfg.display_inst(inst).to_string();
+    let refuse = |pos: &FuncCursor<'_>, why| Err(Error::Call { instruction: display(pos), why });
+    match instruction {
+        InstructionData::Call { opcode, func_ref, args } => {
+            let Some(route) = &mut routes[func_ref] else { return Ok(()) };
+            if opcode == Opcode::ReturnCall {
+                return refuse(pos, "a replaceable function cannot be tail-called yet");
+            }
+            if pos.func.dfg.ext_funcs[func_ref].patchable {
+                return refuse(pos, "a call of a replaceable function cannot be patchable");
+            }
+            let slot = route.slot(pos.func);
+            let slot = pos.ins().symbol_value(pointer, slot);
+            let gate = pos.ins().load(pointer, MemFlagsData::trusted(), slot, 0);
+            let sig_ref = pos.func.dfg.ext_funcs[func_ref].signature;
+            let pool = &mut pos.func.dfg.value_lists;
+            let arguments = args.as_slice(pool).to_vec();
+            let args = ValueList::from_iter(iter::once(gate).chain(arguments), pool);
+            // In place, so that results, stack maps and source location stay with the call.
+            pos.func.dfg.insts[inst] =
+                InstructionData::CallIndirect { opcode: Opcode::CallIndirect, sig_ref, args };
+        }
+        InstructionData::TryCall { func_ref, .. } if routes[func_ref].is_some() => {
+            return refuse(pos, "exceptions cannot pass a replaceable function yet");
+        }
+        InstructionData::FuncAddr { func_ref, .. } => {
+            let Some(route) = &mut routes[func_ref] else { return Ok(()) };
+            let entry = route.entry(pos.func);
+            pos.func.replace(inst).symbol_value(pointer, entry);
+        }
+        _ if matches!(instruction.opcode(), Opcode::GetPinnedReg | Opcode::SetPinnedReg) => {
+            return Err(Error::PinnedRegister { instruction: display(pos) });
+        }
+        _ => {}
+    }
+    Ok(())
+}

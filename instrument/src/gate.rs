@@ -1,0 +1,200 @@
+//! The gate of a lane, made from the steps of the protocol.
+
+use cranelift_codegen::cursor::{Cursor, FuncCursor};
+use cranelift_codegen::ir::{
+    AtomicRmwOp, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, Type, UserFuncName,
+    Value, types,
+};
+use cranelift_codegen::isa::TargetIsa;
+use lastout_reclaim::{Counting, Step};
+
+use crate::arch::Access;
+use crate::stub::preserving_signature;
+use crate::{Error, Symbol, check_signature, symbol, zero};
+
+/// What kind of gate to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GateOptions {
+    /// How the gate counts.
+    pub counting: Counting,
+    /// Call [`Symbol::Interleave`] before every step, so that a test can make threads change
+    /// places there.
+    pub interleave: bool,
+}
+
+/// The gate of a lane of a function with this signature.
+///
+/// It refers to [`Symbol::Lane`], [`Symbol::CellOffset`], [`Symbol::Current`], [`Symbol::Leave`],
+/// [`Symbol::Removed`] and, if asked for, [`Symbol::Interleave`], so that it is compiled once for
+/// all lanes of all functions with the signature.
+///
+/// Compile it without optimization. The optimizer would share the address of the cell between
+/// counting in and counting out, and so keep it in a register that must then be saved around the
+/// body's call.
+///
+/// # Errors
+///
+/// As [`check_signature`].
+pub fn gate(
+    signature: &Signature,
+    options: GateOptions,
+    isa: &dyn TargetIsa,
+) -> Result<Function, Error> {
+    check_signature(signature, isa)?;
+    let mut func = Function::with_name_signature(UserFuncName::default(), signature.clone());
+    let forwarded = func.import_signature(signature.clone());
+    let preserving = func.import_signature(preserving_signature(isa));
+    let entry = func.dfg.make_block();
+    let arguments: Vec<Value> = signature
+        .params
+        .iter()
+        .map(|param| func.dfg.append_block_param(entry, param.value_type))
+        .collect();
+    let mut pos = FuncCursor::new(&mut func);
+    pos.insert_block(entry);
+    let mut gate = Gate {
+        pos,
+        access: Access::of(isa),
+        pointer: isa.pointer_type(),
+        options,
+        signature,
+        forwarded,
+        preserving,
+        arguments,
+        body: None,
+        results: Vec::new(),
+        bail: None,
+    };
+    for &step in options.counting.gate() {
+        gate.step(step);
+    }
+    let results = std::mem::take(&mut gate.results);
+    gate.pos.ins().return_(&results);
+    if let Some(bail) = gate.bail.take() {
+        gate.pos.insert_block(bail);
+        gate.pos.func.layout.set_cold(bail);
+        for &step in options.counting.bail() {
+            gate.step(step);
+        }
+    }
+    Ok(func)
+}
+
+/// A gate in the making.
+struct Gate<'a> {
+    pos: FuncCursor<'a>,
+    access: Access,
+    pointer: Type,
+    options: GateOptions,
+    signature: &'a Signature,
+    /// The signature, in the function.
+    forwarded: SigRef,
+    preserving: SigRef,
+    arguments: Vec<Value>,
+    /// What [`Step::LoadBody`] loaded.
+    body: Option<Value>,
+    /// What [`Step::CallBody`] returned.
+    results: Vec<Value>,
+    /// Where [`Step::LoadBody`] goes if it loads 0.
+    bail: Option<Block>,
+}
+
+impl Gate<'_> {
+    fn step(&mut self, step: Step) {
+        if self.options.interleave {
+            self.call_preserving(Symbol::Interleave);
+        }
+        match step {
+            Step::CountIn => {
+                let cell = self.cell();
+                let count = self.pos.ins().load(types::I32, MemFlagsData::trusted(), cell, 0);
+                let count = self.pos.ins().iadd_imm_s(count, 1);
+                self.pos.ins().store(MemFlagsData::trusted(), count, cell, 0);
+            }
+            Step::CountOut => {
+                let cell = self.cell();
+                let count = self.pos.ins().load(types::I32, MemFlagsData::trusted(), cell, 0);
+                let count = self.pos.ins().iadd_imm_s(count, -1);
+                self.access.store_release(&mut self.pos, count, cell);
+            }
+            Step::CountInFenced => self.count_fenced(AtomicRmwOp::Add),
+            Step::CountOutFenced => self.count_fenced(AtomicRmwOp::Sub),
+            Step::LightFence => {
+                self.pos.ins().sequence_point();
+            }
+            Step::LoadBody => {
+                let body = self.load_body();
+                let enter = self.pos.func.dfg.make_block();
+                let bail = self.pos.func.dfg.make_block();
+                self.pos.ins().brif(body, enter, &[], bail, &[]);
+                self.pos.insert_block(enter);
+                self.body = Some(body);
+                self.bail = Some(bail);
+            }
+            Step::CallBody => {
+                let body = self.body.expect("a gate loads the body before it calls it");
+                let call = self.pos.ins().call_indirect(self.forwarded, body, &self.arguments);
+                self.results = self.pos.func.dfg.inst_results(call).to_vec();
+            }
+            Step::CheckBody => {
+                let body = self.load_body();
+                let leave = self.pos.func.dfg.make_block();
+                let done = self.pos.func.dfg.make_block();
+                self.pos.ins().brif(body, done, &[], leave, &[]);
+                self.pos.insert_block(leave);
+                self.pos.func.layout.set_cold(leave);
+                self.call_preserving(Symbol::Leave);
+                self.pos.ins().jump(done, &[]);
+                self.pos.insert_block(done);
+            }
+            Step::Restart => self.restart(),
+        }
+    }
+
+    /// Calls the current lane's gate, or, if the function has none, reports that and returns
+    /// zeros: the caller's results must be something, and generated code has no other channel.
+    fn restart(&mut self) {
+        let current = symbol::value(&mut self.pos, self.pointer, Symbol::Current);
+        let gate = self.access.load_acquire(&mut self.pos, self.pointer, current);
+        let again = self.pos.func.dfg.make_block();
+        let removed = self.pos.func.dfg.make_block();
+        self.pos.ins().brif(gate, again, &[], removed, &[]);
+
+        self.pos.insert_block(again);
+        self.pos.func.layout.set_cold(again);
+        let call = self.pos.ins().call_indirect(self.forwarded, gate, &self.arguments);
+        let results = self.pos.func.dfg.inst_results(call).to_vec();
+        self.pos.ins().return_(&results);
+
+        self.pos.insert_block(removed);
+        self.pos.func.layout.set_cold(removed);
+        self.call_preserving(Symbol::Removed);
+        let types = self.signature.returns.iter().map(|result| result.value_type);
+        let zeros: Vec<Value> = types.map(|ty| zero::value(&mut self.pos, ty)).collect();
+        self.pos.ins().return_(&zeros);
+    }
+
+    /// The address of the calling thread's count. Computed anew for each use, see [`gate`].
+    fn cell(&mut self) -> Value {
+        let ledger = self.pos.ins().get_pinned_reg(self.pointer);
+        let offset = symbol::value(&mut self.pos, self.pointer, Symbol::CellOffset);
+        self.pos.ins().iadd(ledger, offset)
+    }
+
+    fn count_fenced(&mut self, op: AtomicRmwOp) {
+        let cell = self.cell();
+        let one = self.pos.ins().iconst(types::I32, 1);
+        self.access.rmw_fenced(&mut self.pos, types::I32, op, cell, one);
+    }
+
+    fn load_body(&mut self) -> Value {
+        let lane = symbol::value(&mut self.pos, self.pointer, Symbol::Lane);
+        self.access.load_acquire(&mut self.pos, self.pointer, lane)
+    }
+
+    fn call_preserving(&mut self, stub: Symbol) {
+        let stub = symbol::value(&mut self.pos, self.pointer, stub);
+        let lane = symbol::value(&mut self.pos, self.pointer, Symbol::Lane);
+        self.pos.ins().call_indirect(self.preserving, stub, &[lane]);
+    }
+}

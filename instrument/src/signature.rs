@@ -1,0 +1,54 @@
+//! Which signatures a gate can forward.
+
+use cranelift_codegen::ir::{ArgumentPurpose, Signature};
+use cranelift_codegen::isa::{CallConv, TargetIsa};
+use target_lexicon::Architecture;
+
+use crate::Error;
+
+/// Checks that a call of `signature` can be forwarded by code that is compiled for `isa`.
+///
+/// A gate takes its parameters and passes them on, so whatever Cranelift can both receive and
+/// pass goes through: any scalar and vector, registers and stack, several results, extension
+/// flags, struct-return pointers and struct arguments. What cannot be expressed twice over, or
+/// what Cranelift would refuse with a panic, is refused here instead.
+///
+/// # Errors
+///
+/// [`Error::Signature`] says what about the signature is the trouble.
+pub fn check_signature(signature: &Signature, isa: &dyn TargetIsa) -> Result<(), Error> {
+    let refuse = |why| Err(Error::Signature { signature: signature.to_string(), why });
+    let x86_64 = matches!(isa.triple().architecture, Architecture::X86_64);
+    match signature.call_conv {
+        CallConv::Fast | CallConv::Tail | CallConv::SystemV => {}
+        CallConv::WindowsFastcall if x86_64 => {}
+        CallConv::PreserveAll if signature.returns.is_empty() => {}
+        CallConv::PreserveAll => return refuse("a preserve_all function cannot return values"),
+        _ => return refuse("no function with this calling convention can be defined on this host"),
+    }
+    for param in &signature.params {
+        if let ArgumentPurpose::StructArgument(size) = param.purpose {
+            if !x86_64 {
+                return refuse("this host has no struct arguments");
+            }
+            if size % 8 != 0 {
+                return refuse("the size of a struct argument is not a multiple of 8");
+            }
+        }
+    }
+    if signature.returns.iter().any(|result| result.purpose != ArgumentPurpose::Normal) {
+        return refuse("a result has a special purpose");
+    }
+    let struct_returns = signature
+        .params
+        .iter()
+        .filter(|param| param.purpose == ArgumentPurpose::StructReturn)
+        .count();
+    if struct_returns > 1 {
+        return refuse("there is more than one struct-return pointer");
+    }
+    if struct_returns == 1 && !signature.returns.is_empty() {
+        return refuse("there are results beside a struct-return pointer");
+    }
+    Ok(())
+}
