@@ -1,6 +1,7 @@
 //! Cranelift IR for functions that can be replaced.
 
 mod arch;
+mod checker;
 mod dispatch;
 mod entry;
 mod gate;
@@ -9,6 +10,7 @@ mod stub;
 mod symbol;
 mod zero;
 
+pub use checker::{Rule, Violation, check_gate};
 pub use dispatch::{Callee, route_calls};
 pub use entry::{c_entry, host_entry};
 pub use gate::{GateOptions, gate};

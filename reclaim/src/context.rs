@@ -89,12 +89,8 @@ impl Contexts {
             // ledger. A summer that does not find it yet misses no frame: see the crate docs on
             // why a frame that counts is one that the heavy fence has made visible, the push
             // before it included.
-            match self.first.compare_exchange_weak(
-                first,
-                new,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
+            match self.first.compare_exchange_weak(first, new, Ordering::Release, Ordering::Relaxed)
+            {
                 // SAFETY: published contexts live as long as the domain does.
                 Ok(_) => return Some(unsafe { &*new }),
                 Err(newer) => first = newer,

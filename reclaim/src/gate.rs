@@ -44,9 +44,7 @@ impl Counting {
             Self::Plain => {
                 &[CountIn, LightFence, LoadBody, CallBody, CountOut, LightFence, CheckBody]
             }
-            Self::Atomic => {
-                &[CountInFenced, LoadBody, CallBody, CountOutFenced, CheckBody]
-            }
+            Self::Atomic => &[CountInFenced, LoadBody, CallBody, CountOutFenced, CheckBody],
         }
     }
 

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::sync::{
-    AtomicU64, AtomicUsize, Mutant, Ordering, UnsafeCell, fence, mutated,
-};
+use crate::sync::{AtomicU64, AtomicUsize, Mutant, Ordering, UnsafeCell, fence, mutated};
 use crate::{Domain, Frames, State, StateWord};
 
 /// A seat that one version after another occupies, each from [`occupy`](Self::occupy) until its
@@ -52,6 +50,12 @@ impl<P> Lane<P> {
     /// The state and generation at some moment during the call.
     pub fn state(&self) -> StateWord {
         StateWord::from_bits(self.state.load(Ordering::Acquire))
+    }
+
+    /// The body word, as a modelled gate loads it.
+    #[cfg(test)]
+    pub(crate) fn body(&self, ordering: Ordering) -> usize {
+        self.body.load(ordering)
     }
 
     /// The contexts that were inside at some moment during the call. Bailing callers count.
@@ -111,7 +115,9 @@ impl<P> Lane<P> {
         // Release pairs with the acquire in `try_free`: a leaver that sees `Retired` sees, by way
         // of the heavy fence, every count of a frame that has passed the gate's check. Published
         // any earlier, it could add up a frame's count as 0 and free the code under it.
-        self.state.store(closing.with(State::Retired).bits(), Ordering::Release);
+        if !mutated(Mutant::EarlyRetired) {
+            self.state.store(closing.with(State::Retired).bits(), Ordering::Release);
+        }
         // Pairs with the fence in `leave`. A leaver has counted out before its fence and reads
         // the state after it; here it is the other way around. So either the leaver sees
         // `Retired`, or `try_free` below sees it gone: one of the two frees.

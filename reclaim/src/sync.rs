@@ -3,10 +3,10 @@
 //! This is the only file that knows loom exists. The rest of the crate is the same code in a
 //! program and in the models, except where a model asks for a [mutant](mutated).
 
-#[cfg(not(test))]
-pub(crate) use self::real::*;
 #[cfg(test)]
 pub(crate) use self::modelled::*;
+#[cfg(not(test))]
+pub(crate) use self::real::*;
 
 /// A mistake that a model plants in the slow path, to see itself fail.
 ///

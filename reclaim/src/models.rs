@@ -1,0 +1,61 @@
+//! Models of the protocol: loom runs small programs of calls and replacements in every order, and
+//! with every stale value, that the memory model allows.
+//!
+//! # What runs
+//!
+//! - The gate: a thread interprets the very lists that machine code is made from,
+//!   [`Counting::gate`](crate::Counting::gate) and [`Counting::bail`](crate::Counting::bail).
+//! - The slow path: [`Lane`](crate::Lane), [`Domain`](crate::Domain) and
+//!   [`Context`](crate::Context) as they are, on loom's atomics instead of `std`'s.
+//! - The code of a version: a cell that is written when the version is installed, read whenever a
+//!   frame is in it, and written again when it is freed. So loom itself finds a free that does not
+//!   happen after the last frame, and assertions find one under a frame, a second one, and none.
+//!
+//! # The fences
+//!
+//! The model is asymmetric, as the protocol is. The light fence is *nothing*. The heavy fence is
+//! an *interrupt* that can hit a thread between any two steps of a gate, and makes it execute a
+//! full fence there. Without spinning, this is a mutex for each thread, its pipeline:
+//!
+//! - a thread takes its own before each step and gives it back at once; that is an instant at
+//!   which it may have been interrupted;
+//! - a heavy fence takes every other thread's, executes a full fence, and gives it back.
+//!
+//! So a heavy fence falls between two instants of each thread. What the thread did before the
+//! first is visible to the retirer after the fence, and what the retirer did before it is visible
+//! to the thread after the second. Nobody but a thread itself and a heavy fence ever takes its
+//! pipeline, so nothing else gets ordered by it. The step between the two instants is ordered
+//! neither way, where an interrupt on a machine would come before or after it; and a thread in
+//! the slow path has no instants, where a machine would interrupt it too. Both make the model
+//! weaker than a machine, which is the safe side: what holds here holds there.
+//!
+//! Nor does it cost anything: nothing is accessed while a pipeline is held, so nobody ever waits
+//! for one, and loom has one more choice for each step instead of a protocol of requests and
+//! acknowledgements to explore.
+//!
+//! It is tempting to make both fences `fence(SeqCst)` and be done.
+//! [`mutants::a_symmetric_model_is_blind`] shows what that would miss.
+//!
+//! # What is not modelled
+//!
+//! - Instructions: that memory holds the new code before it is fetched is SYNC_CORE's promise.
+//! - Delays: a store that a load may miss, it misses any number of times, but the model gives a
+//!   thread no way to miss the same store forever.
+//! - More than three threads, and more preemptions than each test says. loom also treats fences as
+//!   belonging to the accesses around them, and never reorders two of them on their own.
+//!
+//! # Reading on
+//!
+//! [`machine`] is what can vary, [`world`] the threads and functions, [`scenarios`] the programs
+//! that run. [`sound`] says what holds in them; [`mutants`] and [`literal`] are mistakes, each of
+//! which loom has to refute in a scenario that without it passes. [`explore`] calls loom.
+//!
+//! `cargo test -p lastout-reclaim -- --nocapture` prints how many executions each takes.
+
+mod explore;
+mod literal;
+mod machine;
+mod mutants;
+mod scenarios;
+mod sound;
+mod world;

@@ -1,0 +1,503 @@
+//! The world of a model: functions, the code of their versions, and the threads that call and
+//! replace them.
+//!
+//! loom runs the threads of a model on one thread, one at a time. What is in a `std::cell::Cell`
+//! here is therefore not part of the model: it is the observer's knowledge, which no modelled
+//! thread acts on.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32 as Bits, Ordering::Relaxed};
+
+use loom::sync::Mutex;
+use loom::sync::atomic::{AtomicBool, AtomicUsize};
+use loom::thread::{self, JoinHandle};
+
+use super::explore::{self, Fault};
+use super::machine::{HeavyFence, LightFence, Machine, Planted};
+use crate::sync::{AtomicU32, Ordering, UnsafeCell, fence};
+use crate::{Context, Domain, Lane, State, Step};
+
+/// A program of calls and replacements. It joins every thread that it spawns.
+pub(super) type Scenario = fn(&'static World);
+
+impl Machine {
+    /// Explores every execution of `scenario` with at most `preemptions` preemptions, and checks
+    /// that each of `events` happens in some of them.
+    ///
+    /// A test that says that something never goes wrong has to see it go right, too, lest it be
+    /// true because nothing happens.
+    pub(super) fn explore(self, preemptions: usize, scenario: Scenario, events: &[Event]) {
+        let _planted = Planted::new(self);
+        let seen = Arc::new(Seen::default());
+        let noted = Arc::clone(&seen);
+        explore::explore(preemptions, move || World::run(self, scenario, &noted));
+        let missing: Vec<_> = events.iter().filter(|event| !seen.happened(**event)).collect();
+        assert!(missing.is_empty(), "did not happen: {missing:?}");
+    }
+
+    /// Explores `scenario` until an execution goes wrong, which one must, and in the way that
+    /// `fault` says.
+    pub(super) fn refute(self, preemptions: usize, scenario: Scenario, fault: Fault) {
+        let _planted = Planted::new(self);
+        let seen = Arc::default();
+        explore::refute(preemptions, fault, move || World::run(self, scenario, &seen));
+    }
+}
+
+/// Something that happens in some executions of a scenario and not in others.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    FreedByRetirer,
+    FreedByLeaver,
+    /// A call found a lane closed.
+    Bailed,
+    /// A call ran the version that was in the slot as the call returned.
+    RanCurrent,
+    /// A call ran a version that was replaced before the call returned.
+    RanOld,
+    /// A call ran a version that was not in the slot yet: the call came late to the gate of a lane
+    /// into which the version had just moved.
+    RanEarly,
+    FoundRemoved,
+    ReusedLane,
+    ReusedContext,
+}
+
+/// Which events have happened in the executions of an exploration.
+#[derive(Default)]
+struct Seen(Bits);
+
+impl Seen {
+    fn note(&self, event: Event) {
+        self.0.fetch_or(1 << event as u32, Relaxed);
+    }
+
+    fn happened(&self, event: Event) -> bool {
+        self.0.load(Relaxed) & 1 << event as u32 != 0
+    }
+}
+
+/// All there is in one execution.
+pub(super) struct World {
+    pub(super) f: Function,
+    pub(super) g: Function,
+    machine: Machine,
+    domain: Arc<Domain>,
+    /// See the [module documentation](super).
+    pipelines: RefCell<Vec<Rc<Mutex<()>>>>,
+    /// How many threads are spawned and have not ended.
+    running: Cell<usize>,
+    seen: Arc<Seen>,
+}
+
+impl World {
+    fn run(machine: Machine, scenario: Scenario, seen: &Arc<Seen>) {
+        let domain = Domain::new(5);
+        let world = Box::into_raw(Box::new(Self {
+            f: Function::new(&domain, 3),
+            g: Function::new(&domain, 2),
+            machine,
+            domain,
+            pipelines: RefCell::default(),
+            running: Cell::new(0),
+            seen: Arc::clone(seen),
+        }));
+        {
+            // SAFETY: the world is not freed before every thread that has this reference is gone.
+            let world = unsafe { &*world };
+            scenario(world);
+            assert_eq!(world.running.get(), 0, "the scenario joins its threads");
+            world.f.check_end();
+            world.g.check_end();
+        }
+        // An execution that panics does not get here. That is as well: loom then unwinds the
+        // threads outside of the execution, where its objects cannot be dropped.
+        //
+        // SAFETY: it comes from `Box::into_raw`, and no thread runs any more.
+        drop(unsafe { Box::from_raw(world) });
+    }
+
+    /// A thread with a context, not running yet.
+    pub(super) fn thread(&'static self) -> Thread {
+        self.newcomer().register()
+    }
+
+    /// A thread without a context.
+    pub(super) fn newcomer(&'static self) -> Newcomer {
+        let pipeline = Rc::new(Mutex::new(()));
+        let mut pipelines = self.pipelines.borrow_mut();
+        pipelines.push(Rc::clone(&pipeline));
+        Newcomer { world: self, owner: pipelines.len() as u64, pipeline }
+    }
+}
+
+/// A thread that cannot call anything yet, or any more.
+pub(super) struct Newcomer {
+    world: &'static World,
+    owner: u64,
+    pipeline: Rc<Mutex<()>>,
+}
+
+impl Newcomer {
+    /// Gets the thread a context.
+    pub(super) fn register(self) -> Thread {
+        let Self { world, owner, pipeline } = self;
+        let (before, _) = world.domain.contexts();
+        let context = world.domain.register(owner).expect("memory for a ledger");
+        if world.domain.contexts().0 == before {
+            world.seen.note(Event::ReusedContext);
+        }
+        Thread { world, owner, pipeline, context }
+    }
+
+    /// Runs `program` as this thread.
+    pub(super) fn spawn(self, program: impl FnOnce(Self) + 'static) -> JoinHandle<()> {
+        let world = self.world;
+        world.running.set(world.running.get() + 1);
+        thread::spawn(move || {
+            program(self);
+            world.running.set(world.running.get() - 1);
+        })
+    }
+}
+
+/// A thread that can call functions and replace them.
+pub(super) struct Thread {
+    world: &'static World,
+    owner: u64,
+    pipeline: Rc<Mutex<()>>,
+    context: &'static Context,
+}
+
+impl Thread {
+    /// Runs `program` as this thread.
+    pub(super) fn spawn(self, program: impl FnOnce(Self) + 'static) -> JoinHandle<()> {
+        let Self { world, owner, pipeline, context } = self;
+        Newcomer { world, owner, pipeline }.spawn(move |Newcomer { world, owner, pipeline }| {
+            program(Self { world, owner, pipeline, context });
+        })
+    }
+
+    /// Gives the context up.
+    pub(super) fn release(self) -> Newcomer {
+        let Self { world, owner, pipeline, context } = self;
+        // SAFETY: the thread owns its context, calls nothing while it has this `self`, and is
+        // left with none.
+        unsafe { context.release() };
+        Newcomer { world, owner, pipeline }
+    }
+
+    /// Calls `function`. Returns the version that ran, or `None` if it was removed.
+    pub(super) fn call(&self, function: &Function) -> Option<usize> {
+        self.call_and(function, || ())
+    }
+
+    /// Calls `function`, whose body does `inside`.
+    pub(super) fn call_and(&self, function: &Function, inside: impl FnOnce()) -> Option<usize> {
+        let settled = function.settled.get();
+        let mut inside = Some(inside);
+        // Whoever comes to a lane too early or too late finds it closed, so no ordering is needed.
+        // But a model would let a relaxed load miss the same store in each of any number of turns.
+        let mut look = Ordering::Relaxed;
+        let version = loop {
+            let lane = function.lane(look);
+            look = Ordering::Acquire;
+            match self.follow(self.world.machine.counting.gate(), function, lane, &mut inside) {
+                Exit::Return(version) => break version,
+                Exit::Restart if function.removed.load(Ordering::Acquire) => {
+                    self.world.seen.note(Event::FoundRemoved);
+                    return None;
+                }
+                Exit::Restart => {}
+            }
+        };
+        // Nobody told this thread of the replacement, and yet once the heavy fence is over no
+        // call that begins can reach the version before.
+        assert!(settled <= Some(version), "stale call: version {version}, not {settled:?}");
+        self.world.seen.note(match function.current.get() {
+            Some(current) if version == current => Event::RanCurrent,
+            Some(current) if version > current => Event::RanEarly,
+            _ => Event::RanOld,
+        });
+        Some(version)
+    }
+
+    /// Interprets the steps of a gate.
+    fn follow(
+        &self,
+        steps: &[Step],
+        function: &Function,
+        lane: &Lane<Payload>,
+        inside: &mut Option<impl FnOnce()>,
+    ) -> Exit {
+        let Machine { counting, light_fence, load_body, count_out, .. } = self.world.machine;
+        let cell: &AtomicU32 = self.context.cell(lane.cell());
+        let mut body = 0;
+        for step in steps {
+            self.instant();
+            match step {
+                Step::CountIn => cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
+                Step::CountInFenced => {
+                    cell.fetch_add(1, Ordering::AcqRel);
+                    fence(Ordering::SeqCst);
+                }
+                Step::LightFence => match light_fence {
+                    LightFence::Nothing => {}
+                    LightFence::Full => fence(Ordering::SeqCst),
+                },
+                Step::LoadBody => {
+                    body = lane.body(load_body);
+                    if body == 0 {
+                        self.world.seen.note(Event::Bailed);
+                        return self.follow(counting.bail(), function, lane, inside);
+                    }
+                }
+                Step::CallBody => {
+                    let code = function.code(body);
+                    code.enter();
+                    self.instant();
+                    inside.take().expect("a gate calls the body once")();
+                    code.exit();
+                }
+                Step::CountOut => cell.store(cell.load(Ordering::Relaxed) - 1, count_out),
+                Step::CountOutFenced => {
+                    cell.fetch_sub(1, Ordering::AcqRel);
+                    fence(Ordering::SeqCst);
+                }
+                Step::CheckBody => {
+                    if lane.body(Ordering::Acquire) == 0 && lane.leave() {
+                        function.freed.set(function.freed.get() + 1);
+                        self.world.seen.note(Event::FreedByLeaver);
+                    }
+                }
+                Step::Restart => return Exit::Restart,
+            }
+        }
+        Exit::Return(version(body))
+    }
+
+    /// A moment at which a heavy fence may interrupt the thread.
+    fn instant(&self) {
+        if self.world.machine.heavy_fence == HeavyFence::Interrupt {
+            drop(self.pipeline.lock());
+        }
+    }
+
+    fn heavy_fence(&self) {
+        match self.world.machine.heavy_fence {
+            HeavyFence::Interrupt => {
+                let pipelines = self.world.pipelines.borrow().clone();
+                for other in pipelines.iter().filter(|other| !Rc::ptr_eq(other, &self.pipeline)) {
+                    let _interrupted = other.lock();
+                    fence(Ordering::SeqCst);
+                }
+            }
+            HeavyFence::Own => fence(Ordering::SeqCst),
+            HeavyFence::Missing => {}
+        }
+    }
+
+    /// Gives `function` its next version and retires the one before, if there is one.
+    pub(super) fn replace(&self, function: &Function) {
+        let (version, before) = self.install(function);
+        if let Some(before) = before {
+            self.retire(function, before, version);
+        }
+    }
+
+    /// Publishes the next version of `function`. Returns it, and the lane of the one before.
+    fn install<'f>(&self, function: &'f Function) -> (usize, Option<&'f Lane<Payload>>) {
+        let _turn = function.turn.lock();
+        let before = function.current.get().map(|_| function.lane(Ordering::Relaxed));
+        let (index, free) = function
+            .lanes
+            .iter()
+            .enumerate()
+            .find(|(_, lane)| lane.state().state() == State::Free)
+            .expect("a lane for every version that is alive");
+        if free.state().generation() != 0 {
+            self.world.seen.note(Event::ReusedLane);
+        }
+        let (body, payload) = function.compile(self.world.machine.causal);
+        // SAFETY: the lane is free, and installers of this function take turns. `body` stands for
+        // code that is there until the payload is dropped.
+        unsafe { free.occupy(body, payload) };
+        // Release: who calls the new version finds its lane.
+        function.slot.store(index, Ordering::Release);
+        // After the slot: who finds the function there again finds its lane, too.
+        function.removed.store(false, Ordering::Release);
+        function.current.set(Some(version(body)));
+        (version(body), before)
+    }
+
+    /// Leaves `function` without a version.
+    pub(super) fn remove(&self, function: &Function) {
+        let lane = function.lane(Ordering::Relaxed);
+        let next = function.codes.borrow().len();
+        function.current.set(None);
+        // Before the lane is closed, so that whoever bails out of it knows why.
+        function.removed.store(true, Ordering::Relaxed);
+        self.retire(function, lane, next);
+    }
+
+    /// Retires what sits in `lane`. Calls that begin after it run `next` or a later version.
+    fn retire(&self, function: &Function, lane: &Lane<Payload>, next: usize) {
+        // SAFETY: the lane was current until this thread put another in its place or removed the
+        // function, so it is live, and this thread alone closes it.
+        unsafe { lane.close() };
+        self.heavy_fence();
+        function.settled.set(function.settled.get().max(Some(next)));
+        // SAFETY: closed above, and a heavy fence since.
+        if unsafe { lane.retire() } {
+            function.freed.set(function.freed.get() + 1);
+            self.world.seen.note(Event::FreedByRetirer);
+        }
+    }
+}
+
+/// How a thread gets out of a gate.
+enum Exit {
+    /// It ran this version.
+    Return(usize),
+    /// It bailed.
+    Restart,
+}
+
+/// A function: what stays while its versions come and go.
+pub(super) struct Function {
+    /// The current lane's index.
+    slot: AtomicUsize,
+    removed: AtomicBool,
+    /// Held by the one who installs.
+    turn: Mutex<()>,
+    /// All lanes that it will need. That a lane added later is visible to whoever finds it in the
+    /// slot follows from a dependency of addresses, which loom does not know.
+    lanes: Vec<Lane<Payload>>,
+    /// Every version there ever was. Only grows.
+    codes: RefCell<Vec<Rc<Code>>>,
+    /// The version in the slot.
+    current: Cell<Option<usize>>,
+    /// No call that begins now can run a version older than this.
+    settled: Cell<Option<usize>>,
+    /// How often `leave` and `retire` have said that they freed a version.
+    freed: Cell<usize>,
+}
+
+impl Function {
+    fn new(domain: &Arc<Domain>, lanes: usize) -> Self {
+        Self {
+            slot: AtomicUsize::new(0),
+            removed: AtomicBool::new(false),
+            turn: Mutex::new(()),
+            lanes: (0..lanes).map(|_| domain.lane().expect("a cell")).collect(),
+            codes: RefCell::default(),
+            current: Cell::new(None),
+            settled: Cell::new(None),
+            freed: Cell::new(0),
+        }
+    }
+
+    /// Whether the code of `version` is gone.
+    pub(super) fn is_freed(&self, version: usize) -> bool {
+        self.codes.borrow()[version].freed.get()
+    }
+
+    /// The lane that the slot holds.
+    fn lane(&self, look: Ordering) -> &Lane<Payload> {
+        &self.lanes[self.slot.load(look)]
+    }
+
+    fn code(&self, body: usize) -> Rc<Code> {
+        Rc::clone(&self.codes.borrow()[version(body)])
+    }
+
+    /// Writes the next version's code. Returns its address, never 0, and what owns it.
+    fn compile(&self, causal: bool) -> (usize, Payload) {
+        let code = Rc::new(Code::write(causal));
+        self.codes.borrow_mut().push(Rc::clone(&code));
+        (self.codes.borrow().len(), Payload(code))
+    }
+
+    /// Checks that nothing is left over once no thread runs any more.
+    fn check_end(&self) {
+        for (version, code) in self.codes.borrow().iter().enumerate() {
+            let current = self.current.get() == Some(version);
+            assert!(current || code.freed.get(), "leak: nobody has freed version {version}");
+            assert!(!(current && code.freed.get()), "version {version} is freed and current");
+        }
+        let freed = self.codes.borrow().iter().filter(|code| code.freed.get()).count();
+        assert_eq!(self.freed.get(), freed, "who frees a version says so");
+        let current = self.current.get().map(|_| self.slot.load(Ordering::Relaxed));
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let expected = if current == Some(index) { State::Live } else { State::Free };
+            assert_eq!(lane.state().state(), expected, "lane {index}");
+            assert_eq!(lane.frames(), [], "lane {index}");
+        }
+    }
+}
+
+/// The version whose code is at `body`.
+fn version(body: usize) -> usize {
+    body - 1
+}
+
+/// The code of a version.
+pub(super) struct Code {
+    /// Written as the code is written and freed, read as it runs. Here loom checks that whoever
+    /// runs it comes after the one and before the other.
+    memory: UnsafeCell<()>,
+    /// Whether it does: without, a use after free is one only once the free is over.
+    causal: bool,
+    /// How many frames are in it.
+    frames: Cell<usize>,
+    freed: Cell<bool>,
+}
+
+impl Code {
+    /// Writes the code.
+    pub(super) fn write(causal: bool) -> Self {
+        let memory = UnsafeCell::new(());
+        memory.with_mut(|_| ());
+        Self { memory, causal, frames: Cell::new(0), freed: Cell::new(false) }
+    }
+
+    /// A frame enters.
+    pub(super) fn enter(&self) {
+        self.execute();
+        self.frames.set(self.frames.get() + 1);
+    }
+
+    /// A frame is about to leave.
+    pub(super) fn exit(&self) {
+        self.execute();
+        self.frames.set(self.frames.get() - 1);
+    }
+
+    /// Something in the code is executed.
+    pub(super) fn execute(&self) {
+        assert!(!self.freed.get(), "use after free: a thread is in code that is gone");
+        if self.causal {
+            self.memory.with(|_| ());
+        }
+    }
+
+    /// The memory goes.
+    pub(super) fn free(&self) {
+        assert!(!self.freed.replace(true), "freed twice");
+        assert!(self.frames.get() == 0, "use after free: frames are in code that goes");
+        if self.causal {
+            self.memory.with_mut(|_| ());
+        }
+    }
+}
+
+/// What a lane drops when its version has drained.
+struct Payload(Rc<Code>);
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        self.0.free();
+    }
+}

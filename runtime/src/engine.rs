@@ -1,0 +1,386 @@
+//! The engine: functions by name, and what can be done with them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cranelift_codegen::ir::Signature;
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetIsa};
+use cranelift_codegen::settings::{self, Configurable};
+use lastout_instrument::GateOptions;
+use lastout_reclaim::{Counting, register_membarrier};
+
+use crate::function::Function;
+use crate::handle::Handle;
+use crate::install::{Installed, Publication, prepare};
+use crate::memory::Memory;
+use crate::names::Names;
+use crate::payload::{Disposal, DropPolicy};
+use crate::shared::{HostSymbol, Shared, Stubs};
+use crate::template::Templates;
+use crate::types::{FunctionType, HostFunction};
+use crate::unit::Unit;
+use crate::version::VersionInfo;
+use crate::{Error, Result};
+
+/// How much code memory an engine may have mapped unless it is told otherwise.
+const DEFAULT_CODE_MEMORY: usize = 1 << 30;
+
+/// Functions that can be replaced while threads run them.
+///
+/// Engines are shared by reference, or in an `Arc`: everything takes `&self`, from any thread.
+///
+/// Dropping an engine removes all functions that it knows by name. Threads that are inside one
+/// leave in peace: code stays until they have, and handles stay good, though calls return
+/// [`Error::Removed`].
+pub struct Engine {
+    shared: Arc<Shared>,
+    names: Mutex<Names>,
+}
+
+impl Engine {
+    /// An engine with the defaults of [`EngineBuilder`].
+    ///
+    /// # Errors
+    ///
+    /// As [`EngineBuilder::build`].
+    pub fn new() -> Result<Self> {
+        EngineBuilder::new().build()
+    }
+
+    /// To set what has a sensible default.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::new()
+    }
+
+    /// What code is generated for, and how.
+    pub fn isa(&self) -> &dyn TargetIsa {
+        &*self.shared.isa
+    }
+
+    /// A new unit, to be filled and [installed](Self::install).
+    pub fn unit(&self) -> Unit {
+        Unit::new(Arc::clone(&self.shared))
+    }
+
+    /// Installs a unit: all of it, or, if anything is wrong, nothing.
+    ///
+    /// From now on calls of the functions that it exports go to it. Versions that it replaces are
+    /// freed at once if nobody is inside, and otherwise by the last thread to leave. However many
+    /// there are, this takes one heavy fence, and no thread waits.
+    ///
+    /// # Errors
+    ///
+    /// A function is exported and not defined ([`Error::Undefined`]), is used and not known
+    /// ([`Error::MissingImport`]), is known with another signature
+    /// ([`Error::SignatureMismatch`]); the unit exports a name of the host's
+    /// ([`Error::HostSymbol`]) or belongs to another engine ([`Error::ForeignUnit`]); an address
+    /// is out of reach ([`Error::Link`]); there is no memory. In all cases what was current
+    /// before still is.
+    pub fn install(&self, mut unit: Unit) -> Result<Installed> {
+        if !unit.belongs_to(&self.shared) {
+            return Err(Error::ForeignUnit);
+        }
+        prepare(&self.shared, &unit)?;
+        let (installed, replaced) = {
+            let mut names = self.names();
+            let publication = Publication::new(&self.shared, &names, &mut unit)?;
+            publication.publish(&self.shared, &mut names)
+        };
+        self.shared.retire(replaced);
+        Ok(installed)
+    }
+
+    /// Makes a function known before any unit defines it, so that units that call each other can
+    /// be installed one after the other. Until then a call of it is [`Error::Removed`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SignatureMismatch`] if it is known with another signature, [`Error::HostSymbol`]
+    /// if the host has something of this name, [`Error::Instrument`] if no gate can have this
+    /// signature, or there is no memory.
+    pub fn declare(&self, name: &str, signature: &Signature) -> Result<()> {
+        if self.shared.host.contains_key(name) {
+            return Err(Error::HostSymbol(name.to_owned()));
+        }
+        let mut names = self.names();
+        let function = match names.existing(name) {
+            Some(function) => {
+                function.expect_signature(signature)?;
+                function
+            }
+            None => Function::new(name.into(), signature.clone(), Arc::clone(&self.shared))?,
+        };
+        names.insert(&function);
+        Ok(())
+    }
+
+    /// Removes a function: its version is freed as if it had been replaced, and its name is
+    /// forgotten. What still has a handle to it, or imports it, meets [`Error::Removed`] when it
+    /// calls it, until a function of this name is installed again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFunction`] if there is none of this name.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let unknown = || Error::UnknownFunction(name.to_owned());
+        let mut names = self.names();
+        let function = names.remove(name).ok_or_else(unknown)?;
+        self.retire_all(names, vec![function]);
+        Ok(())
+    }
+
+    /// Takes the versions from functions, and lets them go after `names` is unlocked.
+    fn retire_all(&self, names: MutexGuard<'_, Names>, functions: Vec<Arc<Function>>) {
+        let mut removed = Vec::new();
+        for function in &functions {
+            // SAFETY: `names` is locked, so this thread is the only one publishing.
+            removed.extend(unsafe { function.unpublish() });
+        }
+        for closing in &removed {
+            // SAFETY: as above, and these were unpublished just now.
+            unsafe { closing.close() };
+        }
+        drop(names);
+        self.shared.retire(removed);
+    }
+
+    /// A handle to the function of this name.
+    ///
+    /// `F` is its type, such as `fn(i64, f64) -> i64`, with pointers as `usize` or raw pointers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFunction`] if there is none of this name, [`Error::SignatureMismatch`] if
+    /// it is of another type, or there is no memory for the entry.
+    pub fn function<F: FunctionType>(&self, name: &str) -> Result<Handle<F>> {
+        let unknown = || Error::UnknownFunction(name.to_owned());
+        let function = self.names().known(name).map(Arc::clone).ok_or_else(unknown)?;
+        Handle::new(function)
+    }
+
+    /// The versions of a function that are not freed yet, oldest first, and who is inside them.
+    /// Those that only wait for [`collect`](Self::collect) may be missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFunction`] if there is none of this name.
+    pub fn versions(&self, name: &str) -> Result<Vec<VersionInfo>> {
+        let unknown = || Error::UnknownFunction(name.to_owned());
+        let function = self.names().known(name).map(Arc::clone).ok_or_else(unknown)?;
+        Ok(function.versions())
+    }
+
+    /// Drops the payloads of versions that everyone has left, where
+    /// [`DropPolicy::Collector`] has them wait for this. Returns how many versions that were.
+    pub fn collect(&self) -> usize {
+        self.shared.retire(Vec::new());
+        self.shared.disposal.collect()
+    }
+
+    /// What the engine holds at the moment.
+    pub fn stats(&self) -> Stats {
+        let (installed, freed) = self.shared.disposal.counts();
+        Stats {
+            functions: self.names().len(),
+            installed,
+            freed,
+            code_bytes: self.shared.memory.code_bytes(),
+            mapped_bytes: self.shared.memory.mapped_bytes(),
+        }
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        // Nothing that can panic happens while it is held, and nothing in it can be half done.
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let mut names = self.names();
+        let functions = names.take_all();
+        self.retire_all(names, functions);
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// What an engine holds at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Functions that are known by name.
+    pub functions: usize,
+    /// Versions installed so far.
+    pub installed: u64,
+    /// Those of them that have been freed.
+    pub freed: u64,
+    /// Bytes of machine code: of versions, gates, and entries.
+    pub code_bytes: usize,
+    /// Bytes that code and data take from the system, in whole pages.
+    pub mapped_bytes: usize,
+}
+
+impl Stats {
+    /// Versions that are installed and not freed.
+    pub fn alive(&self) -> u64 {
+        self.installed - self.freed
+    }
+}
+
+/// What an engine is made with.
+pub struct EngineBuilder {
+    flags: Vec<(String, String)>,
+    host: Vec<(String, Host)>,
+    code_memory_limit: usize,
+    drop_policy: DropPolicy,
+    poison: bool,
+    counting: Option<Counting>,
+    interleave: Option<extern "C" fn()>,
+}
+
+/// A host symbol whose signature depends on an ISA that is not known yet.
+struct Host {
+    address: usize,
+    signature: Option<fn(&dyn TargetIsa) -> Signature>,
+}
+
+impl Default for EngineBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl EngineBuilder {
+    /// The defaults: optimized code, a gigabyte of code memory, payloads dropped by the leaving
+    /// thread, plain counts where the kernel has `membarrier(2)`.
+    pub fn new() -> Self {
+        Self {
+            flags: vec![("opt_level".to_owned(), "speed".to_owned())],
+            host: Vec::new(),
+            code_memory_limit: DEFAULT_CODE_MEMORY,
+            drop_policy: DropPolicy::default(),
+            poison: false,
+            counting: None,
+            interleave: None,
+        }
+    }
+
+    /// Sets one of [Cranelift's flags](cranelift_codegen::settings) for the code of units.
+    ///
+    /// The default is `opt_level=speed`. `enable_pinned_reg`, `is_pic` and
+    /// `use_colocated_libcalls` are the engine's to set.
+    pub fn flag(mut self, name: &str, value: &str) -> Self {
+        self.flags.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives units a function of the host to import under `name`.
+    ///
+    /// Its type is checked against the importing unit's declaration, but for extension flags. It
+    /// may be called by any thread that calls generated code.
+    pub fn host_function<F: HostFunction>(mut self, name: &str, function: F) -> Self {
+        let address = function.address().expose_provenance();
+        let signature: fn(&dyn TargetIsa) -> Signature = F::signature;
+        self.host.push((name.to_owned(), Host { address, signature: Some(signature) }));
+        self
+    }
+
+    /// Gives units a symbol of the host, a function of any signature or data, to import under
+    /// `name`. Nothing about it is checked.
+    pub fn host_symbol(mut self, name: &str, address: *const u8) -> Self {
+        let address = address.expose_provenance();
+        self.host.push((name.to_owned(), Host { address, signature: None }));
+        self
+    }
+
+    /// How many bytes of code and data, in whole pages, may be mapped at a time. The default is
+    /// a gigabyte.
+    pub fn code_memory_limit(mut self, bytes: usize) -> Self {
+        self.code_memory_limit = bytes;
+        self
+    }
+
+    /// Where payloads are dropped. The default is [`DropPolicy::Leaver`].
+    pub fn drop_policy(mut self, policy: DropPolicy) -> Self {
+        self.drop_policy = policy;
+        self
+    }
+
+    /// Fills freed code with instructions that trap, and keeps the last few megabytes of it
+    /// mapped, so that a stray execution ends the process there and then. For tests.
+    pub fn poison_freed_code(mut self, poison: bool) -> Self {
+        self.poison = poison;
+        self
+    }
+
+    /// How gates count. The default is [`Counting::Plain`] where the kernel can do what that
+    /// needs, and else [`Counting::Atomic`].
+    pub fn counting(mut self, counting: Counting) -> Self {
+        self.counting = Some(counting);
+        self
+    }
+
+    /// Has every gate call `hook` between any two of its steps, so that threads can be made to
+    /// change places there. For tests of the protocol.
+    pub fn interleave(mut self, hook: extern "C" fn()) -> Self {
+        self.interleave = Some(hook);
+        self
+    }
+
+    /// Makes the engine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Isa`] if a flag does not exist or Cranelift has no backend for the host,
+    /// [`Error::NoMembarrier`] if plain counts were asked for and the kernel cannot, or there is
+    /// no memory.
+    pub fn build(self) -> Result<Engine> {
+        let counting = match (self.counting, register_membarrier()) {
+            (Some(Counting::Plain), false) => return Err(Error::NoMembarrier),
+            (Some(counting), _) => counting,
+            (None, true) => Counting::Plain,
+            (None, false) => Counting::Atomic,
+        };
+        let isa = host_isa(self.flags.iter().map(|(name, value)| (&**name, &**value)))?;
+        let unoptimized = self.flags.iter().map(|(name, value)| (&**name, &**value));
+        let unoptimized = host_isa(unoptimized.chain([("opt_level", "none")]))?;
+        let options = GateOptions { counting, interleave: self.interleave.is_some() };
+        let templates = Templates::new(unoptimized, options);
+        let memory = Memory::new(self.code_memory_limit, self.poison);
+        let stubs = Stubs::new(&templates, &memory, self.interleave)?;
+        let host: HashMap<_, _> = self
+            .host
+            .into_iter()
+            .map(|(name, Host { address, signature })| {
+                let signature = signature.map(|signature| signature(&*isa));
+                (name, HostSymbol { address, signature })
+            })
+            .collect();
+        let disposal = Disposal::new(self.drop_policy);
+        let shared = Shared::new(isa, templates, stubs, memory, disposal, host, counting);
+        Ok(Engine { shared: Arc::new(shared), names: Mutex::default() })
+    }
+}
+
+/// An ISA for code that runs in this process under a gate. Later flags win.
+fn host_isa<'a>(flags: impl Iterator<Item = (&'a str, &'a str)>) -> Result<OwnedTargetIsa> {
+    let isa_error = |error: &dyn fmt::Display| Error::Isa(error.to_string());
+    let own =
+        [("enable_pinned_reg", "true"), ("is_pic", "false"), ("use_colocated_libcalls", "false")];
+    let mut builder = settings::builder();
+    for (name, value) in flags.chain(own) {
+        builder.set(name, value).map_err(|error| isa_error(&error))?;
+    }
+    let host = cranelift_native::builder().map_err(|error| isa_error(&error))?;
+    let isa = host.finish(settings::Flags::new(builder)).map_err(|error| isa_error(&error))?;
+    if isa.default_call_conv() == CallConv::SystemV {
+        Ok(isa)
+    } else {
+        Err(Error::Isa("only hosts with the System V calling convention are supported".to_owned()))
+    }
+}

@@ -1,0 +1,87 @@
+//! Every failure that a caller can cause or meet.
+
+use std::io;
+use std::sync::Arc;
+
+use cranelift_codegen::ir::Signature;
+use cranelift_module::ModuleError;
+
+/// What can go wrong with an engine, an install, a lookup or a call.
+///
+/// After any of them the engine is as it was before: what ran still runs, and nothing leaks.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host has no Cranelift backend, or a flag given to the builder does not exist.
+    #[error("no code can be generated on this host with these settings: {0}")]
+    Isa(String),
+    /// A function or data object that a unit exports or uses is declared but not defined.
+    #[error("`{0}` is declared as defined in this unit, and is not defined")]
+    Undefined(String),
+    /// A unit uses a function or data object that neither the engine nor the host has.
+    #[error("`{0}` is imported, and neither an installed function nor a symbol of the host")]
+    MissingImport(String),
+    /// A unit exports a function under a name that the host has given to something of its own.
+    #[error("`{0}` is the name of a symbol of the host")]
+    HostSymbol(String),
+    /// A function is already known with another signature.
+    #[error("`{name}` has the signature {existing}, not {given}")]
+    SignatureMismatch {
+        /// The function.
+        name: String,
+        /// The signature it has.
+        existing: Box<Signature>,
+        /// The signature it was now given.
+        given: Box<Signature>,
+    },
+    /// The kernel has no `membarrier(2)` to do what plain counts need, and they were asked for.
+    #[error("plain counts need membarrier(2), private expedited SYNC_CORE, of the kernel")]
+    NoMembarrier,
+    /// A unit was given to another engine than the one that made it.
+    #[error("the unit was made by another engine")]
+    ForeignUnit,
+    /// No function has this name.
+    #[error("there is no function `{0}`")]
+    UnknownFunction(String),
+    /// The function has been removed, or was declared and not installed yet. A call that meets
+    /// this on its way returns it, see [`Handle`](crate::Handle).
+    #[error("`{0}` was called and has no version: it was removed, or not installed yet")]
+    Removed(Arc<str>),
+    /// A code relocation cannot reach its target, or is of a kind that this host does not have.
+    #[error("cannot link a reference to `{symbol}`: {why}")]
+    Link {
+        /// What the code refers to.
+        symbol: String,
+        /// What is wrong with that.
+        why: &'static str,
+    },
+    /// The engine's code memory is used up, see
+    /// [`EngineBuilder::code_memory_limit`](crate::EngineBuilder::code_memory_limit).
+    #[error("out of code memory: {needed} bytes are needed, {available} are left")]
+    OutOfCodeMemory {
+        /// How much was asked for, in whole pages.
+        needed: usize,
+        /// How much is left of the limit.
+        available: usize,
+    },
+    /// The system refused memory, or a change of its protection.
+    #[error("the system refused memory for code: {0}")]
+    Memory(#[from] io::Error),
+    /// Cranelift refused to compile a gate or an entry, or a unit's definition was refused.
+    #[error(transparent)]
+    Module(#[from] Box<ModuleError>),
+    /// The function cannot be called through a gate.
+    #[error(transparent)]
+    Instrument(#[from] lastout_instrument::Error),
+    /// There are too many threads or functions at once.
+    #[error(transparent)]
+    Reclaim(#[from] lastout_reclaim::Error),
+}
+
+impl From<ModuleError> for Error {
+    fn from(error: ModuleError) -> Self {
+        Self::Module(Box::new(error))
+    }
+}
+
+/// Shorthand for results with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,199 @@
+//! What a version owns, and where it is dropped.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::function::Function;
+use crate::memory::Block;
+use crate::version::{Version, VersionState};
+
+/// Where the payload of a version is dropped once everyone has left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DropPolicy {
+    /// By whoever frees the version: the last thread to leave it, or the one that replaced it if
+    /// nobody was inside.
+    #[default]
+    Leaver,
+    /// By [`Engine::collect`](crate::Engine::collect). Leaving a version then takes no lock,
+    /// allocates nothing, calls nothing of the system and runs no destructor, as threads with
+    /// deadlines need it.
+    Collector,
+}
+
+/// An installed unit: its code, its data, and what these need to live. Shared by the versions that
+/// the unit has installed, one a function, and dropped with the last of them.
+pub(crate) struct Image {
+    // In the order in which they are dropped: what the user attached goes while the code that may
+    // know of it is still there, and functions it calls go before it does.
+    attached: Mutex<Vec<Box<dyn Any + Send>>>,
+    callees: Vec<Arc<Function>>,
+    _block: Block,
+}
+
+impl Image {
+    pub(crate) fn new(
+        block: Block,
+        callees: Vec<Arc<Function>>,
+        attached: Vec<Box<dyn Any + Send>>,
+    ) -> Self {
+        Self { attached: Mutex::new(attached), callees, _block: block }
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // Each on its own: a panic in one must not keep the others from being dropped.
+        let attached = std::mem::take(self.attached.get_mut().unwrap_or_else(|e| e.into_inner()));
+        for value in attached {
+            // The panic has been reported by the panic hook. It must not unwind into the leaving
+            // thread, which is inside generated code and has done nothing wrong.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+        }
+        self.callees.clear();
+    }
+}
+
+/// An engine's way of dropping payloads, and how many there have been.
+pub(crate) struct Disposal {
+    policy: DropPolicy,
+    installed: AtomicU64,
+    freed: AtomicU64,
+    /// Payloads that wait for the collector: a stack, linked by `next`.
+    drained: AtomicPtr<Resident>,
+}
+
+impl Disposal {
+    pub(crate) fn new(policy: DropPolicy) -> Self {
+        Self {
+            policy,
+            installed: AtomicU64::new(0),
+            freed: AtomicU64::new(0),
+            drained: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// How many versions were installed, and how many of them have been freed.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        // In this order, so that nobody sees more freed than installed.
+        let freed = self.freed.load(Ordering::Acquire);
+        (self.installed.load(Ordering::Acquire), freed)
+    }
+
+    /// Frees all payloads that wait, and says how many that were.
+    pub(crate) fn collect(&self) -> usize {
+        // Acquire pairs with the release in `push`. The whole stack is taken at once, so no
+        // payload can leave it and come back while somebody looks at it.
+        let mut top = self.drained.swap(ptr::null_mut(), Ordering::Acquire);
+        let mut collected = 0;
+        while !top.is_null() {
+            // SAFETY: what is on the stack came from `Box::into_raw` and is on it once.
+            let resident = unsafe { Box::from_raw(top) };
+            top = resident.next;
+            release(resident);
+            collected += 1;
+        }
+        collected
+    }
+
+    fn push(&self, resident: Box<Resident>) {
+        resident.version.advance(VersionState::Drained);
+        let resident = Box::into_raw(resident);
+        let mut top = self.drained.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: until the exchange succeeds, nobody else knows the resident.
+            unsafe { (*resident).next = top };
+            match self.drained.compare_exchange_weak(
+                top,
+                resident,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(newer) => top = newer,
+            }
+        }
+    }
+}
+
+impl Drop for Disposal {
+    fn drop(&mut self) {
+        self.collect();
+    }
+}
+
+/// The payload of a version: what sits in a lane.
+pub(crate) struct Payload {
+    /// Taken when the payload is dropped.
+    resident: Option<Box<Resident>>,
+}
+
+/// A payload's contents, in a box of its own that can wait for the collector as it is.
+struct Resident {
+    image: Arc<Image>,
+    version: Version,
+    disposal: Arc<Disposal>,
+    next: *mut Resident,
+}
+
+// SAFETY: `next` is only used while the resident is on the stack of its `Disposal`; everything else
+// can be sent.
+unsafe impl Send for Resident {}
+
+impl Payload {
+    pub(crate) fn new(image: Arc<Image>, version: Version, disposal: Arc<Disposal>) -> Self {
+        disposal.installed.fetch_add(1, Ordering::Release);
+        let resident = Resident { image, version, disposal, next: ptr::null_mut() };
+        Self { resident: Some(Box::new(resident)) }
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        let Some(resident) = self.resident.take() else { return };
+        match resident.disposal.policy {
+            DropPolicy::Leaver => release(resident),
+            DropPolicy::Collector => Arc::clone(&resident.disposal).push(resident),
+        }
+    }
+}
+
+/// Frees a payload, and after it those that this brings down with it.
+///
+/// The last payload of a unit lets go of the functions that the unit called, whose payloads may
+/// then be dropped in turn. They are put on a list instead of being freed one inside the other,
+/// so that a long chain of units takes no stack.
+fn release(resident: Box<Resident>) {
+    thread_local! {
+        /// What is still to be freed, while this thread is freeing; else `None`.
+        static PENDING: RefCell<Option<Vec<Box<Resident>>>> = const { RefCell::new(None) };
+    }
+
+    // `None` where the thread is past having such variables: then one inside the other, after all.
+    let nested = PENDING.try_with(|pending| pending.borrow_mut().is_some()).ok();
+    match nested {
+        Some(true) => PENDING.with(|pending| {
+            pending.borrow_mut().get_or_insert_default().push(resident);
+        }),
+        Some(false) => {
+            PENDING.set(Some(Vec::new()));
+            let mut next = Some(resident);
+            while let Some(resident) = next {
+                free(*resident);
+                next = PENDING.with(|pending| pending.borrow_mut().as_mut()?.pop());
+            }
+            PENDING.set(None);
+        }
+        None => free(*resident),
+    }
+}
+
+fn free(resident: Resident) {
+    let Resident { image, version, disposal, next: _ } = resident;
+    drop(image);
+    disposal.freed.fetch_add(1, Ordering::Release);
+    version.set_freed();
+}

@@ -1,0 +1,151 @@
+//! What an engine, its units and its functions have in common, and keep for as long as any of
+//! them lives.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cranelift_codegen::ir::Signature;
+use cranelift_codegen::isa::OwnedTargetIsa;
+use lastout_instrument::Symbol;
+use lastout_reclaim::{Counting, membarrier};
+
+use crate::Result;
+use crate::function::{Closing, Seat};
+use crate::memory::{Block, Memory};
+use crate::payload::Disposal;
+use crate::template::{Kind, Templates, instantiate};
+
+pub(crate) struct Shared {
+    /// For units.
+    pub(crate) isa: OwnedTargetIsa,
+    pub(crate) templates: Templates,
+    pub(crate) stubs: Stubs,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) disposal: Arc<Disposal>,
+    pub(crate) host: HashMap<String, HostSymbol>,
+    pub(crate) counting: Counting,
+    /// Versions that are closed and still wait for a heavy fence, because the system has refused
+    /// the last one.
+    unfenced: Mutex<Vec<Closing>>,
+    /// Entries for typed calls, one for each pair of signatures.
+    host_entries: Mutex<HashMap<(Signature, Signature), Arc<Block>>>,
+}
+
+/// Something of the host that units may import.
+pub(crate) struct HostSymbol {
+    pub(crate) address: usize,
+    /// For a function whose type the host has given; checked when a unit imports it.
+    pub(crate) signature: Option<Signature>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        isa: OwnedTargetIsa,
+        templates: Templates,
+        stubs: Stubs,
+        memory: Arc<Memory>,
+        disposal: Disposal,
+        host: HashMap<String, HostSymbol>,
+        counting: Counting,
+    ) -> Self {
+        Self {
+            isa,
+            templates,
+            stubs,
+            memory,
+            disposal: Arc::new(disposal),
+            host,
+            counting,
+            unfenced: Mutex::default(),
+            host_entries: Mutex::default(),
+        }
+    }
+
+    /// Lets versions go that were closed: one heavy fence for all of them.
+    ///
+    /// Must not be called with a lock held: dropping a payload may run anything.
+    pub(crate) fn retire(&self, closing: Vec<Closing>) {
+        let mut unfenced = self.unfenced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut closed = std::mem::take(&mut *unfenced);
+        closed.extend(closing);
+        if closed.is_empty() {
+            return;
+        }
+        if self.heavy_fence().is_err() {
+            // The kernel has no reason to; but without the fence nothing may be freed. They stay
+            // as they are, impossible to enter, until the next time.
+            *unfenced = closed;
+            return;
+        }
+        drop(unfenced);
+        for closing in closed {
+            // SAFETY: all of them were closed before the fence.
+            unsafe { closing.retire() };
+        }
+    }
+
+    fn heavy_fence(&self) -> io::Result<()> {
+        match self.counting {
+            Counting::Plain => membarrier(),
+            Counting::Atomic => {
+                fence(Ordering::SeqCst);
+                Ok(())
+            }
+        }
+    }
+
+    /// The entry through which the host calls functions of the signature `inner` as if it was
+    /// `outer`.
+    pub(crate) fn host_entry(&self, outer: Signature, inner: Signature) -> Result<Arc<Block>> {
+        let key = (outer, inner);
+        let lock = || self.host_entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = lock().get(&key) {
+            return Ok(Arc::clone(entry));
+        }
+        let template = self.templates.get(Kind::HostEntry(key.0.clone(), key.1.clone()))?;
+        let entry = instantiate(&template, &self.memory, |symbol| {
+            unreachable!("a host entry refers to nothing, not to {symbol:?}")
+        })?;
+        Ok(Arc::clone(lock().entry(key).or_insert_with(|| Arc::new(entry))))
+    }
+}
+
+/// The slow path, as gates call it: without losing a register.
+pub(crate) struct Stubs {
+    leave: Block,
+    removed: Block,
+    interleave: Option<Block>,
+}
+
+impl Stubs {
+    pub(crate) fn new(
+        templates: &Templates,
+        memory: &Arc<Memory>,
+        interleave: Option<extern "C" fn()>,
+    ) -> Result<Self> {
+        let template = templates.get(Kind::Stub)?;
+        let stub = |target: usize| {
+            instantiate(&template, memory, |symbol| match symbol {
+                Symbol::StubTarget => target,
+                _ => unreachable!("a stub refers to nothing else"),
+            })
+        };
+        Ok(Self {
+            leave: stub(Seat::leave as *const () as usize)?,
+            removed: stub(Seat::removed as *const () as usize)?,
+            interleave: interleave.map(|hook| stub(hook as *const () as usize)).transpose()?,
+        })
+    }
+
+    /// The address of the stub that a gate refers to.
+    pub(crate) fn address(&self, symbol: Symbol) -> usize {
+        match symbol {
+            Symbol::Leave => self.leave.address(),
+            Symbol::Removed => self.removed.address(),
+            Symbol::Interleave => self.interleave.as_ref().map_or(0, Block::address),
+            _ => unreachable!("gates refer to no other stub"),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The calling thread's context, found in a nanosecond and given up when the thread ends.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::sync::{Arc, OnceLock};
+
+use lastout_reclaim::{Context, Domain};
+
+use crate::Error;
+
+/// How many lanes there can be in the process at a time. A thread's ledger reserves four bytes of
+/// address space for each, and uses memory for those it counts in.
+const LANES: u32 = 1 << 22;
+
+/// What the fast path of a call looks at, in one place and without a destructor.
+pub(crate) struct Thread {
+    /// The ledger of the thread's context; null until it has one.
+    ledger: Cell<*const u32>,
+    /// Whether generated code has called a removed function since this was last cleared.
+    met_removed: Cell<bool>,
+}
+
+thread_local! {
+    static THREAD: Thread =
+        const { Thread { ledger: Cell::new(std::ptr::null()), met_removed: Cell::new(false) } };
+
+    /// The removed function that `met_removed` is about.
+    static REMOVED: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
+}
+
+/// The one domain of the process: a thread registers once, whichever engines it calls into.
+pub(crate) fn domain() -> &'static Arc<Domain> {
+    static DOMAIN: OnceLock<Arc<Domain>> = OnceLock::new();
+    DOMAIN.get_or_init(|| Domain::new(LANES))
+}
+
+/// Runs `call` with the thread's ledger. If generated code met a removed function meanwhile, that
+/// is the error.
+#[inline]
+pub(crate) fn enter<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, Error> {
+    THREAD.with(|thread| {
+        let mut ledger = thread.ledger.get();
+        if ledger.is_null() {
+            ledger = register()?;
+        }
+        // The flag of the call that this one is inside of, if any, is put back: what an inner call
+        // met is told to the inner caller only.
+        let outer = thread.met_removed.replace(false);
+        let result = call(ledger);
+        if thread.met_removed.replace(outer) {
+            return Err(removed_error());
+        }
+        Ok(result)
+    })
+}
+
+#[cold]
+fn removed_error() -> Error {
+    let name = REMOVED.try_with(RefCell::take).ok().flatten();
+    Error::Removed(name.unwrap_or_else(|| Arc::from("?")))
+}
+
+/// Notes for [`enter`] that the function of this name was called and has no version.
+pub(crate) fn met_removed(name: &Arc<str>) {
+    // Without its name if the thread is past the point where it has such things.
+    let _ = REMOVED.try_with(|removed| *removed.borrow_mut() = Some(Arc::clone(name)));
+    THREAD.with(|thread| thread.met_removed.set(true));
+}
+
+/// The ledger of the calling thread, for the stable entries.
+///
+/// A caller from C has no way to be told of an error, so where there is no memory for a ledger
+/// the process ends with a message, as it does wherever Rust finds no memory.
+pub(crate) extern "C" fn current_ledger() -> *const u32 {
+    let ledger = THREAD.with(|thread| thread.ledger.get());
+    if !ledger.is_null() {
+        return ledger;
+    }
+    match register() {
+        Ok(ledger) => ledger,
+        Err(error) => {
+            eprintln!("lastout: a thread cannot enter a function: {error}");
+            std::process::abort()
+        }
+    }
+}
+
+/// Gets the thread a context, to be released when the thread ends.
+#[cold]
+fn register() -> Result<*const u32, Error> {
+    // SAFETY: gettid has no preconditions.
+    let thread_id = unsafe { libc::gettid() };
+    let context: &'static Context = domain().register(u64::from(thread_id.unsigned_abs()))?;
+    release_at_exit(context);
+    THREAD.with(|thread| thread.ledger.set(context.ledger()));
+    Ok(context.ledger())
+}
+
+/// Has `context` released after the thread's last destructor that may call into generated code.
+///
+/// A pthread key, not a `thread_local` with a destructor: those cannot be set again once they are
+/// destroyed, and another's destructor may call a function after that. Keys can, and the system
+/// then runs their destructors once more.
+fn release_at_exit(context: &'static Context) {
+    static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
+
+    extern "C" fn release(context: *mut c_void) {
+        THREAD.with(|thread| thread.ledger.set(std::ptr::null()));
+        // SAFETY: this is the context that `register` set the key to; it lives as long as the
+        // process. The thread ends, so it is inside no gate, and having forgotten the ledger it
+        // enters none with it again.
+        unsafe { (*context.cast::<Context>()).release() };
+    }
+
+    let key = KEY.get_or_init(|| {
+        let mut key = 0;
+        // SAFETY: the key is written to a local, and the destructor takes what it is set to.
+        let result = unsafe { libc::pthread_key_create(&mut key, Some(release)) };
+        (result == 0).then_some(key)
+    });
+    // Without a key the context stays with the thread for good: a table of counters is lost with
+    // every thread, which is not worth refusing calls for.
+    if let Some(key) = key {
+        // SAFETY: the key exists, and the destructor may use the context from any thread.
+        unsafe { libc::pthread_setspecific(*key, std::ptr::from_ref(context).cast()) };
+    }
+}
+
+/// What the system calls a thread; `None` if it has ended.
+pub(crate) fn name(thread_id: u64) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/self/task/{thread_id}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}

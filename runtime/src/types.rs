@@ -1,0 +1,150 @@
+//! How Rust types and Cranelift types correspond.
+
+use cranelift_codegen::ir::{AbiParam, Signature, Type, types};
+use cranelift_codegen::isa::TargetIsa;
+
+/// A Rust type that can be passed to and returned from generated code by value.
+///
+/// Implemented for the integers up to 64 bits, the two floats, and raw pointers.
+///
+/// # Safety
+///
+/// The type is passed in C as Cranelift passes `abi`, and has no invalid bit patterns.
+pub unsafe trait Value: Copy {
+    /// The parameter or result that is this type in C on a host with pointers of type `pointer`.
+    fn abi(pointer: Type) -> AbiParam;
+}
+
+macro_rules! value {
+    ($($rust:ty => $abi:expr;)*) => {$(
+        // SAFETY: a number of this size and kind, extended as C compilers for the host expect it.
+        unsafe impl Value for $rust {
+            fn abi(_: Type) -> AbiParam {
+                $abi
+            }
+        }
+    )*};
+}
+
+value! {
+    i8 => AbiParam::new(types::I8).sext();
+    i16 => AbiParam::new(types::I16).sext();
+    i32 => AbiParam::new(types::I32);
+    i64 => AbiParam::new(types::I64);
+    u8 => AbiParam::new(types::I8).uext();
+    u16 => AbiParam::new(types::I16).uext();
+    u32 => AbiParam::new(types::I32);
+    u64 => AbiParam::new(types::I64);
+    f32 => AbiParam::new(types::F32);
+    f64 => AbiParam::new(types::F64);
+}
+
+macro_rules! pointer {
+    ($($(#[$bound:meta])* [$($generic:ident)?] $rust:ty;)*) => {$(
+        // SAFETY: a number of the size of a pointer. Only sized pointees: one word.
+        unsafe impl$(<$generic>)? Value for $rust {
+            fn abi(pointer: Type) -> AbiParam {
+                AbiParam::new(pointer)
+            }
+        }
+    )*};
+}
+
+pointer! {
+    [] usize;
+    [] isize;
+    [T] *const T;
+    [T] *mut T;
+}
+
+/// What a function returns: one [`Value`], or nothing.
+///
+/// # Safety
+///
+/// As for [`Value`].
+pub unsafe trait Returned {
+    /// The result, if there is one.
+    fn abi(pointer: Type) -> Option<AbiParam>;
+}
+
+// SAFETY: nothing is returned in C as no results in Cranelift.
+unsafe impl Returned for () {
+    fn abi(_: Type) -> Option<AbiParam> {
+        None
+    }
+}
+
+// SAFETY: as the value.
+unsafe impl<T: Value> Returned for T {
+    fn abi(pointer: Type) -> Option<AbiParam> {
+        Some(T::abi(pointer))
+    }
+}
+
+/// The type of a function: `fn(A, B) -> R`, or `extern "C" fn(A, B) -> R`, of [`Value`]s.
+pub trait FunctionType: Copy {
+    /// How the host calls a function of this type that is compiled for `isa`.
+    fn signature(isa: &dyn TargetIsa) -> Signature;
+}
+
+/// An `extern "C"` function of the host, which generated code may call.
+///
+/// It must not unwind into generated code. Rust sees to that: a panic that reaches the end of an
+/// `extern "C"` function ends the process with a message.
+pub trait HostFunction: FunctionType {
+    /// Where the function is.
+    fn address(self) -> *const u8;
+}
+
+/// Whether two signatures have the same types in the same places. They may differ in extension
+/// flags and calling convention.
+pub(crate) fn same_types(one: &Signature, other: &Signature) -> bool {
+    let types = |params: &[AbiParam]| params.iter().map(|param| param.value_type).collect();
+    let of = |signature: &Signature| -> (Vec<Type>, Vec<Type>) {
+        (types(&signature.params), types(&signature.returns))
+    };
+    of(one) == of(other)
+}
+
+/// Calls a macro with each number of parameters that functions may have, as lists of names.
+macro_rules! for_each_arity {
+    ($do:ident) => {
+        for_each_arity!(@ $do [] A0 A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11);
+    };
+    (@ $do:ident [$($name:ident)*]) => { $do!($($name)*); };
+    (@ $do:ident [$($name:ident)*] $next:ident $($rest:ident)*) => {
+        $do!($($name)*);
+        for_each_arity!(@ $do [$($name)* $next] $($rest)*);
+    };
+}
+pub(crate) use for_each_arity;
+
+macro_rules! function_type {
+    ($($A:ident)*) => {
+        function_type!(@ [$($A)*] fn($($A),*) -> R);
+        function_type!(@ [$($A)*] extern "C" fn($($A),*) -> R);
+        function_type!(@ [$($A)*] unsafe extern "C" fn($($A),*) -> R);
+        function_type!(host [$($A)*] extern "C" fn($($A),*) -> R);
+        function_type!(host [$($A)*] unsafe extern "C" fn($($A),*) -> R);
+    };
+    (@ [$($A:ident)*] $fn:ty) => {
+        impl<$($A: Value,)* R: Returned> FunctionType for $fn {
+            fn signature(isa: &dyn TargetIsa) -> Signature {
+                let pointer = isa.pointer_type();
+                let mut signature = Signature::new(isa.default_call_conv());
+                signature.params.extend::<Vec<AbiParam>>(vec![$($A::abi(pointer)),*]);
+                signature.returns.extend(R::abi(pointer));
+                signature
+            }
+        }
+    };
+    (host [$($A:ident)*] $fn:ty) => {
+        impl<$($A: Value,)* R: Returned> HostFunction for $fn {
+            fn address(self) -> *const u8 {
+                self as *const u8
+            }
+        }
+    };
+}
+
+for_each_arity!(function_type);

@@ -1,0 +1,261 @@
+//! A unit in the making.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cranelift_codegen::Context;
+use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::entity::EntityRef;
+use cranelift_codegen::ir::Signature;
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_control::ControlPlane;
+use cranelift_module::{
+    DataDescription, DataId, FuncId, Init, Linkage, Module, ModuleDeclarations, ModuleError,
+    ModuleReloc, ModuleResult,
+};
+use lastout_instrument::{Callee, check_signature, route_calls};
+
+use crate::link::Object;
+use crate::shared::Shared;
+
+/// Functions and data that are compiled and installed together.
+///
+/// A unit is made by [`Engine::unit`](crate::Engine::unit), filled through
+/// [`cranelift_module::Module`], and installed by [`Engine::install`](crate::Engine::install). It
+/// can be sent to another thread, and any number of units can be filled at the same time.
+///
+/// What a declaration's [`Linkage`] means here:
+///
+/// | linkage | in the engine | calls from this unit |
+/// |---|---|---|
+/// | `Local`, `Hidden` | unknown | direct, stay in this version |
+/// | `Export` | replaceable by name | direct, stay in this version |
+/// | `Preemptible` | replaceable by name | the version that is current |
+/// | `Import` | another unit's, or the host's | the version that is current; direct for the host's |
+///
+/// The address of a `Preemptible` or imported function is its stable entry; that of any other
+/// function, and of data, is good while this version lives. Data is the unit's own whatever its
+/// linkage, but for `Import`, which is a symbol of the host.
+pub struct Unit {
+    shared: Arc<Shared>,
+    declarations: ModuleDeclarations,
+    /// How many functions have been declared, and how many data objects: their numbers are below.
+    pub(crate) declared_functions: usize,
+    pub(crate) declared_data: usize,
+    pub(crate) functions: BTreeMap<FuncId, Object>,
+    pub(crate) data: BTreeMap<DataId, DataObject>,
+    pub(crate) exposed: Vec<FuncId>,
+    pub(crate) attached: Vec<Box<dyn Any + Send>>,
+}
+
+/// A data object that is defined.
+pub(crate) struct DataObject {
+    pub(crate) contents: Object,
+    pub(crate) writable: bool,
+}
+
+impl Unit {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            declarations: ModuleDeclarations::default(),
+            declared_functions: 0,
+            declared_data: 0,
+            functions: BTreeMap::new(),
+            data: BTreeMap::new(),
+            exposed: Vec::new(),
+            attached: Vec::new(),
+        }
+    }
+
+    /// Has a value dropped together with this unit's code: after the last frame of its last
+    /// version is gone, exactly once, where the engine's [`DropPolicy`](crate::DropPolicy) says.
+    ///
+    /// If the unit is not installed, the value is dropped with the unit.
+    pub fn attach(&mut self, value: impl Any + Send) {
+        self.attached.push(Box::new(value));
+    }
+
+    /// Makes a function that has no name in the engine, an anonymous, local or hidden one,
+    /// callable from the host: [`Installed::function`](crate::Installed::function) gives handles
+    /// to it. Its version lives as long as a handle does.
+    pub fn expose(&mut self, function: FuncId) {
+        if !self.exposed.contains(&function) {
+            self.exposed.push(function);
+        }
+    }
+
+    pub(crate) fn belongs_to(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
+    /// Whether the function can be defined now, as its declaration and earlier definitions say.
+    fn check_definable(&self, id: FuncId) -> ModuleResult<()> {
+        if id.index() >= self.declared_functions {
+            return Err(ModuleError::Undeclared(id.to_string()));
+        }
+        let declaration = self.declarations.get_function_decl(id);
+        let name = || declaration.linkage_name(id).into_owned();
+        if !declaration.linkage.is_definable() {
+            return Err(ModuleError::InvalidImportDefinition(name()));
+        }
+        if self.functions.contains_key(&id) {
+            return Err(ModuleError::DuplicateDefinition(name()));
+        }
+        check_signature(&declaration.signature, &*self.shared.isa)
+            .map_err(|error| ModuleError::Backend(error.into()))
+    }
+
+    /// How this unit calls the function that Cranelift knows as `u0:index`.
+    fn callee(&self, index: u32) -> Option<Callee> {
+        if index as usize >= self.declared_functions {
+            return None;
+        }
+        let declaration = self.declarations.get_function_decl(FuncId::from_u32(index));
+        let host =
+            declaration.name.as_ref().is_some_and(|name| self.shared.host.contains_key(name));
+        let fixed = declaration.linkage.is_final() || host;
+        Some(if fixed { Callee::Fixed } else { Callee::Replaceable })
+    }
+}
+
+fn refuse_tls(tls: bool) -> ModuleResult<()> {
+    if tls {
+        return Err(ModuleError::Backend(anyhow::anyhow!("a unit cannot have thread-local data")));
+    }
+    Ok(())
+}
+
+impl Module for Unit {
+    fn isa(&self) -> &dyn TargetIsa {
+        &*self.shared.isa
+    }
+
+    fn declarations(&self) -> &ModuleDeclarations {
+        &self.declarations
+    }
+
+    fn declare_function(
+        &mut self,
+        name: &str,
+        linkage: Linkage,
+        signature: &Signature,
+    ) -> ModuleResult<FuncId> {
+        let (id, _) = self.declarations.declare_function(name, linkage, signature)?;
+        self.declared_functions = self.declared_functions.max(id.index() + 1);
+        Ok(id)
+    }
+
+    fn declare_anonymous_function(&mut self, signature: &Signature) -> ModuleResult<FuncId> {
+        let id = self.declarations.declare_anonymous_function(signature)?;
+        self.declared_functions = self.declared_functions.max(id.index() + 1);
+        Ok(id)
+    }
+
+    fn declare_data(
+        &mut self,
+        name: &str,
+        linkage: Linkage,
+        writable: bool,
+        tls: bool,
+    ) -> ModuleResult<DataId> {
+        refuse_tls(tls)?;
+        let (id, _) = self.declarations.declare_data(name, linkage, writable, tls)?;
+        self.declared_data = self.declared_data.max(id.index() + 1);
+        Ok(id)
+    }
+
+    fn declare_anonymous_data(&mut self, writable: bool, tls: bool) -> ModuleResult<DataId> {
+        refuse_tls(tls)?;
+        let id = self.declarations.declare_anonymous_data(writable, tls)?;
+        self.declared_data = self.declared_data.max(id.index() + 1);
+        Ok(id)
+    }
+
+    /// As everywhere, and `context` is left with the function as it was compiled: calls of
+    /// replaceable functions go through their slots.
+    fn define_function_with_control_plane(
+        &mut self,
+        id: FuncId,
+        context: &mut Context,
+        control: &mut ControlPlane,
+    ) -> ModuleResult<()> {
+        self.check_definable(id)?;
+        let declaration = self.declarations.get_function_decl(id);
+        if context.func.signature != declaration.signature {
+            return Err(ModuleError::IncompatibleSignature(
+                declaration.linkage_name(id).into_owned(),
+                declaration.signature.clone(),
+                context.func.signature.clone(),
+            ));
+        }
+        let isa = &*self.shared.isa;
+        route_calls(&mut context.func, isa, |index| self.callee(index))
+            .map_err(|error| ModuleError::Backend(error.into()))?;
+        let object = Object::compile(id, context, isa, control)?;
+        self.functions.insert(id, object);
+        Ok(())
+    }
+
+    /// As everywhere. A relocation against a replaceable function gets its stable entry.
+    fn define_function_bytes(
+        &mut self,
+        id: FuncId,
+        alignment: u64,
+        bytes: &[u8],
+        relocs: &[ModuleReloc],
+    ) -> ModuleResult<()> {
+        self.check_definable(id)?;
+        let alignment = usize::try_from(alignment).unwrap_or(usize::MAX);
+        let align = alignment.max(self.shared.isa.function_alignment().preferred as usize);
+        check_alignment(align)?;
+        let object = Object { bytes: bytes.to_vec(), align, relocs: relocs.to_vec() };
+        self.functions.insert(id, object);
+        Ok(())
+    }
+
+    fn define_data(&mut self, id: DataId, description: &DataDescription) -> ModuleResult<()> {
+        if id.index() >= self.declared_data {
+            return Err(ModuleError::Undeclared(id.to_string()));
+        }
+        let declaration = self.declarations.get_data_decl(id);
+        let name = || declaration.linkage_name(id).into_owned();
+        if !declaration.linkage.is_definable() {
+            return Err(ModuleError::InvalidImportDefinition(name()));
+        }
+        if self.data.contains_key(&id) {
+            return Err(ModuleError::DuplicateDefinition(name()));
+        }
+        let bytes = match &description.init {
+            Init::Zeros { size } => vec![0; *size],
+            Init::Bytes { contents } => contents.to_vec(),
+            Init::Uninitialized => {
+                return Err(ModuleError::Backend(anyhow::anyhow!("`{}` has no contents", name())));
+            }
+        };
+        let pointer_reloc = match self.shared.isa.pointer_bytes() {
+            4 => Reloc::Abs4,
+            _ => Reloc::Abs8,
+        };
+        let align = description.align.unwrap_or(u64::from(self.shared.isa.pointer_bytes()));
+        let align = usize::try_from(align).unwrap_or(usize::MAX);
+        check_alignment(align)?;
+        let relocs = description.all_relocs(pointer_reloc).collect();
+        let contents = Object { bytes, align, relocs };
+        self.data.insert(id, DataObject { contents, writable: declaration.writable });
+        Ok(())
+    }
+}
+
+/// Units start on a page; what is in them cannot be aligned to more.
+const MAX_ALIGNMENT: usize = 4096;
+
+fn check_alignment(align: usize) -> ModuleResult<()> {
+    if align.is_power_of_two() && align <= MAX_ALIGNMENT {
+        return Ok(());
+    }
+    Err(ModuleError::Backend(anyhow::anyhow!(
+        "an alignment of {align} is not a power of two up to {MAX_ALIGNMENT}"
+    )))
+}
