@@ -37,6 +37,7 @@
 //! the proof does not cover is what Cranelift makes of that CLIF.
 
 mod language;
+mod rule;
 
 use cranelift_codegen::entity::SecondaryMap;
 use cranelift_codegen::ir::{
@@ -47,73 +48,13 @@ use cranelift_codegen::isa::TargetIsa;
 use target_lexicon::Architecture;
 
 use self::language::{Event, Fence, Phase, Returned, Source};
+pub use self::rule::{Rule, Violation};
 use crate::Symbol;
 use crate::stub::preserving_signature;
 
-/// Where a function is not a gate.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{instruction}`: {rule}")]
-pub struct Violation {
-    /// The rule that is broken.
-    pub rule: Rule,
-    /// The first instruction, on one of the paths, that cannot be if the rule is kept; as CLIF
-    /// prints it.
-    pub instruction: String,
-}
-
-/// What a gate must keep to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Rule {
-    /// No path meets a block twice.
-    #[error("a gate has no loops")]
-    Acyclic,
-    /// A path counts in first of all, and once.
-    #[error("a path counts in first of all, and once")]
-    CountIn,
-    /// What is stored to the cell is what was just loaded from it, plus or minus one.
-    #[error("a count changes by one, from what it is at that moment")]
-    ByOne,
-    /// Between a count and the load of the body there is a fence.
-    #[error("there is a fence between a count and the load of the body")]
-    Fence,
-    /// Counted in, a path loads the body and tests it.
-    #[error("the body is loaded and tested after counting in")]
-    LoadBody,
-    /// The body is called once where it is known not to be 0, while counted in; else never.
-    #[error("the body is called if it is not 0, once, and while counted in")]
-    CallBody,
-    /// A path counts out once: after the body has returned, or when there was none.
-    #[error("a path counts out once, with the body behind it")]
-    CountOut,
-    /// Counted out, a path loads the body again and tests it.
-    #[error("the body is loaded and tested after counting out")]
-    CheckBody,
-    /// Leave is called once where the body was found 0 after counting out; else never.
-    #[error("leave is called once if the body was 0 after counting out, else not")]
-    Leave,
-    /// A path that found no body to enter goes on with the current gate, if there is one.
-    #[error("what was not entered starts again, and nothing else does")]
-    Restart,
-    /// A path that found no current gate reports that, once; no other does.
-    #[error("removed is called once if there is no current gate, else not")]
-    Removed,
-    /// A call has the signature that it must, and passes exactly what it must.
-    #[error("calls pass on the parameters, and stubs get the lane")]
-    Arguments,
-    /// A path returns the results of what it called, or zeros if it could call nothing.
-    #[error("a path returns the results of what it called")]
-    Return,
-    /// Loads of a body or a gate acquire, and the store that counts out releases.
-    #[error("the body is loaded with acquire, and counted out with release ordering")]
-    Ordering,
-    /// Nothing else is done.
-    #[error("nothing else happens in a gate")]
-    Foreign,
-}
-
-/// Proves that `func` is a gate for `isa`, in the sense given in the source of this module: every
-/// path counts in, calls the body only if it may, counts out, and lets the runtime know if it has
-/// to.
+/// Proves that `func` is a gate for `isa`, without knowing how it was made: every path counts in,
+/// calls the body only if it may, counts out, and lets the runtime know if it has to. The top of
+/// `checker.rs` states the property in full.
 ///
 /// `func` has to be valid CLIF.
 ///

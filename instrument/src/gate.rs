@@ -140,12 +140,17 @@ impl Gate<'_> {
                 let body = self.load_body();
                 let leave = self.pos.func.dfg.make_block();
                 let done = self.pos.func.dfg.make_block();
+                let bailing = self.bail.is_none();
                 self.pos.ins().brif(body, done, &[], leave, &[]);
                 self.pos.insert_block(leave);
                 self.pos.func.layout.set_cold(leave);
                 self.call_preserving(Symbol::Leave);
                 self.pos.ins().jump(done, &[]);
                 self.pos.insert_block(done);
+                if bailing {
+                    // Code that is not cold would be laid out amid the fast path.
+                    self.pos.func.layout.set_cold(done);
+                }
             }
             Step::Restart => self.restart(),
         }

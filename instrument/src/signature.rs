@@ -1,6 +1,6 @@
 //! Which signatures a gate can forward.
 
-use cranelift_codegen::ir::{ArgumentPurpose, Signature};
+use cranelift_codegen::ir::{AbiParam, ArgumentPurpose, Signature, types};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use target_lexicon::Architecture;
 
@@ -34,6 +34,18 @@ pub fn check_signature(signature: &Signature, isa: &dyn TargetIsa) -> Result<(),
             if size % 8 != 0 {
                 return refuse("the size of a struct argument is not a multiple of 8");
             }
+        }
+    }
+    let llvm = isa.flags().enable_llvm_abi_extensions();
+    for AbiParam { value_type, .. } in signature.params.iter().chain(&signature.returns) {
+        match (*value_type, signature.call_conv) {
+            (types::I128, call_conv) if x86_64 && !llvm && call_conv != CallConv::Tail => {
+                return refuse("128-bit integers need the flag enable_llvm_abi_extensions");
+            }
+            (types::F16 | types::F128, CallConv::WindowsFastcall) if !llvm => {
+                return refuse("f16 and f128 need the flag enable_llvm_abi_extensions here");
+            }
+            _ => {}
         }
     }
     if signature.returns.iter().any(|result| result.purpose != ArgumentPurpose::Normal) {

@@ -15,7 +15,7 @@ pub fn register_membarrier() -> bool {
 }
 
 /// Makes every running thread of this process execute a full fence, and whatever its processor
-/// needs to see new code, before it returns: `membarrier(2)`, private expedited, SYNC_CORE.
+/// needs to see new code, before it returns: `membarrier(2)`, private expedited, `SYNC_CORE`.
 ///
 /// # Errors
 ///

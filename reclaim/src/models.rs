@@ -27,7 +27,7 @@
 //! pipeline, so nothing else gets ordered by it. The step between the two instants is ordered
 //! neither way, where an interrupt on a machine would come before or after it; and a thread in
 //! the slow path has no instants, where a machine would interrupt it too. Both make the model
-//! weaker than a machine, which is the safe side: what holds here holds there.
+//! weaker than a machine, which is the safe side: no order that a machine allows is left out.
 //!
 //! Nor does it cost anything: nothing is accessed while a pipeline is held, so nobody ever waits
 //! for one, and loom has one more choice for each step instead of a protocol of requests and
@@ -38,21 +38,24 @@
 //!
 //! # What is not modelled
 //!
-//! - Instructions: that memory holds the new code before it is fetched is SYNC_CORE's promise.
-//! - Delays: a store that a load may miss, it misses any number of times, but the model gives a
-//!   thread no way to miss the same store forever.
-//! - More than three threads, and more preemptions than each test says. loom also treats fences as
-//!   belonging to the accesses around them, and never reorders two of them on their own.
+//! - Instructions: that a processor fetches the new code and not what was there before is the
+//!   heavy fence's promise.
+//! - Delays without end: in a model, unlike on a machine, a relaxed load in a loop may miss the
+//!   same store for ever. So a call that starts again looks at the slot with acquire.
+//! - Lanes that are added, see [`function::Function`].
+//! - More than three threads, and more preemptions than each test says. loom, too, is a little
+//!   stronger than the language: to it, the later of two full fences synchronizes with the earlier.
 //!
 //! # Reading on
 //!
-//! [`machine`] is what can vary, [`world`] the threads and functions, [`scenarios`] the programs
-//! that run. [`sound`] says what holds in them; [`mutants`] and [`literal`] are mistakes, each of
-//! which loom has to refute in a scenario that without it passes. [`explore`] calls loom.
+//! [`machine`] is what can vary, [`function`] and [`world`] what there is, [`scenarios`] the
+//! programs that run. [`sound`] says what holds in them; [`mutants`] and [`literal`] are mistakes,
+//! each of which loom has to refute in a scenario that without it passes. [`explore`] calls loom.
 //!
 //! `cargo test -p lastout-reclaim -- --nocapture` prints how many executions each takes.
 
 mod explore;
+mod function;
 mod literal;
 mod machine;
 mod mutants;

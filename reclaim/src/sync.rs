@@ -1,7 +1,7 @@
 //! The words that threads share: `std`'s in a build, loom's under this crate's own tests.
 //!
-//! This is the only file that knows loom exists. The rest of the crate is the same code in a
-//! program and in the models, except where a model asks for a [mutant](mutated).
+//! Besides the models, this is the only file that knows loom exists. The rest of the crate is the
+//! same code in a program and in the models, except where a model asks for a [mutant](mutated).
 
 #[cfg(test)]
 pub(crate) use self::modelled::*;

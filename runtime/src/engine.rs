@@ -12,7 +12,7 @@ use lastout_reclaim::{Counting, register_membarrier};
 
 use crate::function::Function;
 use crate::handle::Handle;
-use crate::install::{Installed, Publication, prepare};
+use crate::install::{Installed, Leftovers, Publication, prepare};
 use crate::memory::Memory;
 use crate::names::Names;
 use crate::payload::{Disposal, DropPolicy};
@@ -82,11 +82,13 @@ impl Engine {
             return Err(Error::ForeignUnit);
         }
         prepare(&self.shared, &unit)?;
-        let (installed, replaced) = {
+        let (installed, leftovers) = {
             let mut names = self.names();
             let publication = Publication::new(&self.shared, &names, &mut unit)?;
             publication.publish(&self.shared, &mut names)
         };
+        let Leftovers { replaced, image } = leftovers;
+        drop(image);
         self.shared.retire(replaced);
         Ok(installed)
     }
@@ -201,6 +203,8 @@ impl Drop for Engine {
         let mut names = self.names();
         let functions = names.take_all();
         self.retire_all(names, functions);
+        // Nobody can ask for that any more.
+        self.shared.disposal.collect_from_now_on();
     }
 }
 
@@ -281,8 +285,9 @@ impl EngineBuilder {
 
     /// Gives units a function of the host to import under `name`.
     ///
-    /// Its type is checked against the importing unit's declaration, but for extension flags. It
-    /// may be called by any thread that calls generated code.
+    /// Its signature is checked against the importing unit's declaration, but for extension flags:
+    /// the types, C's calling convention, and that no parameter has a special purpose. It may be
+    /// called by any thread that calls generated code.
     pub fn host_function<F: HostFunction>(mut self, name: &str, function: F) -> Self {
         let address = function.address().expose_provenance();
         let signature: fn(&dyn TargetIsa) -> Signature = F::signature;

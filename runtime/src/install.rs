@@ -86,6 +86,7 @@ struct Root {
     seat: FreeSeat,
     body: usize,
     public: bool,
+    exposed: bool,
 }
 
 impl Publication {
@@ -99,8 +100,9 @@ impl Publication {
         let code = block.address();
         let roots = roots.into_iter().map(|(id, function)| {
             let public = is_public(unit.declarations().get_function_decl(id).linkage);
+            let exposed = unit.exposed.contains(&id);
             let seat = function.free_seat()?;
-            Ok(Root { body: code + layout.functions[&id], id, function, seat, public })
+            Ok(Root { body: code + layout.functions[&id], id, function, seat, public, exposed })
         });
         let roots = roots.collect::<Result<_>>()?;
         let attached = std::mem::take(&mut unit.attached);
@@ -108,18 +110,14 @@ impl Publication {
         Ok(Self { image, roots })
     }
 
-    /// Makes the unit's versions current, and those that they replace impossible to enter. The
-    /// latter are to be retired after the lock of `names` is released.
-    pub(crate) fn publish(
-        self,
-        shared: &Arc<Shared>,
-        names: &mut Names,
-    ) -> (Installed, Vec<Closing>) {
+    /// Makes the unit's versions current, and those that they replace impossible to enter. What
+    /// that leaves behind is to be let go after the lock of `names` is released.
+    pub(crate) fn publish(self, shared: &Arc<Shared>, names: &mut Names) -> (Installed, Leftovers) {
         names.installs += 1;
         let image = Arc::new(self.image);
         let mut installed = Installed { versions: Vec::new(), functions: HashMap::new() };
         let mut replaced = Vec::new();
-        for Root { id, function, seat, body, public } in self.roots {
+        for Root { id, function, seat, body, public, exposed } in self.roots {
             let version = Version::new(Arc::clone(function.name()), names.installs);
             let disposal = Arc::clone(&shared.disposal);
             let payload = Payload::new(Arc::clone(&image), version.clone(), disposal);
@@ -130,7 +128,8 @@ impl Publication {
             installed.versions.push(version);
             if public {
                 names.insert(&function);
-            } else {
+            }
+            if exposed {
                 installed.functions.insert(id, function);
             }
         }
@@ -140,8 +139,16 @@ impl Publication {
             // SAFETY: as above, and these were replaced just now.
             unsafe { closing.close() };
         }
-        (installed, replaced)
+        (installed, Leftovers { replaced, image })
     }
+}
+
+/// What an install lets go of.
+pub(crate) struct Leftovers {
+    /// To be retired.
+    pub(crate) replaced: Vec<Closing>,
+    /// The unit itself: if it has no versions, it goes at once.
+    pub(crate) image: Arc<Image>,
 }
 
 /// Whether functions of this linkage are known in the engine by their names.
@@ -195,6 +202,9 @@ impl Layout {
         let ModuleRelocTarget::User { namespace, index } = reloc.name else { return };
         let Some(Symbol::Slot(index)) = Symbol::from_name(namespace, index) else { return };
         let id = FuncId::from_u32(index);
+        if id.index() >= unit.declared_functions {
+            return;
+        }
         let linkage = unit.declarations().get_function_decl(id).linkage;
         if linkage.is_definable() && !is_public(linkage) {
             self.fixed_slots.insert(id, 0);
@@ -229,6 +239,10 @@ impl<'a> Linker<'a> {
 
     /// Every export must be there. What else is missing shows when something refers to it.
     fn check_definitions(&self) -> Result<()> {
+        let undeclared = |id: &&FuncId| id.index() >= self.unit.declared_functions;
+        if let Some(id) = self.unit.exposed.iter().find(undeclared) {
+            return Err(Error::Undefined(id.to_string()));
+        }
         for (id, declaration) in self.unit.declarations().get_functions() {
             let exposed = self.unit.exposed.contains(&id);
             let needed = declaration.linkage == Linkage::Export || exposed;
@@ -324,9 +338,14 @@ impl<'a> Linker<'a> {
                 if declared { self.data_address(id, base) } else { Err(unknown()) }
             }
             ModuleRelocTarget::User { namespace, index } => {
-                match Symbol::from_name(namespace, index).ok_or_else(unknown)? {
-                    Symbol::Slot(index) => self.slot(FuncId::from_u32(index), base),
-                    Symbol::Entry(index) => self.function_address(FuncId::from_u32(index), base),
+                let declared = |index: u32| (index as usize) < self.unit.declared_functions;
+                match Symbol::from_name(namespace, index) {
+                    Some(Symbol::Slot(index)) if declared(index) => {
+                        self.slot(FuncId::from_u32(index), base)
+                    }
+                    Some(Symbol::Entry(index)) if declared(index) => {
+                        self.function_address(FuncId::from_u32(index), base)
+                    }
                     _ => Err(unknown()),
                 }
             }
@@ -367,7 +386,7 @@ impl<'a> Linker<'a> {
         let Some(symbol) = self.shared.host.get(&name) else { return Ok(None) };
         let given = &self.declaration(id).signature;
         if let Some(existing) = &symbol.signature
-            && !crate::types::same_types(existing, given)
+            && !crate::types::same_but_for_extensions(existing, given)
         {
             let existing = Box::new(existing.clone());
             return Err(Error::SignatureMismatch {

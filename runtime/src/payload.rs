@@ -4,7 +4,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::function::Function;
@@ -20,7 +20,8 @@ pub enum DropPolicy {
     Leaver,
     /// By [`Engine::collect`](crate::Engine::collect). Leaving a version then takes no lock,
     /// allocates nothing, calls nothing of the system and runs no destructor, as threads with
-    /// deadlines need it.
+    /// deadlines need it. When the engine is dropped, which collects once more, there is nobody
+    /// left to do that: from then on it is as with `Leaver`.
     Collector,
 }
 
@@ -64,6 +65,8 @@ pub(crate) struct Disposal {
     freed: AtomicU64,
     /// Payloads that wait for the collector: a stack, linked by `next`.
     drained: AtomicPtr<Resident>,
+    /// Whether whoever adds a payload to them is to collect them too.
+    collect_at_once: AtomicBool,
 }
 
 impl Disposal {
@@ -73,6 +76,7 @@ impl Disposal {
             installed: AtomicU64::new(0),
             freed: AtomicU64::new(0),
             drained: AtomicPtr::new(ptr::null_mut()),
+            collect_at_once: AtomicBool::new(false),
         }
     }
 
@@ -85,9 +89,10 @@ impl Disposal {
 
     /// Frees all payloads that wait, and says how many that were.
     pub(crate) fn collect(&self) -> usize {
-        // Acquire pairs with the release in `push`. The whole stack is taken at once, so no
-        // payload can leave it and come back while somebody looks at it.
-        let mut top = self.drained.swap(ptr::null_mut(), Ordering::Acquire);
+        // Acquire pairs with the release in `push`, release with the acquire there. The whole
+        // stack is taken at once, so no payload can leave it and come back while somebody looks
+        // at it.
+        let mut top = self.drained.swap(ptr::null_mut(), Ordering::AcqRel);
         let mut collected = 0;
         while !top.is_null() {
             // SAFETY: what is on the stack came from `Box::into_raw` and is on it once.
@@ -97,6 +102,12 @@ impl Disposal {
             collected += 1;
         }
         collected
+    }
+
+    /// Frees all payloads that wait, and has those that would wait from now on freed at once.
+    pub(crate) fn collect_from_now_on(&self) {
+        self.collect_at_once.store(true, Ordering::Relaxed);
+        self.collect();
     }
 
     fn push(&self, resident: Box<Resident>) {
@@ -109,12 +120,18 @@ impl Disposal {
             match self.drained.compare_exchange_weak(
                 top,
                 resident,
-                Ordering::Release,
+                Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return,
+                Ok(_) => break,
                 Err(newer) => top = newer,
             }
+        }
+        // Acquire above pairs with the release in `collect`. Either the last collection comes
+        // later than this push and takes the payload, or it came earlier and what it did before
+        // is visible here.
+        if self.collect_at_once.load(Ordering::Relaxed) {
+            self.collect();
         }
     }
 }

@@ -24,8 +24,9 @@ thread_local! {
     static THREAD: Thread =
         const { Thread { ledger: Cell::new(std::ptr::null()), met_removed: Cell::new(false) } };
 
-    /// The removed function that `met_removed` is about.
-    static REMOVED: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
+    /// The removed functions that `met_removed` is about: one for each call in progress that has
+    /// met any, outermost first.
+    static REMOVED: RefCell<Vec<Arc<str>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The one domain of the process: a thread registers once, whichever engines it calls into.
@@ -56,15 +57,17 @@ pub(crate) fn enter<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, Error> {
 
 #[cold]
 fn removed_error() -> Error {
-    let name = REMOVED.try_with(RefCell::take).ok().flatten();
+    let name = REMOVED.try_with(|removed| removed.borrow_mut().pop()).ok().flatten();
     Error::Removed(name.unwrap_or_else(|| Arc::from("?")))
 }
 
-/// Notes for [`enter`] that the function of this name was called and has no version.
+/// Notes for [`enter`] that the function of this name was called and has no version. Of several
+/// that one call meets, the first is noted.
 pub(crate) fn met_removed(name: &Arc<str>) {
-    // Without its name if the thread is past the point where it has such things.
-    let _ = REMOVED.try_with(|removed| *removed.borrow_mut() = Some(Arc::clone(name)));
-    THREAD.with(|thread| thread.met_removed.set(true));
+    if !THREAD.with(|thread| thread.met_removed.replace(true)) {
+        // Without its name if the thread is past the point where it has such things.
+        let _ = REMOVED.try_with(|removed| removed.borrow_mut().push(Arc::clone(name)));
+    }
 }
 
 /// The ledger of the calling thread, for the stable entries.

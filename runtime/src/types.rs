@@ -106,6 +106,17 @@ pub(crate) fn same_types(one: &Signature, other: &Signature) -> bool {
     of(one) == of(other)
 }
 
+/// Whether a function of the host that has the signature `existing` can be called as if it had the
+/// signature `given`.
+pub(crate) fn same_but_for_extensions(existing: &Signature, given: &Signature) -> bool {
+    let purposes = |signature: &Signature| -> Vec<_> {
+        signature.params.iter().map(|param| param.purpose).collect()
+    };
+    same_types(existing, given)
+        && existing.call_conv == given.call_conv
+        && purposes(existing) == purposes(given)
+}
+
 /// Calls a macro with each number of parameters that functions may have, as lists of names.
 macro_rules! for_each_arity {
     ($do:ident) => {

@@ -191,6 +191,10 @@ impl Module for Unit {
             ));
         }
         let isa = &*self.shared.isa;
+        // Cranelift panics where it compiles a call of a signature that it cannot.
+        for signature in context.func.dfg.signatures.values() {
+            check_signature(signature, isa).map_err(|error| ModuleError::Backend(error.into()))?;
+        }
         route_calls(&mut context.func, isa, |index| self.callee(index))
             .map_err(|error| ModuleError::Backend(error.into()))?;
         let object = Object::compile(id, context, isa, control)?;
@@ -208,8 +212,8 @@ impl Module for Unit {
     ) -> ModuleResult<()> {
         self.check_definable(id)?;
         let alignment = usize::try_from(alignment).unwrap_or(usize::MAX);
+        check_alignment(alignment)?;
         let align = alignment.max(self.shared.isa.function_alignment().preferred as usize);
-        check_alignment(align)?;
         let object = Object { bytes: bytes.to_vec(), align, relocs: relocs.to_vec() };
         self.functions.insert(id, object);
         Ok(())
@@ -228,7 +232,7 @@ impl Module for Unit {
             return Err(ModuleError::DuplicateDefinition(name()));
         }
         let bytes = match &description.init {
-            Init::Zeros { size } => vec![0; *size],
+            Init::Zeros { size } => zeros(*size)?,
             Init::Bytes { contents } => contents.to_vec(),
             Init::Uninitialized => {
                 return Err(ModuleError::Backend(anyhow::anyhow!("`{}` has no contents", name())));
@@ -241,10 +245,34 @@ impl Module for Unit {
         let align = description.align.unwrap_or(u64::from(self.shared.isa.pointer_bytes()));
         let align = usize::try_from(align).unwrap_or(usize::MAX);
         check_alignment(align)?;
+        check_references(description)?;
         let relocs = description.all_relocs(pointer_reloc).collect();
         let contents = Object { bytes, align, relocs };
         self.data.insert(id, DataObject { contents, writable: declaration.writable });
         Ok(())
+    }
+}
+
+/// Zeros, unless there is no memory for so many.
+fn zeros(size: usize) -> ModuleResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let reserved = bytes.try_reserve_exact(size);
+    reserved.map_err(|error| ModuleError::Allocation { err: std::io::Error::other(error) })?;
+    bytes.resize(size, 0);
+    Ok(bytes)
+}
+
+/// An error if the description refers to what it has not imported, as when a `FuncRef` of
+/// something else was given to it.
+fn check_references(description: &DataDescription) -> ModuleResult<()> {
+    let DataDescription { function_decls, function_relocs, data_decls, data_relocs, .. } =
+        description;
+    let functions = function_relocs.iter().find(|(_, name)| !function_decls.is_valid(*name));
+    let data = data_relocs.iter().find(|(_, name, _)| !data_decls.is_valid(*name));
+    match (functions, data) {
+        (Some((_, name)), _) => Err(ModuleError::Undeclared(name.to_string())),
+        (_, Some((_, name, _))) => Err(ModuleError::Undeclared(name.to_string())),
+        (None, None) => Ok(()),
     }
 }
 

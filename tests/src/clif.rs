@@ -1,4 +1,4 @@
-//! CLIF text as units.
+//! CLIF text as units of lastout, or as any other module, such as an oracle.
 //!
 //! Functions have the names that the text gives them, `%name` as `name`, and are exported. What
 //! they call and the text does not define is imported. A function of the text that is called as
@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{ExternalName, Function, UserExternalName, UserFuncName};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError};
-use lastout::Unit;
 
 /// Why a text cannot be made into a unit.
 #[derive(Debug, thiserror::Error)]
@@ -37,10 +36,12 @@ pub enum Error {
 
 /// Defines all functions of `text` in `unit`, in their order.
 ///
+/// It is any [`Module`], so that the same text can be given to an oracle.
+///
 /// # Errors
 ///
 /// With the line of what is wrong. The unit is then good for nothing.
-pub fn define(unit: &mut Unit, text: &str) -> Result<Vec<FuncId>, Error> {
+pub fn define(unit: &mut impl Module, text: &str) -> Result<Vec<FuncId>, Error> {
     let functions = cranelift_reader::parse_functions(text).map_err(|error| Error::Syntax {
         line: error.location.line_number,
         message: error.message,
@@ -103,7 +104,7 @@ fn called_from_afar(functions: &[Function]) -> BTreeSet<String> {
 }
 
 /// Gives the functions that `func` refers to the numbers that they have in `unit`.
-fn resolve_callees(unit: &mut Unit, func: &mut Function) -> Result<(), ModuleError> {
+fn resolve_callees(unit: &mut impl Module, func: &mut Function) -> Result<(), ModuleError> {
     for callee in func.dfg.ext_funcs.keys().collect::<Vec<_>>() {
         let data = &func.dfg.ext_funcs[callee];
         let Some(name) = callee_name(func, &data.name) else { continue };

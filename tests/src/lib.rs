@@ -1,3 +1,6 @@
 //! What the tests, the fuzz targets and the examples of lastout share.
 
 pub mod clif;
+pub mod emit;
+pub mod ops;
+pub mod support;

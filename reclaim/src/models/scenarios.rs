@@ -88,17 +88,16 @@ pub(super) fn lane_reuse(world: &'static World) {
     assert_eq!(ran, Some(2));
 }
 
-/// Two threads each replace their own function and call the other's.
+/// Two threads are each inside a function as they replace another: the one that the other thread
+/// is inside.
 pub(super) fn two_functions(world: &'static World) {
     let (one, other) = (world.thread(), world.thread());
     one.replace(&world.f);
     other.replace(&world.g);
     let others = other.spawn(|other| {
-        other.replace(&world.g);
-        other.call(&world.f);
+        other.call_and(&world.f, || other.replace(&world.g));
     });
-    one.replace(&world.f);
-    one.call(&world.g);
+    one.call_and(&world.g, || one.replace(&world.f));
     others.join().unwrap();
 }
 

@@ -52,7 +52,7 @@ mod plain {
             lane_reuse, 3, [FreedByRetirer, FreedByLeaver, Bailed, ReusedLane, RanEarly];
 
         retirers_of_different_functions_keep_apart:
-            two_functions, 4, [FreedByRetirer, FreedByLeaver, Bailed, RanCurrent, RanOld];
+            two_functions, 3, [FreedByRetirer, FreedByLeaver, Bailed, RanCurrent, RanOld];
 
         retirers_of_one_function_follow_each_other:
             two_retirers, 4, [FreedByRetirer, FreedByLeaver, Bailed, RanCurrent, RanOld];
@@ -67,7 +67,7 @@ mod plain {
             removal, 5, [FreedByRetirer, FreedByLeaver, Bailed, RanOld, FoundRemoved];
 
         a_removed_function_may_come_back:
-            removal_and_return, 4, [FreedByRetirer, FreedByLeaver, RanCurrent, RanOld, FoundRemoved];
+            removal_and_return, 4, [FreedByRetirer, FreedByLeaver, RanCurrent, FoundRemoved];
     }
 }
 

@@ -1,22 +1,18 @@
-//! The world of a model: functions, the code of their versions, and the threads that call and
-//! replace them.
-//!
-//! loom runs the threads of a model on one thread, one at a time. What is in a `std::cell::Cell`
-//! here is therefore not part of the model: it is the observer's knowledge, which no modelled
-//! thread acts on.
+//! The world of a model: functions, and the threads that call, replace and remove them.
 
 use std::cell::{Cell, RefCell};
+use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32 as Bits, Ordering::Relaxed};
 
 use loom::sync::Mutex;
-use loom::sync::atomic::{AtomicBool, AtomicUsize};
 use loom::thread::{self, JoinHandle};
 
 use super::explore::{self, Fault};
+use super::function::{Function, Payload, version};
 use super::machine::{HeavyFence, LightFence, Machine, Planted};
-use crate::sync::{AtomicU32, Ordering, UnsafeCell, fence};
+use crate::sync::{AtomicU32, Ordering, fence};
 use crate::{Context, Domain, Lane, State, Step};
 
 /// A program of calls and replacements. It joins every thread that it spawns.
@@ -87,6 +83,8 @@ pub(super) struct World {
     domain: Arc<Domain>,
     /// See the [module documentation](super).
     pipelines: RefCell<Vec<Rc<Mutex<()>>>>,
+    /// Every context that a thread ever had.
+    contexts: RefCell<Vec<*const Context>>,
     /// How many threads are spawned and have not ended.
     running: Cell<usize>,
     seen: Arc<Seen>,
@@ -101,6 +99,7 @@ impl World {
             machine,
             domain,
             pipelines: RefCell::default(),
+            contexts: RefCell::default(),
             running: Cell::new(0),
             seen: Arc::clone(seen),
         }));
@@ -144,10 +143,12 @@ impl Newcomer {
     /// Gets the thread a context.
     pub(super) fn register(self) -> Thread {
         let Self { world, owner, pipeline } = self;
-        let (before, _) = world.domain.contexts();
         let context = world.domain.register(owner).expect("memory for a ledger");
-        if world.domain.contexts().0 == before {
+        let mut contexts = world.contexts.borrow_mut();
+        if contexts.contains(&ptr::from_ref(context)) {
             world.seen.note(Event::ReusedContext);
+        } else {
+            contexts.push(context);
         }
         Thread { world, owner, pipeline, context }
     }
@@ -268,8 +269,7 @@ impl Thread {
                 }
                 Step::CheckBody => {
                     if lane.body(Ordering::Acquire) == 0 && lane.leave() {
-                        function.freed.set(function.freed.get() + 1);
-                        self.world.seen.note(Event::FreedByLeaver);
+                        self.freed(function, Event::FreedByLeaver);
                     }
                 }
                 Step::Restart => return Exit::Restart,
@@ -326,16 +326,16 @@ impl Thread {
         unsafe { free.occupy(body, payload) };
         // Release: who calls the new version finds its lane.
         function.slot.store(index, Ordering::Release);
+        function.current.set(Some(version(body)));
         // After the slot: who finds the function there again finds its lane, too.
         function.removed.store(false, Ordering::Release);
-        function.current.set(Some(version(body)));
         (version(body), before)
     }
 
     /// Leaves `function` without a version.
     pub(super) fn remove(&self, function: &Function) {
         let lane = function.lane(Ordering::Relaxed);
-        let next = function.codes.borrow().len();
+        let next = function.versions();
         function.current.set(None);
         // Before the lane is closed, so that whoever bails out of it knows why.
         function.removed.store(true, Ordering::Relaxed);
@@ -351,9 +351,13 @@ impl Thread {
         function.settled.set(function.settled.get().max(Some(next)));
         // SAFETY: closed above, and a heavy fence since.
         if unsafe { lane.retire() } {
-            function.freed.set(function.freed.get() + 1);
-            self.world.seen.note(Event::FreedByRetirer);
+            self.freed(function, Event::FreedByRetirer);
         }
+    }
+
+    fn freed(&self, function: &Function, by: Event) {
+        function.freed.set(function.freed.get() + 1);
+        self.world.seen.note(by);
     }
 }
 
@@ -363,141 +367,4 @@ enum Exit {
     Return(usize),
     /// It bailed.
     Restart,
-}
-
-/// A function: what stays while its versions come and go.
-pub(super) struct Function {
-    /// The current lane's index.
-    slot: AtomicUsize,
-    removed: AtomicBool,
-    /// Held by the one who installs.
-    turn: Mutex<()>,
-    /// All lanes that it will need. That a lane added later is visible to whoever finds it in the
-    /// slot follows from a dependency of addresses, which loom does not know.
-    lanes: Vec<Lane<Payload>>,
-    /// Every version there ever was. Only grows.
-    codes: RefCell<Vec<Rc<Code>>>,
-    /// The version in the slot.
-    current: Cell<Option<usize>>,
-    /// No call that begins now can run a version older than this.
-    settled: Cell<Option<usize>>,
-    /// How often `leave` and `retire` have said that they freed a version.
-    freed: Cell<usize>,
-}
-
-impl Function {
-    fn new(domain: &Arc<Domain>, lanes: usize) -> Self {
-        Self {
-            slot: AtomicUsize::new(0),
-            removed: AtomicBool::new(false),
-            turn: Mutex::new(()),
-            lanes: (0..lanes).map(|_| domain.lane().expect("a cell")).collect(),
-            codes: RefCell::default(),
-            current: Cell::new(None),
-            settled: Cell::new(None),
-            freed: Cell::new(0),
-        }
-    }
-
-    /// Whether the code of `version` is gone.
-    pub(super) fn is_freed(&self, version: usize) -> bool {
-        self.codes.borrow()[version].freed.get()
-    }
-
-    /// The lane that the slot holds.
-    fn lane(&self, look: Ordering) -> &Lane<Payload> {
-        &self.lanes[self.slot.load(look)]
-    }
-
-    fn code(&self, body: usize) -> Rc<Code> {
-        Rc::clone(&self.codes.borrow()[version(body)])
-    }
-
-    /// Writes the next version's code. Returns its address, never 0, and what owns it.
-    fn compile(&self, causal: bool) -> (usize, Payload) {
-        let code = Rc::new(Code::write(causal));
-        self.codes.borrow_mut().push(Rc::clone(&code));
-        (self.codes.borrow().len(), Payload(code))
-    }
-
-    /// Checks that nothing is left over once no thread runs any more.
-    fn check_end(&self) {
-        for (version, code) in self.codes.borrow().iter().enumerate() {
-            let current = self.current.get() == Some(version);
-            assert!(current || code.freed.get(), "leak: nobody has freed version {version}");
-            assert!(!(current && code.freed.get()), "version {version} is freed and current");
-        }
-        let freed = self.codes.borrow().iter().filter(|code| code.freed.get()).count();
-        assert_eq!(self.freed.get(), freed, "who frees a version says so");
-        let current = self.current.get().map(|_| self.slot.load(Ordering::Relaxed));
-        for (index, lane) in self.lanes.iter().enumerate() {
-            let expected = if current == Some(index) { State::Live } else { State::Free };
-            assert_eq!(lane.state().state(), expected, "lane {index}");
-            assert_eq!(lane.frames(), [], "lane {index}");
-        }
-    }
-}
-
-/// The version whose code is at `body`.
-fn version(body: usize) -> usize {
-    body - 1
-}
-
-/// The code of a version.
-pub(super) struct Code {
-    /// Written as the code is written and freed, read as it runs. Here loom checks that whoever
-    /// runs it comes after the one and before the other.
-    memory: UnsafeCell<()>,
-    /// Whether it does: without, a use after free is one only once the free is over.
-    causal: bool,
-    /// How many frames are in it.
-    frames: Cell<usize>,
-    freed: Cell<bool>,
-}
-
-impl Code {
-    /// Writes the code.
-    pub(super) fn write(causal: bool) -> Self {
-        let memory = UnsafeCell::new(());
-        memory.with_mut(|_| ());
-        Self { memory, causal, frames: Cell::new(0), freed: Cell::new(false) }
-    }
-
-    /// A frame enters.
-    pub(super) fn enter(&self) {
-        self.execute();
-        self.frames.set(self.frames.get() + 1);
-    }
-
-    /// A frame is about to leave.
-    pub(super) fn exit(&self) {
-        self.execute();
-        self.frames.set(self.frames.get() - 1);
-    }
-
-    /// Something in the code is executed.
-    pub(super) fn execute(&self) {
-        assert!(!self.freed.get(), "use after free: a thread is in code that is gone");
-        if self.causal {
-            self.memory.with(|_| ());
-        }
-    }
-
-    /// The memory goes.
-    pub(super) fn free(&self) {
-        assert!(!self.freed.replace(true), "freed twice");
-        assert!(self.frames.get() == 0, "use after free: frames are in code that goes");
-        if self.causal {
-            self.memory.with_mut(|_| ());
-        }
-    }
-}
-
-/// What a lane drops when its version has drained.
-struct Payload(Rc<Code>);
-
-impl Drop for Payload {
-    fn drop(&mut self) {
-        self.0.free();
-    }
 }

@@ -1,0 +1,173 @@
+//! What the passes make of given functions, as text that can be read and compared.
+//!
+//! A file of `golden/` is a header, functions in CLIF, a line `; ---- after ----`, and what the
+//! pass makes of each function. The header's lines are `; key: value`:
+//! - `pass`: `gate`, `host_entry`, `c_entry`, `preserving_stub` or `route_calls`. A gate, or
+//!   entry, is made for the signature of the function, whose body is left empty. After `gate`
+//!   comes how it counts, `plain` or `atomic`, and `interleave` if it should. `host_entry` takes
+//!   functions by twos: the first has the outer signature, the second the inner one.
+//! - `target`: the architecture, x86-64 if left out.
+//! - `replaceable`, `fixed`: for `route_calls`, the indices of the functions that are declared.
+//! - `print`: `code` to show instructions of the machine where they are of interest, else CLIF.
+//!
+//! In the output the symbols of this crate have their names, and `refused:` comes before an error.
+//!
+//! `BLESS=1 cargo test -p lastout-instrument --test golden` writes what is the output now below
+//! that line; read the difference before it is committed.
+
+mod support;
+
+use std::path::Path;
+use std::{env, fs};
+
+use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::Function;
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_reader::parse_functions;
+use lastout_instrument::{
+    Callee, Error, GateOptions, Symbol, c_entry, check_gate, gate, host_entry, preserving_stub,
+    route_calls,
+};
+use lastout_reclaim::Counting;
+
+const AFTER: &str = "; ---- after ----\n";
+
+#[test]
+fn golden() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let bless = env::var_os("BLESS").is_some();
+    let mut files: Vec<_> =
+        fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "no files in {}", folder.display());
+    let mut wrong = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let (input, expected) = text.split_once(AFTER).unwrap_or((&text, ""));
+        let output = output(&name, input);
+        if output == expected {
+            continue;
+        }
+        if bless {
+            fs::write(&file, format!("{input}{AFTER}{output}")).unwrap();
+        } else {
+            wrong.push(format!("{name}: expected\n{expected}\nbut got\n{output}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\nBLESS=1 accepts what it is now.", wrong.join("\n"));
+}
+
+/// What the part of the file above the line asks for.
+fn output(name: &str, input: &str) -> String {
+    let header = Header::of(input);
+    let isa = support::isa(header.get("target").unwrap_or("x86_64"));
+    let functions = parse_functions(input).unwrap_or_else(|error| panic!("{name}: {error}"));
+    for function in functions.iter().filter(|function| function.layout.entry_block().is_some()) {
+        support::verify(function, &*isa);
+    }
+    let outputs: Vec<String> = results(name, &header, functions, &*isa)
+        .into_iter()
+        .map(|result| match result {
+            Ok(func) => {
+                support::verify(&func, &*isa);
+                match header.get("print") {
+                    None => with_symbols(&func, func.display().to_string()),
+                    Some("code") => code(func, &*isa),
+                    Some(other) => panic!("{name}: no way to print {other}"),
+                }
+            }
+            Err(error) => format!("; refused: {error}\n"),
+        })
+        .collect();
+    outputs.join("\n")
+}
+
+/// What the pass makes of the functions.
+fn results(
+    name: &str,
+    header: &Header<'_>,
+    functions: Vec<Function>,
+    isa: &dyn TargetIsa,
+) -> Vec<Result<Function, Error>> {
+    let pass = header.get("pass").unwrap_or_else(|| panic!("{name}: which pass?"));
+    let signatures = functions.iter().map(|function| &function.signature);
+    match pass.split(' ').collect::<Vec<_>>()[..] {
+        ["gate", counting, ref rest @ ..] => {
+            let counting = match counting {
+                "plain" => Counting::Plain,
+                "atomic" => Counting::Atomic,
+                other => panic!("{name}: no counting is {other}"),
+            };
+            let options = GateOptions { counting, interleave: rest == ["interleave"] };
+            let checked = |func: Function| {
+                check_gate(&func, isa).unwrap_or_else(|violation| panic!("{name}: {violation}"));
+                func
+            };
+            signatures.map(|signature| gate(signature, options, isa).map(checked)).collect()
+        }
+        ["c_entry"] => signatures.map(|signature| c_entry(signature, isa)).collect(),
+        ["host_entry"] => functions
+            .chunks(2)
+            .map(|pair| host_entry(&pair[0].signature, &pair[1].signature, isa))
+            .collect(),
+        ["preserving_stub"] => vec![Ok(preserving_stub(isa))],
+        ["route_calls"] => {
+            let callee = |index| match index {
+                index if header.lists("replaceable", index) => Some(Callee::Replaceable),
+                index if header.lists("fixed", index) => Some(Callee::Fixed),
+                _ => None,
+            };
+            let route = |mut func| route_calls(&mut func, isa, callee).map(|()| func);
+            functions.into_iter().map(route).collect()
+        }
+        _ => panic!("{name}: there is no pass {pass}"),
+    }
+}
+
+/// The instructions of the machine, before they are bytes.
+fn code(func: Function, isa: &dyn TargetIsa) -> String {
+    let mut context = Context::for_function(func);
+    context.set_disasm(true);
+    context.compile(isa, &mut ControlPlane::default()).expect("a gate compiles");
+    let code = context.compiled_code().expect("it has just been compiled");
+    let text = code.vcode.clone().expect("it was asked for");
+    // The reader takes what is not a function for an error, unless it is a comment.
+    let text = with_symbols(&context.func, text);
+    text.trim_end().lines().map(|line| format!("; {line}").trim_end().to_owned() + "\n").collect()
+}
+
+/// Names the symbols, which Cranelift numbers in the order in which a function mentions them.
+fn with_symbols(func: &Function, mut text: String) -> String {
+    // From the last to the first: `userextname1` is how `userextname10` begins.
+    for (name_ref, name) in func.params.user_named_funcs().iter().rev() {
+        let readable = match Symbol::from_name(name.namespace, name.index) {
+            Some(symbol) => format!("{symbol:?}"),
+            None => name.to_string(),
+        };
+        text = text.replace(&name_ref.to_string(), &readable);
+    }
+    // Cranelift puts a space after some instructions that have no operands.
+    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// The lines `; key: value` above the first function.
+struct Header<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Header<'a> {
+    fn of(input: &'a str) -> Self {
+        let lines = input.lines().map_while(|line| line.strip_prefix("; "));
+        Self(lines.filter_map(|line| line.split_once(": ")).collect())
+    }
+
+    fn get(&self, key: &str) -> Option<&'a str> {
+        self.0.iter().find(|(other, _)| *other == key).map(|(_, value)| *value)
+    }
+
+    /// Whether the value of `key` is a list with the function `u0:index`.
+    fn lists(&self, key: &str, index: u32) -> bool {
+        let name = format!("u0:{index}");
+        self.get(key).is_some_and(|list| list.split(", ").any(|other| other == name))
+    }
+}

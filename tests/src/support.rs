@@ -1,0 +1,184 @@
+//! What many tests start from: engines that trap on stray executions, units from text, closures
+//! that generated code can call, and values that tell when they are dropped.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lastout::{Counting, Engine, EngineBuilder, Installed, Unit};
+
+use crate::clif;
+
+/// Calls a function through its handle, as a result.
+///
+/// For the functions of tests, which are sound for all arguments that tests give them.
+#[macro_export]
+macro_rules! call {
+    ($handle:expr $(, $argument:expr)* $(,)?) => {{
+        // SAFETY: the functions of tests are sound for the arguments that tests give them, and
+        // neither unwind nor hand out addresses of what is freed before they are used.
+        unsafe { $handle.call($($argument),*) }
+    }};
+}
+
+/// Both ways to count, for tests that should hold for either.
+pub const COUNTINGS: [Counting; 2] = [Counting::Plain, Counting::Atomic];
+
+/// The builder of [`engine`]: freed code traps, and units can import `call_back`, which calls a
+/// [`Callback`].
+pub fn builder() -> EngineBuilder {
+    type CallBack = extern "C" fn(usize, i64) -> i64;
+    Engine::builder()
+        .poison_freed_code(true)
+        .host_function("call_back", call_back as CallBack)
+}
+
+/// An engine to test with.
+pub fn engine() -> Engine {
+    builder().build().unwrap()
+}
+
+/// A unit with the functions of a text, see [`clif::define`].
+pub fn unit(engine: &Engine, text: &str) -> Unit {
+    let mut unit = engine.unit();
+    clif::define(&mut unit, text).unwrap();
+    unit
+}
+
+/// Installs the functions of a text, see [`clif::define`].
+pub fn install(engine: &Engine, text: &str) -> Installed {
+    engine.install(unit(engine, text)).unwrap()
+}
+
+/// A function `() -> i64` that returns a number.
+pub fn constant(name: &str, value: i64) -> String {
+    format!(
+        "function %{name}() -> i64 system_v {{
+         block0:
+            v0 = iconst.i64 {value}
+            return v0
+         }}\n"
+    )
+}
+
+/// A function `() -> i64` that calls another one of that type, and adds a number to its result.
+pub fn caller(name: &str, callee: &str, plus: i64) -> String {
+    format!(
+        "function %{name}() -> i64 system_v {{
+            fn0 = %{callee}() -> i64 system_v
+         block0:
+            v0 = call fn0()
+            v1 = iconst.i64 {plus}
+            v2 = iadd v0, v1
+            return v2
+         }}\n"
+    )
+}
+
+/// A function `(callback, i64) -> i64` that calls a [`Callback`] back from inside, and adds a
+/// number to its result.
+pub fn calling_back(name: &str, plus: i64) -> String {
+    format!(
+        "function %{name}(i64, i64) -> i64 system_v {{
+            fn0 = %call_back(i64, i64) -> i64 system_v
+         block0(v0: i64, v1: i64):
+            v2 = call fn0(v0, v1)
+            v3 = iconst.i64 {plus}
+            v4 = iadd v2, v3
+            return v4
+         }}\n"
+    )
+}
+
+/// A closure for generated code to call: its [address](Self::address) is the first argument of a
+/// function that [calls back](calling_back).
+pub struct Callback<'a>(Box<dyn Fn(i64) -> i64 + Sync + 'a>);
+
+impl<'a> Callback<'a> {
+    /// A callback.
+    pub fn new(callback: impl Fn(i64) -> i64 + Sync + 'a) -> Self {
+        Self(Box::new(callback))
+    }
+
+    /// What generated code passes to `call_back`.
+    pub fn address(&self) -> usize {
+        std::ptr::from_ref(self).expose_provenance()
+    }
+}
+
+extern "C" fn call_back(callback: usize, argument: i64) -> i64 {
+    // SAFETY: tests pass the address of a callback that outlives the call.
+    let callback = unsafe { &*std::ptr::with_exposed_provenance::<Callback<'_>>(callback) };
+    (callback.0)(argument)
+}
+
+/// A place where a thread stops until it is let go: the thread calls [`pass`](Self::pass), the
+/// test waits for it to [arrive](Self::arrived) and [opens](Self::open).
+pub struct Door {
+    inside: Mutex<(Sender<()>, Receiver<()>)>,
+    outside: Mutex<(Sender<()>, Receiver<()>)>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        let ((arrive, arrived), (open, opened)) = (channel(), channel());
+        Self { inside: Mutex::new((arrive, opened)), outside: Mutex::new((open, arrived)) }
+    }
+}
+
+impl Door {
+    /// Says that the thread is here, and waits for the door to open.
+    pub fn pass(&self) {
+        let (arrive, opened) = &*self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        arrive.send(()).unwrap();
+        opened.recv().unwrap();
+    }
+
+    /// Waits for a thread to be at the door.
+    pub fn arrived(&self) {
+        self.outside.lock().unwrap_or_else(PoisonError::into_inner).1.recv().unwrap();
+    }
+
+    /// Lets one thread pass.
+    pub fn open(&self) {
+        self.outside.lock().unwrap_or_else(PoisonError::into_inner).0.send(()).unwrap();
+    }
+}
+
+/// Counts the values that were dropped.
+#[derive(Clone, Default)]
+pub struct Drops(Arc<AtomicUsize>);
+
+impl Drops {
+    /// None so far.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A value that counts itself when it is dropped.
+    pub fn value(&self) -> impl Send + use<> {
+        struct Value(Drops);
+
+        impl Drop for Value {
+            fn drop(&mut self) {
+                self.0.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+
+        Value(self.clone())
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Runs a closure when dropped.
+pub struct OnDrop<F: FnMut()>(pub F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
