@@ -145,7 +145,7 @@ impl Checker<'_> {
         for inst in self.func.layout.block_insts(path.block) {
             next = self.step(&mut path, inst).map_err(|rule| Violation {
                 rule,
-                instruction: self.func.dfg.display_inst(inst).to_string(),
+                instruction: self.func.dfg.display_inst(inst).to_string().trim_end().to_owned(),
             })?;
         }
         Ok(next)

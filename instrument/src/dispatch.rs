@@ -122,9 +122,15 @@ fn route_symbols(
     callee: &mut impl FnMut(u32) -> Option<Callee>,
 ) -> Result<(), Error> {
     for global in func.global_values.keys().collect::<Vec<_>>() {
-        let GlobalValueData::Symbol { name, .. } = &func.global_values[global] else { continue };
+        let GlobalValueData::Symbol { name, offset, .. } = &func.global_values[global] else {
+            continue;
+        };
         let Some(index) = replaceable(func, name, callee)? else { continue };
-        let data = symbol::data(func, Symbol::Entry(index));
+        let kept = *offset;
+        let mut data = symbol::data(func, Symbol::Entry(index));
+        if let GlobalValueData::Symbol { offset, .. } = &mut data {
+            *offset = kept;
+        }
         func.global_values[global] = data;
     }
     Ok(())
@@ -137,7 +143,8 @@ fn route_instruction(
     pointer: Type,
 ) -> Result<(), Error> {
     let instruction = pos.func.dfg.insts[inst];
-    let display = |pos: &FuncCursor<'_>| pos.func.dfg.display_inst(inst).to_string();
+    let display =
+        |pos: &FuncCursor<'_>| pos.func.dfg.display_inst(inst).to_string().trim_end().to_owned();
     let refuse = |pos: &FuncCursor<'_>, why| Err(Error::Call { instruction: display(pos), why });
     match instruction {
         InstructionData::Call { opcode, func_ref, args } => {

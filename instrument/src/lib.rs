@@ -1,4 +1,67 @@
 //! Cranelift IR for functions that can be replaced.
+//!
+//! What this crate does not do:
+//! - It neither compiles nor links: it makes and rewrites CLIF, and says what the symbols in it
+//!   mean. The runtime compiles, links, and owns the memory.
+//! - It changes nothing in a function but calls, and addresses taken, of replaceable functions.
+//!   It adds no counting to their bodies; that is done around them.
+//! - It does not make unwinding safe. An exception or a panic that passes a gate leaves the count
+//!   one too high, and the version is then never freed; `try_call` of a replaceable function is
+//!   refused.
+//! - It does not make tail calls through gates. A gate stays on the stack until the body returns.
+//! - It does not save the pinned register for code that does not know of it, apart from the
+//!   entries. Whoever compiles the functions sets `enable_pinned_reg` and uses that register for
+//!   nothing else.
+//!
+//! # The passes
+//!
+//! - [`gate()`] emits what every call of a replaceable function passes: it counts the caller in,
+//!   calls the *body*, the current code, counts out, and tells the runtime if it was the last to
+//!   leave a retired version. It lowers the steps in [`lastout_reclaim::Counting::gate`], which
+//!   the models of the protocol interpret too.
+//! - [`route_calls`] rewrites a function so that its calls of replaceable functions load the gate
+//!   from their *slot*, and so that an address it takes of one is the *stable entry*.
+//! - [`host_entry`] and [`c_entry`] emit the ways in for code that does not have the *ledger*, the
+//!   thread's table of counts, in the pinned register.
+//! - [`preserving_stub`] emits what a gate's rare calls of the runtime go through.
+//! - [`check_gate`] proves of CLIF, without knowing where it is from, that it is a gate.
+//!
+//! # Symbols
+//!
+//! A gate belongs to one *lane* of one function, but its instructions depend on the signature
+//! only. So whatever differs between lanes is a [`Symbol`], a name that the linker resolves: a
+//! gate is compiled once for a signature, and its bytes are copied and relocated for each lane.
+//! The same goes for entries. Names have the form `u<namespace>:<index>`; `cranelift_module` uses
+//! the first two namespaces, for functions and for data, and [`symbol_name`] the ones after.
+//! [`Symbol::CellOffset`] is a number, not an address: relocations do not mind.
+//!
+//! # Example
+//!
+//! The gate of every function that takes and returns an `i64`:
+//!
+//! ```
+//! use cranelift_codegen::ir::{AbiParam, Signature, types};
+//! use cranelift_codegen::isa::CallConv;
+//! use cranelift_codegen::settings::{self, Configurable};
+//! use lastout_instrument::{GateOptions, check_gate, gate};
+//! use lastout_reclaim::Counting;
+//!
+//! let mut flags = settings::builder();
+//! flags.set("enable_pinned_reg", "true")?;
+//! let isa = cranelift_native::builder()?.finish(settings::Flags::new(flags))?;
+//!
+//! let mut signature = Signature::new(CallConv::Tail);
+//! signature.params.push(AbiParam::new(types::I64));
+//! signature.returns.push(AbiParam::new(types::I64));
+//!
+//! let options = GateOptions { counting: Counting::Plain, interleave: false };
+//! let gate = gate(&signature, options, &*isa)?;
+//! check_gate(&gate, &*isa)?;
+//! println!("{gate}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `tests/golden/gate-plain.clif` has what it prints, with the symbols named.
 
 mod arch;
 mod checker;

@@ -35,6 +35,9 @@ pub fn check_signature(signature: &Signature, isa: &dyn TargetIsa) -> Result<(),
                 return refuse("the size of a struct argument is not a multiple of 8");
             }
         }
+        if param.purpose != ArgumentPurpose::Normal && param.value_type != isa.pointer_type() {
+            return refuse("the address of a struct is not of the type of addresses");
+        }
     }
     let llvm = isa.flags().enable_llvm_abi_extensions();
     for AbiParam { value_type, .. } in signature.params.iter().chain(&signature.returns) {
@@ -58,6 +61,9 @@ pub fn check_signature(signature: &Signature, isa: &dyn TargetIsa) -> Result<(),
         .count();
     if struct_returns > 1 {
         return refuse("there is more than one struct-return pointer");
+    }
+    if struct_returns == 1 && signature.call_conv == CallConv::Tail && !x86_64 {
+        return refuse("this host has no struct-return pointers in the tail calling convention");
     }
     if struct_returns == 1 && !signature.returns.is_empty() {
         return refuse("there are results beside a struct-return pointer");

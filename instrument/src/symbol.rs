@@ -74,8 +74,8 @@ pub fn symbol_name(symbol: Symbol) -> UserExternalName {
         Symbol::Slot(function) => (SLOTS, function),
         Symbol::Entry(function) => (ENTRIES, function),
         single => {
-            let index = SINGLES.iter().position(|&other| other == single);
-            (SINGLE, index.expect("every other symbol is listed") as u32)
+            let before = SINGLES.iter().take_while(|&&other| other != single);
+            (SINGLE, before.count() as u32)
         }
     };
     UserExternalName { namespace, index }

@@ -97,9 +97,11 @@ impl<P> Lane<P> {
         let live = self.state();
         debug_assert_eq!(live.state(), State::Live);
         let next = if mutated(Mutant::EarlyRetired) { State::Retired } else { State::Closing };
-        // No ordering is needed here. A leaver that sees the body gone but not yet the state does
+        // The state needs no ordering. A leaver that sees the body gone but not yet the state does
         // nothing, as it would on `Closing`; the heavy fence orders both before `Retired`.
         self.state.store(live.with(next).bits(), Ordering::Relaxed);
+        // Release pairs with the load in gates: who finds 0, and starts again, finds the slot as
+        // it was set before, and does not come back here for ever.
         self.body.store(0, Ordering::Release);
     }
 

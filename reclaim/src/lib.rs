@@ -1,4 +1,148 @@
-//! The protocol.
+//! The protocol by which the last thread to leave a retired function frees it: at once, exactly
+//! once, and with nobody waiting for anybody.
+//!
+//! Code that is generated at run time and replaced while threads run it must not be freed under
+//! them. Counting who is inside is the obvious thing to do, and doing it *in* the function is
+//! wrong twice: a caller may have loaded the address and not counted in yet, and a leaver may have
+//! counted out and still have to return, through memory that is about to go. So the counting is
+//! done by a *gate*, code that outlives what it guards; and it is done with plain loads and stores
+//! in memory that only one thread writes, because a shared counter costs more than the call.
+//!
+//! This crate knows nothing of machine code. It has the words that threads share, the gate as a
+//! list of [`Step`]s, and the slow path as Rust. `lastout-instrument` makes machine code from the
+//! list; the models in this crate's tests interpret the same list and run the same slow path in
+//! every order that the memory model allows.
+//!
+//! # When not to use it
+//!
+//! It manages versions of things that are entered and left like functions, in their thousands,
+//! entered often and replaced seldom. For nodes of a data structure use `crossbeam-epoch` or
+//! `seize`: a lane costs four bytes in every thread's ledger, and retiring costs a system call.
+//!
+//! # Terms
+//!
+//! - **Version**: what is freed; here only its *payload*, a value that is dropped exactly once.
+//! - **[`Lane`]**: a seat that a version occupies, from install until its payload is dropped. It
+//!   stays where it is as long as anyone can reach its gate, and is used again.
+//! - **Gate**: a lane's [steps](Counting::gate): count in, check, call, count out, check.
+//! - **Slot**: where callers find the gate of the lane that is current. Not of this crate: nothing
+//!   here depends on who sees it change when.
+//! - **[`Context`]**: a thread, or whatever else calls. It has a **ledger**: a counter, or *cell*,
+//!   for each lane of the **[`Domain`]**.
+//! - **Install, retire, drain, free**: publish a version; unpublish it; its last frame leaves; its
+//!   payload is dropped.
+//! - **Light fence, heavy fence**: an asymmetric pair. The light one keeps a thread's accesses in
+//!   order in the program and costs nothing. The heavy one makes every running thread execute a
+//!   full fence, wherever it is: [`membarrier`].
+//!
+//! # The words of a lane
+//!
+//! ```text
+//!             written by                      read by
+//!  body       occupy, close                   gates, at entry and at exit
+//!  state      occupy, close, retire, freer    retirer and leavers
+//!  payload    occupy, freer                   freer
+//!  cell[c]    context c, in gates             retirer and leavers, of every c
+//! ```
+//!
+//! `body` is the address to call, or 0 if the lane cannot be entered. `state` is a [`State`] and a
+//! generation in one word:
+//!
+//! ```text
+//!   63                                  3 2     0
+//!  +-------------------------------------+-------+
+//!  | generation: advances on every free  | state |
+//!  +-------------------------------------+-------+
+//!
+//!            occupy          close           retire           try_free
+//!     Free ---------> Live ---------> Closing -----> Retired ---------> Freeing
+//!      ^                                                                   |
+//!      +--------------------- payload dropped, generation + 1 -------------+
+//! ```
+//!
+//! # The rules
+//!
+//! 1. Only its own context writes a cell, and only between the entry and the exit of a gate:
+//!    frames are balanced within a context. A context that gives its place up is inside nothing.
+//! 2. Only the installer, one at a time for each lane, takes a lane from `Free` to `Live` to
+//!    `Closing`, and only it writes `body`.
+//! 3. Only the retirer takes it from `Closing` to `Retired`, and only after a heavy fence.
+//! 4. Anyone may take it from `Retired` to `Freeing` who, in this order, has executed a full fence,
+//!    has read `Retired` with some generation, has then read 0 in the lane's cell of every ledger,
+//!    and exchanges that very word, generation and all. That is the *freer*.
+//! 5. Only the freer touches the payload then, and takes the lane to `Free`.
+//! 6. Nobody runs a body that was not loaded between counting in and counting out.
+//! 7. Who counts out and then finds `body` 0, whether it has run the body or bailed, calls
+//!    [`Lane::leave`].
+//!
+//! # The races, and how each ends
+//!
+//! **Entering against closing.** A caller writes its cell and then reads `body`, with a light fence
+//! between; the retirer writes `body` and then reads cells, with a heavy fence between. If the
+//! caller's read comes before the fence hits it, the count is visible to the retirer, and to
+//! whoever reads `Retired` after it. If it comes after, it reads 0 and bails. There is no third
+//! case, and with two light fences there would be: both would miss what the other wrote, and the
+//! frame would lose its code.
+//!
+//! **Leaving against closing.** A leaver writes its cell and then reads `body`. If the read comes
+//! before the fence, the cell is visible to the retirer as it is after leaving, and the retirer
+//! frees. If after, the leaver finds 0 and calls [`Lane::leave`], and the next race decides.
+//!
+//! **The last leaver against the retirer.** The leaver writes its cell, executes a full fence and
+//! reads `state`; the retirer writes `Retired`, executes a full fence and reads cells. One of the
+//! fences is first. If the leaver's is, the retirer finds the cell empty; if the retirer's is, the
+//! leaver finds `Retired`. If both find both, the exchange picks one.
+//!
+//! **Two last leavers.** Each writes its cell, executes a full fence and reads the other's. The one
+//! whose fence is second finds the other gone. Without the fences each could find the other still
+//! inside, and nobody would free.
+//!
+//! **A leaver against the fence.** A leaver that finds `Closing` does nothing: frames may be inside
+//! whose counts it cannot see yet. If `Retired` were published before the heavy fence, it would
+//! add those up as 0 and free. The retirer, after its fence, sees what there is.
+//!
+//! **A slow leaver against the next version.** A leaver reads `Retired`, finds all cells empty, and
+//! is held up. Others free the version, put another into the lane, retire that, and a frame is
+//! inside. The exchange expects the old generation, and fails.
+//!
+//! **The freer against the last frame.** Counting out is a release and reading the 0 an acquire, so
+//! what the frame did happens before what the freer does.
+//!
+//! **The next version against late callers.** Whoever comes to the gate of a lane that has been
+//! occupied again runs the new version, whatever it came for. That is a version of the same
+//! function, it is counted where it should be, and it may be current a moment before the slot says
+//! so: install must not publish what it may yet take back.
+//!
+//! The state's other accesses: `Live` is stored with release and `Retired` loaded with acquire, so
+//! that the freer finds the payload; `Free` is stored with release and loaded by `occupy` with
+//! acquire, so that the next version moves in after the last one's payload is gone; `body` is
+//! stored with release and loaded with acquire, so that a gate finds the code, and so that who
+//! finds 0 also finds what the slot was set to before.
+//!
+//! # The fallback
+//!
+//! Where the kernel has no `membarrier`, gates count with atomic read-modify-writes that are full
+//! fences themselves ([`Counting::Atomic`]), and the heavy fence is `fence(SeqCst)`. The races are
+//! the same with "the fence hits it" read as "its count's fence comes first".
+//!
+//! # What is proved, and how
+//!
+//! `cargo test -p lastout-reclaim` runs the models. They check that no thread runs or returns into
+//! freed code, that every retired version is freed exactly once, that nobody waits, and that calls
+//! reach the version that is current; with recursion, replacement from inside, contexts that come
+//! and go, lanes that are used again, several retirers, and removal. Each mistake that was made on
+//! the way is planted as a mutant that the models must refute: no heavy fence, `Retired` too early,
+//! no fence in `leave`, no generation, and the counter inside the function. The models are
+//! asymmetric as the protocol is, since a symmetric one passes the second of these.
+//!
+//! What they do not cover: more than three threads, more preemptions than each test says, and
+//! instruction fetch, which is the heavy fence's to order.
+//!
+//! # Departures from the first design
+//!
+//! Cells are 32 bits wide, which no stack is deep enough to overflow, so that ledgers are half the
+//! size. Contexts are found free by their owner being 0. A bailing caller goes on from a word of
+//! its own rather than the slot, so that the slot can always be called; see `lastout-instrument`.
 
 mod context;
 mod domain;

@@ -375,8 +375,14 @@ impl EngineBuilder {
 /// An ISA for code that runs in this process under a gate. Later flags win.
 fn host_isa<'a>(flags: impl Iterator<Item = (&'a str, &'a str)>) -> Result<OwnedTargetIsa> {
     let isa_error = |error: &dyn fmt::Display| Error::Isa(error.to_string());
-    let own =
-        [("enable_pinned_reg", "true"), ("is_pic", "false"), ("use_colocated_libcalls", "false")];
+    let own = [
+        ("enable_pinned_reg", "true"),
+        ("is_pic", "false"),
+        ("use_colocated_libcalls", "false"),
+        // Otherwise Cranelift copies a struct argument with a `memcpy` called as the callee would
+        // be, and the host's knows nothing of `windows_fastcall` and `preserve_all`.
+        ("libcall_call_conv", "system_v"),
+    ];
     let mut builder = settings::builder();
     for (name, value) in flags.chain(own) {
         builder.set(name, value).map_err(|error| isa_error(&error))?;

@@ -3,4 +3,5 @@
 pub mod clif;
 pub mod emit;
 pub mod ops;
+pub mod signature;
 pub mod support;

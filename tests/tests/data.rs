@@ -19,8 +19,9 @@ fn define(unit: &mut Unit, text: &str) {
     }
 }
 
+/// Declares `data.name`: names of data and of functions are the same names.
 fn declare(unit: &mut Unit, name: &str, writable: bool) -> DataId {
-    unit.declare_data(name, Linkage::Local, writable, false).unwrap()
+    unit.declare_data(&format!("data.{name}"), Linkage::Local, writable, false).unwrap()
 }
 
 fn define_words(unit: &mut Unit, id: DataId, words: &[i64]) {

@@ -2,6 +2,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use lastout_tests::ops::{self, Op, Scenario};
+use lastout_tests::signature;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -19,10 +20,15 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn an_engine_does_what_its_model_does(scenario in scenarios()) {
         ops::check(&scenario);
+    }
+
+    #[test]
+    fn gates_pass_on_what_direct_calls_pass(case in arbitrary::<signature::Case>(128)) {
+        println!("{:?} {}", case.flags, case.signature); signature::check(&case);
     }
 }

@@ -1,0 +1,66 @@
+//! What Cranelift makes of gates.
+
+#[path = "support/signatures.rs"]
+mod signatures;
+mod support;
+
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{AbiParam, Signature, types};
+use cranelift_codegen::isa::{CallConv, TargetIsa};
+use cranelift_codegen::{CodegenError, Context};
+use lastout_instrument::{GateOptions, gate};
+use lastout_reclaim::Counting;
+
+/// Every gate compiles; what cannot is a signature that Cranelift refuses to any function.
+#[test]
+fn every_gate_compiles() {
+    for architecture in ["x86_64", "aarch64"] {
+        let isa = support::isa(architecture);
+        for signature in signatures::forwardable(&*isa) {
+            for counting in [Counting::Plain, Counting::Atomic] {
+                match compile(&signature, counting, &*isa) {
+                    Ok(_) => {}
+                    Err(CodegenError::Unsupported(why)) if why.contains("return values") => {}
+                    Err(error) => panic!("{architecture}, {signature}: {error}"),
+                }
+            }
+        }
+    }
+}
+
+/// A register that the fast path had to save would cost every call a store and a load, and a
+/// count that is no single instruction costs more than that.
+///
+/// Atomic counts are dear enough that one register, saved where six integers leave too few free,
+/// does not show.
+#[test]
+fn the_fast_path_saves_no_registers() {
+    let isa = support::isa("x86_64");
+    for call_conv in [CallConv::SystemV, CallConv::Fast, CallConv::Tail] {
+        for (ints, floats) in [(0, 0), (1, 1), (6, 0), (0, 8), (6, 8)] {
+            let mut signature = Signature::new(call_conv);
+            signature.params = vec![AbiParam::new(types::I64); ints];
+            signature.params.extend(vec![AbiParam::new(types::F64); floats]);
+            signature.returns = vec![AbiParam::new(types::I64), AbiParam::new(types::F64)];
+            let code = compile(&signature, Counting::Plain, &*isa).unwrap();
+            let none = "offset_downward_to_clobbers: 0 }";
+            assert!(code.contains(none), "{signature}:\n{code}");
+            let ins = code.lines().filter(|line| line.contains("addl $0x1, ("));
+            let outs = code.lines().filter(|line| line.contains("addl $0xffffffff, ("));
+            assert_eq!((ins.count(), outs.count()), (1, 2), "{signature}:\n{code}");
+        }
+    }
+}
+
+/// The instructions of a gate, before they are bytes.
+fn compile(
+    signature: &Signature,
+    counting: Counting,
+    isa: &dyn TargetIsa,
+) -> Result<String, CodegenError> {
+    let options = GateOptions { counting, interleave: false };
+    let mut context = Context::for_function(gate(signature, options, isa).unwrap());
+    context.set_disasm(true);
+    let code = context.compile(isa, &mut ControlPlane::default()).map_err(|error| error.inner)?;
+    Ok(code.vcode.clone().expect("it was asked for"))
+}
