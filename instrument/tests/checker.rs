@@ -86,14 +86,24 @@ fn counting_out_from_a_stale_count() {
     });
 }
 
+/// What runs between the load and the store may have changed the count.
+#[test]
+fn counting_in_from_a_stale_count() {
+    let options = GateOptions { interleave: true, ..PLAIN };
+    rejects_for("x86_64", options, Rule::ByOne, |gate| {
+        let interleave = gate.nth(Opcode::CallIndirect, 0);
+        let store = gate.nth(Opcode::Store, IN);
+        gate.func.layout.remove_inst(interleave);
+        gate.func.layout.insert_inst(interleave, store);
+    });
+}
+
 #[test]
 fn another_atomic_operation() {
     rejects_for("x86_64", ATOMIC, Rule::ByOne, |gate| {
         let count = gate.nth(Opcode::AtomicRmw, IN);
-        let (cell, one) = {
-            let args = gate.func.dfg.inst_args(count);
-            (args[0], args[1])
-        };
+        let args = gate.func.dfg.inst_args(count);
+        let (cell, one) = (args[0], args[1]);
         let flags = MemFlagsData::trusted();
         gate.func.replace(count).atomic_rmw(I32, flags, AtomicRmwOp::Xchg, cell, one);
     });
@@ -112,6 +122,25 @@ fn without_the_fence_after_counting_out() {
 #[test]
 fn without_the_full_fence_of_an_atomic_count() {
     rejects_for("aarch64", ATOMIC, Rule::Fence, |gate| gate.remove(Opcode::Fence, IN));
+}
+
+#[test]
+fn with_a_light_fence_where_a_full_one_is_due() {
+    for n in [IN, OUT] {
+        rejects_for("aarch64", ATOMIC, Rule::Fence, |gate| {
+            let fence = gate.nth(Opcode::Fence, n);
+            gate.func.replace(fence).sequence_point();
+        });
+    }
+}
+
+#[test]
+fn accepts_a_full_fence_where_a_light_one_is_due() {
+    let mut mutant = Mutant::new("x86_64", PLAIN);
+    for fence in mutant.all(Opcode::SequencePoint).collect::<Vec<_>>() {
+        mutant.func.replace(fence).fence();
+    }
+    check_gate(&mutant.func, &*support::isa("x86_64")).unwrap();
 }
 
 /// The fence is there, but before the count.
@@ -370,10 +399,7 @@ fn rejects_for(
     mutate: impl FnOnce(&mut Mutant),
 ) {
     let isa = support::isa(architecture);
-    let mut signature = Signature::new(CallConv::SystemV);
-    signature.params = vec![AbiParam::new(I64); 2];
-    signature.returns = vec![AbiParam::new(I64); 2];
-    let mut mutant = Mutant { func: gate(&signature, options, &*isa).unwrap() };
+    let mut mutant = Mutant::new(architecture, options);
     check_gate(&mutant.func, &*isa).unwrap();
     mutate(&mut mutant);
     support::verify(&mutant.func, &*isa);
@@ -387,12 +413,23 @@ struct Mutant {
 }
 
 impl Mutant {
-    /// The `n`th instruction with this opcode.
-    fn nth(&self, opcode: Opcode, n: usize) -> Inst {
+    /// A gate that is whole, of a function with two parameters and two results.
+    fn new(architecture: &str, options: GateOptions) -> Self {
+        let mut signature = Signature::new(CallConv::SystemV);
+        signature.params = vec![AbiParam::new(I64); 2];
+        signature.returns = vec![AbiParam::new(I64); 2];
+        Self { func: gate(&signature, options, &*support::isa(architecture)).unwrap() }
+    }
+
+    /// The instructions with this opcode, in the order of the blocks.
+    fn all(&self, opcode: Opcode) -> impl Iterator<Item = Inst> {
         let (layout, dfg) = (&self.func.layout, &self.func.dfg);
         let all = layout.blocks().flat_map(|block| layout.block_insts(block));
-        let mut such = all.filter(|&inst| dfg.insts[inst].opcode() == opcode);
-        such.nth(n).expect("the gate has so many of them")
+        all.filter(move |&inst| dfg.insts[inst].opcode() == opcode)
+    }
+
+    fn nth(&self, opcode: Opcode, n: usize) -> Inst {
+        self.all(opcode).nth(n).expect("the gate has so many of them")
     }
 
     fn param(&self, n: usize) -> Value {

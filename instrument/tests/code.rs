@@ -59,7 +59,9 @@ fn compile(
     isa: &dyn TargetIsa,
 ) -> Result<String, CodegenError> {
     let options = GateOptions { counting, interleave: false };
-    let mut context = Context::for_function(gate(signature, options, isa).unwrap());
+    let func = gate(signature, options, isa).unwrap();
+    support::verify(&func, isa);
+    let mut context = Context::for_function(func);
     context.set_disasm(true);
     let code = context.compile(isa, &mut ControlPlane::default()).map_err(|error| error.inner)?;
     Ok(code.vcode.clone().expect("it was asked for"))

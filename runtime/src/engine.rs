@@ -187,6 +187,7 @@ impl Engine {
             functions: self.names().len(),
             installed,
             freed,
+            heavy_fences: self.shared.fences(),
             code_bytes: self.shared.memory.code_bytes(),
             mapped_bytes: self.shared.memory.mapped_bytes(),
         }
@@ -223,6 +224,9 @@ pub struct Stats {
     pub installed: u64,
     /// Those of them that have been freed.
     pub freed: u64,
+    /// Heavy fences executed so far: one for each install or removal that had a version to retire,
+    /// however many it had.
+    pub heavy_fences: u64,
     /// Bytes of machine code: of versions, gates, and entries.
     pub code_bytes: usize,
     /// Bytes that code and data take from the system, in whole pages.
@@ -276,8 +280,8 @@ impl EngineBuilder {
 
     /// Sets one of [Cranelift's flags](cranelift_codegen::settings) for the code of units.
     ///
-    /// The default is `opt_level=speed`. `enable_pinned_reg`, `is_pic` and
-    /// `use_colocated_libcalls` are the engine's to set.
+    /// The default is `opt_level=speed`. `enable_pinned_reg`, `is_pic`, `use_colocated_libcalls`
+    /// and `libcall_call_conv` are the engine's to set.
     pub fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.push((name.to_owned(), value.to_owned()));
         self

@@ -186,20 +186,20 @@ impl Drop for Payload {
 fn release(resident: Box<Resident>) {
     thread_local! {
         /// What is still to be freed, while this thread is freeing; else `None`.
-        static PENDING: RefCell<Option<Vec<Box<Resident>>>> = const { RefCell::new(None) };
+        static PENDING: RefCell<Option<Vec<Resident>>> = const { RefCell::new(None) };
     }
 
     // `None` where the thread is past having such variables: then one inside the other, after all.
     let nested = PENDING.try_with(|pending| pending.borrow_mut().is_some()).ok();
     match nested {
         Some(true) => PENDING.with(|pending| {
-            pending.borrow_mut().get_or_insert_default().push(resident);
+            pending.borrow_mut().get_or_insert_default().push(*resident);
         }),
         Some(false) => {
             PENDING.set(Some(Vec::new()));
-            let mut next = Some(resident);
+            let mut next = Some(*resident);
             while let Some(resident) = next {
-                free(*resident);
+                free(resident);
                 next = PENDING.with(|pending| pending.borrow_mut().as_mut()?.pop());
             }
             PENDING.set(None);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cranelift_codegen::ir::Signature;
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     /// Versions that are closed and still wait for a heavy fence, because the system has refused
     /// the last one.
     unfenced: Mutex<Vec<Closing>>,
+    /// How many heavy fences there have been.
+    fences: AtomicU64,
     /// Entries for typed calls, one for each pair of signatures.
     host_entries: Mutex<HashMap<(Signature, Signature), Arc<Block>>>,
 }
@@ -59,6 +61,7 @@ impl Shared {
             host,
             counting,
             unfenced: Mutex::default(),
+            fences: AtomicU64::new(0),
             host_entries: Mutex::default(),
         }
     }
@@ -86,7 +89,13 @@ impl Shared {
         }
     }
 
+    /// How many heavy fences there have been.
+    pub(crate) fn fences(&self) -> u64 {
+        self.fences.load(Ordering::Relaxed)
+    }
+
     fn heavy_fence(&self) -> io::Result<()> {
+        self.fences.fetch_add(1, Ordering::Relaxed);
         match self.counting {
             Counting::Plain => membarrier(),
             Counting::Atomic => {

@@ -191,7 +191,11 @@ impl Module for Unit {
             ));
         }
         let isa = &*self.shared.isa;
-        // Cranelift panics where it compiles a call of a signature that it cannot.
+        // Cranelift panics at a function without blocks, and at signatures that it cannot call.
+        if context.func.layout.entry_block().is_none() {
+            let name = declaration.linkage_name(id);
+            return Err(ModuleError::Backend(anyhow::anyhow!("`{name}` has no blocks")));
+        }
         for signature in context.func.dfg.signatures.values() {
             check_signature(signature, isa).map_err(|error| ModuleError::Backend(error.into()))?;
         }

@@ -1,9 +1,12 @@
 //! What many tests start from: engines that trap on stray executions, units from text, closures
 //! that generated code can call, and values that tell when they are dropped.
 
+#![expect(clippy::missing_panics_doc, reason = "whatever fails here fails the test")]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lastout::{Counting, Engine, EngineBuilder, Installed, Unit};
 
@@ -28,9 +31,7 @@ pub const COUNTINGS: [Counting; 2] = [Counting::Plain, Counting::Atomic];
 /// [`Callback`].
 pub fn builder() -> EngineBuilder {
     type CallBack = extern "C" fn(usize, i64) -> i64;
-    Engine::builder()
-        .poison_freed_code(true)
-        .host_function("call_back", call_back as CallBack)
+    Engine::builder().poison_freed_code(true).host_function("call_back", call_back as CallBack)
 }
 
 /// An engine to test with.
@@ -112,6 +113,9 @@ extern "C" fn call_back(callback: usize, argument: i64) -> i64 {
     (callback.0)(argument)
 }
 
+/// After how long a test has failed that waits for another thread.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A place where a thread stops until it is let go: the thread calls [`pass`](Self::pass), the
 /// test waits for it to [arrive](Self::arrived) and [opens](Self::open).
 pub struct Door {
@@ -131,12 +135,13 @@ impl Door {
     pub fn pass(&self) {
         let (arrive, opened) = &*self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         arrive.send(()).unwrap();
-        opened.recv().unwrap();
+        opened.recv_timeout(PATIENCE).expect("nobody opened the door");
     }
 
     /// Waits for a thread to be at the door.
     pub fn arrived(&self) {
-        self.outside.lock().unwrap_or_else(PoisonError::into_inner).1.recv().unwrap();
+        let (_, arrived) = &*self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        arrived.recv_timeout(PATIENCE).expect("nobody came to the door");
     }
 
     /// Lets one thread pass.

@@ -4,9 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use lastout::{Engine, Error, Handle};
 use lastout_tests::call;
-use lastout_tests::support::{
-    Callback, builder, calling_back, constant, engine, install, unit,
-};
+use lastout_tests::support::{Callback, builder, calling_back, constant, engine, install, unit};
 
 fn handle(engine: &Engine, name: &str) -> Handle<fn() -> i64> {
     engine.function(name).unwrap()
@@ -56,8 +54,7 @@ fn an_untyped_symbol_is_called_with_whatever_signature_the_unit_says() {
         a + b
     }
 
-    let engine =
-        builder().host_symbol("add", (add as *const ()).cast()).build().unwrap();
+    let engine = builder().host_symbol("add", (add as *const ()).cast()).build().unwrap();
     install(
         &engine,
         "function %f() -> i64 system_v {

@@ -20,7 +20,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn an_engine_does_what_its_model_does(scenario in scenarios()) {
@@ -29,6 +29,6 @@ proptest! {
 
     #[test]
     fn gates_pass_on_what_direct_calls_pass(case in arbitrary::<signature::Case>(128)) {
-        println!("{:?} {}", case.flags, case.signature); signature::check(&case);
+        signature::check(&case);
     }
 }

@@ -126,10 +126,11 @@ impl Model {
                 refusals.push(Refusal::SignatureMismatch);
             }
         }
-        let names = plan.bodies().flat_map(|body| &body.calls).filter_map(|call| match call.callee {
-            Callee::Named(name) => Some(name),
-            Callee::Helper => None,
-        });
+        let names =
+            plan.bodies().flat_map(|body| &body.calls).filter_map(|call| match call.callee {
+                Callee::Named(name) => Some(name),
+                Callee::Helper => None,
+            });
         let names: Vec<Name> = names
             .filter(|&name| plan.export(name).is_none_or(|export| export.preemptible))
             .collect();
@@ -227,7 +228,8 @@ impl Model {
     pub(super) fn enter(&mut self, thread: Thread, handle: usize, depth: i64) -> Outcome {
         let calling = self.calling(handle, depth);
         self.threads[thread as usize].push(calling);
-        let inside = self.threads[thread as usize].last().and_then(|calling| self.visiting(calling));
+        let inside =
+            self.threads[thread as usize].last().and_then(|calling| self.visiting(calling));
         inside.unwrap_or_else(|| self.go_on(thread))
     }
 

@@ -58,8 +58,7 @@ pub(super) fn build(
         .as_ref()
         .map(|_| unit.declare_function("helper", Linkage::Local, &narrow).unwrap());
     ids.extend(helper);
-    let exposed =
-        plan.exposed.as_ref().map(|_| unit.declare_anonymous_function(&narrow).unwrap());
+    let exposed = plan.exposed.as_ref().map(|_| unit.declare_anonymous_function(&narrow).unwrap());
     ids.extend(exposed);
     let mut emitter = Emitter::default();
     for (&id, body) in ids.iter().zip(plan.bodies()) {

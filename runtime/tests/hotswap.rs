@@ -1,0 +1,117 @@
+//! The `hotswap` example, run as a user runs it.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// The example, which `cargo test` builds beside the tests.
+fn hotswap() -> Command {
+    let test = std::env::current_exe().expect("a running test knows where it is");
+    let profile = test.ancestors().nth(2).expect("tests are in a folder of the profile's");
+    let example = profile.join("examples/hotswap");
+    assert!(example.exists(), "{} is not built; run `cargo test`", example.display());
+    Command::new(example)
+}
+
+/// The object on the last line of what was printed.
+fn report(output: &Output) -> Value {
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let last = printed.lines().last().expect("it prints something");
+    serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {printed}"))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A program that adds a constant, in a file that is removed when dropped.
+struct Program(PathBuf);
+
+impl Program {
+    fn new(name: &str, text: &str) -> Self {
+        let file = format!("lastout-{}-{name}.clif", std::process::id());
+        let program = Self(std::env::temp_dir().join(file));
+        program.save(text);
+        program
+    }
+
+    fn save(&self, text: &str) {
+        // Renamed into place, so that nobody reads half of it.
+        let draft = self.0.with_extension("draft");
+        std::fs::write(&draft, text).expect("the temporary folder can be written");
+        std::fs::rename(&draft, &self.0).expect("the temporary folder can be written");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn adding(constant: i64) -> String {
+    format!(
+        "function %add(i64) -> i64 system_v {{
+         block0(v0: i64):
+             v1 = iconst.i64 {constant}
+             v2 = iadd v0, v1
+             return v2
+         }}"
+    )
+}
+
+#[test]
+fn it_replaces_its_own_programs_and_frees_all_but_one() {
+    let output = hotswap().args(["--seconds", "1", "--threads", "3", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = report(&output);
+    let number = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key} in {report}"));
+    assert_eq!(number("wrong_results"), 0);
+    assert_eq!(number("alive"), 1);
+    assert_eq!(number("freed") + 1, number("installed"));
+    assert!(number("installed") > 10 && number("calls") > 1000, "{report}");
+    assert!(number("max_alive") >= 2, "{report}");
+    assert!(number("code_bytes_peak") >= number("code_bytes_start"));
+    assert!(number("code_bytes_end") <= number("code_bytes_peak"));
+}
+
+#[test]
+fn a_bad_file_is_named_with_its_line_and_the_others_run() {
+    let good = Program::new("good", &adding(1));
+    let bad =
+        Program::new("bad", "function %add(i64) -> i64 system_v {\nblock0(v0: i64):\n  oops\n}");
+    let output = hotswap().args(["--seconds", "0.2"]).args([&good.0, &bad.0]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&format!("{}:3: ", bad.0.display())), "{}", stderr(&output));
+}
+
+#[test]
+fn nothing_that_can_run_is_a_failure_with_a_message() {
+    let output = hotswap().args(["--seconds", "0.2", "/nonexistent.clif"]).output().unwrap();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("/nonexistent.clif"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_watched_file_is_installed_when_saved_and_kept_out_when_broken() {
+    let program = Program::new("watched", &adding(1));
+    let child = hotswap()
+        .args(["--seconds", "3", "--json", "--watch"])
+        .arg(&program.0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    for text in [adding(2), "function".to_owned(), adding(3)] {
+        std::thread::sleep(Duration::from_millis(600));
+        program.save(&text);
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = report(&output);
+    assert_eq!(report["installed"], 3, "{report} {}", stderr(&output));
+    assert_eq!(report["wrong_results"], 0, "{report}");
+    assert!(stderr(&output).contains(&format!("{}:1: ", program.0.display())));
+}
