@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cranelift_codegen::Context;
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::entity::EntityRef;
-use cranelift_codegen::ir::Signature;
+use cranelift_codegen::ir::{ExternalName, Function, Signature};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_control::ControlPlane;
 use cranelift_module::{
@@ -77,9 +77,9 @@ impl Unit {
         self.attached.push(Box::new(value));
     }
 
-    /// Makes a function that has no name in the engine, an anonymous, local or hidden one,
-    /// callable from the host: [`Installed::function`](crate::Installed::function) gives handles
-    /// to it. Its version lives as long as a handle does.
+    /// Makes a function callable from the host that need not have a name in the engine: an
+    /// anonymous, local or hidden one. [`Installed::function`](crate::Installed::function) gives
+    /// handles to it. Without a name, its version lives as long as a handle does.
     pub fn expose(&mut self, function: FuncId) {
         if !self.exposed.contains(&function) {
             self.exposed.push(function);
@@ -117,6 +117,29 @@ impl Unit {
             declaration.name.as_ref().is_some_and(|name| self.shared.host.contains_key(name));
         let fixed = declaration.linkage.is_final() || host;
         Some(if fixed { Callee::Fixed } else { Callee::Replaceable })
+    }
+
+    /// Replaceable functions must be called as they were declared: the signature of a gate cannot
+    /// be cast. (Those of the host can, as C's variadic functions need it.)
+    fn check_callees(&self, func: &Function) -> ModuleResult<()> {
+        for callee in func.dfg.ext_funcs.values() {
+            let ExternalName::User(name) = callee.name else { continue };
+            let name = &func.params.user_named_funcs()[name];
+            if name.namespace != 0 || self.callee(name.index) != Some(Callee::Replaceable) {
+                continue;
+            }
+            let id = FuncId::from_u32(name.index);
+            let declaration = self.declarations.get_function_decl(id);
+            let called_as = &func.dfg.signatures[callee.signature];
+            if *called_as != declaration.signature {
+                return Err(ModuleError::IncompatibleSignature(
+                    declaration.linkage_name(id).into_owned(),
+                    declaration.signature.clone(),
+                    called_as.clone(),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -199,6 +222,7 @@ impl Module for Unit {
         for signature in context.func.dfg.signatures.values() {
             check_signature(signature, isa).map_err(|error| ModuleError::Backend(error.into()))?;
         }
+        self.check_callees(&context.func)?;
         route_calls(&mut context.func, isa, |index| self.callee(index))
             .map_err(|error| ModuleError::Backend(error.into()))?;
         let object = Object::compile(id, context, isa, control)?;

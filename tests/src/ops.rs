@@ -1,7 +1,7 @@
 //! Random sequences of what can be done with an engine, checked step by step against a model.
 //!
 //! A [`Scenario`] is data: it can be generated, printed, and shrunk. [`check`] does to a real
-//! engine what it says, tells a plain single-threaded [model](self::model) the same, and compares
+//! engine what it says, tells a plain single-threaded model the same, and compares
 //! all that can be seen of the two after each operation: what calls return, which versions are
 //! alive, who is inside, what has been dropped.
 //!

@@ -51,6 +51,13 @@ pub fn install(engine: &Engine, text: &str) -> Installed {
     engine.install(unit(engine, text)).unwrap()
 }
 
+/// Installs the functions of a text, with something attached that counts its drops.
+pub fn install_counted(engine: &Engine, text: &str, drops: &Drops) -> Installed {
+    let mut unit = unit(engine, text);
+    unit.attach(drops.value());
+    engine.install(unit).unwrap()
+}
+
 /// A function `() -> i64` that returns a number.
 pub fn constant(name: &str, value: i64) -> String {
     format!(
@@ -136,6 +143,14 @@ impl Door {
         let (arrive, opened) = &*self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         arrive.send(()).unwrap();
         opened.recv_timeout(PATIENCE).expect("nobody opened the door");
+    }
+
+    /// A callback that passes the door and returns its argument.
+    pub fn callback(&self) -> Callback<'_> {
+        Callback::new(|argument| {
+            self.pass();
+            argument
+        })
     }
 
     /// Waits for a thread to be at the door.

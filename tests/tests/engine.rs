@@ -1,41 +1,95 @@
-//! What an engine does, seen from one thread.
+//! What an engine is for: functions are called, replaced and removed while threads run them.
 
-use lastout::{Engine, Error};
-use lastout_tests::clif;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use lastout::{Error, Handle, VersionState};
+use lastout_tests::call;
+use lastout_tests::support::{
+    COUNTINGS, Drops, OnDrop, builder, caller, constant, engine, install, install_counted,
+};
 
 #[test]
 fn a_function_is_called_replaced_and_removed() {
-    let engine = Engine::builder().poison_freed_code(true).build().unwrap();
-    let mut unit = engine.unit();
-    clif::define(
-        &mut unit,
-        "function %step(i64) -> i64 system_v {
-         block0(v0: i64):
-            v1 = iconst.i64 1
-            v2 = iadd v0, v1
-            return v2
-         }",
-    )
-    .unwrap();
-    let first = engine.install(unit).unwrap();
-    let step = engine.function::<fn(i64) -> i64>("step").unwrap();
-    assert_eq!(unsafe { step.call(41) }.unwrap(), 42);
-    let mut unit = engine.unit();
-    clif::define(
-        &mut unit,
-        "function %step(i64) -> i64 system_v {
-         block0(v0: i64):
-            v1 = iconst.i64 2
-            v2 = iadd v0, v1
-            return v2
-         }",
-    )
-    .unwrap();
-    engine.install(unit).unwrap();
-    assert_eq!(unsafe { step.call(41) }.unwrap(), 43);
-    assert_eq!(first.versions()[0].state(), lastout::VersionState::Freed);
+    let engine = engine();
+    let step = |by: i64| {
+        format!(
+            "function %step(i64) -> i64 system_v {{
+             block0(v0: i64):
+                v1 = iconst.i64 {by}
+                v2 = iadd v0, v1
+                return v2
+             }}"
+        )
+    };
+    let first = install(&engine, &step(1));
+    let handle = engine.function::<fn(i64) -> i64>("step").unwrap();
+    assert_eq!(call!(handle, 41).unwrap(), 42);
+    install(&engine, &step(2));
+    assert_eq!(call!(handle, 41).unwrap(), 43);
+    assert_eq!(first.versions()[0].state(), VersionState::Freed);
     engine.remove("step").unwrap();
-    assert!(matches!(unsafe { step.call(41) }, Err(Error::Removed(name)) if &*name == "step"));
+    assert!(matches!(call!(handle, 41), Err(Error::Removed(name)) if &*name == "step"));
     assert_eq!(engine.stats().alive(), 0);
-    println!("{:?}", engine.stats());
+}
+
+#[test]
+fn callers_never_go_back_to_an_older_version() {
+    const VERSIONS: i64 = 300;
+    for counting in COUNTINGS {
+        let engine = builder().counting(counting).build().unwrap();
+        let drops = Drops::new();
+        install_counted(&engine, &constant("inner", 0), &drops);
+        install(&engine, &caller("outer", "inner", 0));
+        let outer: Handle<fn() -> i64> = engine.function("outer").unwrap();
+        let inner: Handle<fn() -> i64> = engine.function("inner").unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // Also if this thread fails.
+            let _stop = OnDrop(|| done.store(true, Ordering::Relaxed));
+            for function in [&outer, &inner] {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        let version = call!(function).unwrap();
+                        assert!(version >= last, "{version} after {last}");
+                        last = version;
+                    }
+                });
+            }
+            for version in 1..VERSIONS {
+                install_counted(&engine, &constant("inner", version), &drops);
+                // What this thread has installed is what it calls.
+                assert_eq!(call!(outer).unwrap(), version);
+            }
+        });
+        assert_eq!(drops.count() as i64, VERSIONS - 1);
+        assert_eq!(engine.stats().alive(), 2);
+    }
+}
+
+#[test]
+fn several_threads_can_install_at_the_same_time() {
+    let engine = engine();
+    let drops = Drops::new();
+    thread::scope(|scope| {
+        for worker in 0..4 {
+            let (engine, drops) = (&engine, &drops);
+            scope.spawn(move || {
+                let own = format!("own{worker}");
+                for number in 0..50 {
+                    let text = constant(&own, number) + &constant("common", worker);
+                    install_counted(engine, &text, drops);
+                    let own: Handle<fn() -> i64> = engine.function(&own).unwrap();
+                    assert_eq!(call!(own).unwrap(), number);
+                }
+            });
+        }
+    });
+    let stats = engine.stats();
+    assert_eq!((stats.functions, stats.installed, stats.alive()), (5, 400, 5));
+    let common: Handle<fn() -> i64> = engine.function("common").unwrap();
+    assert!((0..4).contains(&call!(common).unwrap()));
+    drop(engine);
+    assert_eq!(drops.count(), 200);
 }

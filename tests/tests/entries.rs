@@ -98,6 +98,10 @@ fn functions_can_be_called_while_a_thread_ends() {
 #[cfg(target_arch = "x86_64")]
 mod registers {
     use std::arch::asm;
+    use std::ffi::c_void;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use lastout_tests::support::Door;
 
     use super::*;
 
@@ -132,6 +136,57 @@ mod registers {
         ledgers.sort_unstable();
         ledgers.dedup();
         assert_eq!(ledgers.len(), 8);
+    }
+
+    #[test]
+    fn a_thread_that_has_given_up_its_context_takes_another() {
+        /// What the thread does after its context was released.
+        struct Late<'a> {
+            f: C,
+            door: &'a Door,
+            ledger: AtomicI64,
+        }
+
+        extern "C" fn late(late: *mut c_void) {
+            // SAFETY: the key is set to a `Late` that outlives the thread.
+            let late = unsafe { &*late.cast::<Late<'_>>() };
+            late.door.pass();
+            late.ledger.store((late.f)(), Ordering::Relaxed);
+        }
+
+        let engine = builder().host_function("pinned", pinned as C).build().unwrap();
+        install(&engine, &caller("f", "pinned", 0));
+        let f = entry(&engine, "f");
+        // Keys have their destructors run in the order in which they were made: this one's after
+        // the one that releases contexts, since a call has been made.
+        f();
+        let mut key = 0;
+        // SAFETY: the key is written to a local, and the destructor takes what it is set to.
+        assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(late)) }, 0);
+        let (ending, staying) = (Door::default(), Door::default());
+        let visit = Late { f, door: &ending, ledger: AtomicI64::new(0) };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                f();
+                // SAFETY: the key exists, and its value outlives the thread.
+                unsafe { libc::pthread_setspecific(key, (&raw const visit).cast()) };
+            });
+            ending.arrived();
+            // Takes over the context that was released last.
+            let other = scope.spawn(|| {
+                let ledger = f();
+                staying.pass();
+                ledger
+            });
+            staying.arrived();
+            ending.open();
+            // The end of a scope does not wait for destructors.
+            while visit.ledger.load(Ordering::Relaxed) == 0 {
+                thread::sleep(std::time::Duration::from_millis(1));
+            }
+            staying.open();
+            assert_ne!(other.join().unwrap(), visit.ledger.load(Ordering::Relaxed));
+        });
     }
 
     /// Calls `function` with marks in the registers that a callee must preserve, and returns what
@@ -183,8 +238,10 @@ mod registers {
             return v1
          }";
 
+    type Clobbers = Handle<fn(*mut i64) -> i64>;
+
     thread_local! {
-        static CALLED: RefCell<Option<Handle<fn(*mut i64) -> i64>>> = const { RefCell::new(None) };
+        static CALLED: RefCell<Option<Clobbers>> = const { RefCell::new(None) };
     }
 
     extern "C" fn through_the_handle() -> i64 {

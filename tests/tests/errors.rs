@@ -312,21 +312,22 @@ fn code_memory_that_is_used_up() {
 
 #[test]
 fn data_that_no_memory_is_enough_for() {
-    let undisturbed = Undisturbed::new();
-    let mut unit = undisturbed.engine.unit();
+    let limit = 1 << 20;
+    let engine = builder().code_memory_limit(limit).build().unwrap();
+    let before = engine.stats();
+    let mut unit = engine.unit();
     for size in [usize::MAX, isize::MAX as usize, 1 << 62] {
         let id = unit.declare_anonymous_data(true, false).unwrap();
         let mut description = DataDescription::new();
         description.define_zeroinit(size);
         assert!(unit.define_data(id, &description).is_err());
     }
-    let error = undisturbed.refused(|unit| {
-        let id = unit.declare_anonymous_data(true, false).unwrap();
-        let mut description = DataDescription::new();
-        description.define_zeroinit((1 << 30) + 1);
-        unit.define_data(id, &description).unwrap();
-    });
-    assert!(matches!(error, Error::OutOfCodeMemory { .. }));
+    let id = unit.declare_anonymous_data(true, false).unwrap();
+    let mut description = DataDescription::new();
+    description.define_zeroinit(limit + 1);
+    unit.define_data(id, &description).unwrap();
+    assert!(matches!(engine.install(unit), Err(Error::OutOfCodeMemory { .. })));
+    assert_eq!(engine.stats(), before);
 }
 
 #[test]

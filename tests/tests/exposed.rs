@@ -178,10 +178,7 @@ fn an_exposed_function_outlives_the_engine() {
     unit.attach(drops.value());
     let f = engine.install(unit).unwrap().function::<fn(usize, i64) -> i64>(id).unwrap();
     let door = Door::default();
-    let wait = Callback::new(|x| {
-        door.pass();
-        x
-    });
+    let wait = door.callback();
     thread::scope(|scope| {
         let inside = scope.spawn(|| call!(f, wait.address(), 1).unwrap());
         door.arrived();

@@ -1,34 +1,26 @@
 //! What a version owns: dropped exactly once, after its last frame, and where the policy says.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use lastout::cranelift_codegen::Context;
 use lastout::cranelift_module::Module;
-use lastout::{DropPolicy, Engine, Handle, Installed, VersionState};
+use lastout::{DropPolicy, Handle, VersionState};
 use lastout_tests::call;
 use lastout_tests::support::{
     COUNTINGS, Callback, Door, Drops, OnDrop, builder, calling_back, constant, engine, install,
-    unit,
+    install_counted, unit,
 };
-
-/// Installs a text with something attached that counts its drops.
-fn install_counted(engine: &Engine, text: &str) -> (Installed, Drops) {
-    let drops = Drops::new();
-    let mut unit = unit(engine, text);
-    unit.attach(drops.value());
-    (engine.install(unit).unwrap(), drops)
-}
 
 #[test]
 fn what_is_attached_is_dropped_once_with_its_version() {
     for counting in COUNTINGS {
         let engine = builder().counting(counting).build().unwrap();
-        let (first, first_drops) = install_counted(&engine, &constant("f", 1));
+        let (first_drops, second_drops) = (Drops::new(), Drops::new());
+        let first = install_counted(&engine, &constant("f", 1), &first_drops);
         assert_eq!(first_drops.count(), 0);
-        let (_, second_drops) = install_counted(&engine, &constant("f", 2));
+        install_counted(&engine, &constant("f", 2), &second_drops);
         assert_eq!(first_drops.count(), 1);
         assert_eq!(first.versions()[0].state(), VersionState::Freed);
         engine.remove("f").unwrap();
@@ -53,15 +45,13 @@ fn a_unit_that_is_not_installed_drops_what_is_attached() {
 fn nothing_is_dropped_under_a_frame() {
     for counting in COUNTINGS {
         let engine = builder().counting(counting).build().unwrap();
-        let (_, drops) = install_counted(&engine, &calling_back("f", 1));
+        let drops = Drops::new();
+        install_counted(&engine, &calling_back("f", 1), &drops);
         let f = engine.function::<fn(usize, i64) -> i64>("f").unwrap();
         let doors: [Door; 2] = Default::default();
         thread::scope(|scope| {
             let visit = |door: &Door| {
-                let wait = Callback::new(|x| {
-                    door.pass();
-                    x
-                });
+                let wait = door.callback();
                 call!(f, wait.address(), 1).unwrap()
             };
             let visitors = doors.each_ref().map(|door| scope.spawn(move || visit(door)));
@@ -86,9 +76,8 @@ fn a_function_can_replace_itself_at_any_depth() {
         let engine = builder().counting(counting).build().unwrap();
         let drops: Vec<Drops> = (0..DEPTH).map(|_| Drops::new()).collect();
         let install = |number: i64| {
-            let mut unit = unit(&engine, &calling_back("f", 1 << number));
-            unit.attach(drops[number as usize].value());
-            engine.install(unit).unwrap();
+            let text = calling_back("f", 1 << number);
+            install_counted(&engine, &text, &drops[number as usize]);
         };
         let dropped = || drops.iter().map(Drops::count).sum::<usize>();
         install(0);
@@ -118,7 +107,8 @@ fn a_function_can_replace_itself_at_any_depth() {
 #[test]
 fn a_recursion_keeps_its_version_until_the_outermost_frame_leaves() {
     let engine = engine();
-    let (_, drops) = install_counted(
+    let drops = Drops::new();
+    install_counted(
         &engine,
         // Direct recursion, which is not counted, and a way out at its end.
         "function %f(i64, i64) -> i64 system_v {
@@ -135,6 +125,7 @@ fn a_recursion_keeps_its_version_until_the_outermost_frame_leaves() {
             v5 = call fn1(v0, v1)
             return v5
          }",
+        &drops,
     );
     let f = engine.function::<fn(usize, i64) -> i64>("f").unwrap();
     let remove = Callback::new(|_| {
@@ -151,7 +142,8 @@ fn a_recursion_keeps_its_version_until_the_outermost_frame_leaves() {
 fn a_unit_goes_with_its_last_version() {
     let engine = engine();
     let text = constant("a", 1) + &constant("b", 1) + &constant("c", 1);
-    let (installed, drops) = install_counted(&engine, &text);
+    let drops = Drops::new();
+    let installed = install_counted(&engine, &text, &drops);
     install(&engine, &constant("b", 2));
     engine.remove("a").unwrap();
     assert_eq!(installed.version("a").unwrap().state(), VersionState::Freed);
@@ -207,12 +199,11 @@ fn with_a_collector_nothing_is_dropped_before_it_collects() {
     for counting in COUNTINGS {
         let builder = builder().counting(counting).drop_policy(DropPolicy::Collector);
         let engine = builder.build().unwrap();
-        let (first, first_drops) = install_counted(&engine, &calling_back("f", 1));
+        let (first_drops, second_drops) = (Drops::new(), Drops::new());
+        let first = install_counted(&engine, &calling_back("f", 1), &first_drops);
         let f = engine.function::<fn(usize, i64) -> i64>("f").unwrap();
-        let second_drops = Mutex::new(Drops::new());
         let replace = Callback::new(|x| {
-            let (_, drops) = install_counted(&engine, &calling_back("f", 2));
-            *second_drops.lock().unwrap() = drops;
+            install_counted(&engine, &calling_back("f", 2), &second_drops);
             assert_eq!(engine.collect(), 0);
             assert_eq!(first.versions()[0].state(), VersionState::Retired);
             x
@@ -223,9 +214,9 @@ fn with_a_collector_nothing_is_dropped_before_it_collects() {
         assert!(!version.wait_freed(Duration::ZERO));
         engine.remove("f").unwrap();
         assert_eq!(engine.stats().freed, 0);
-        assert_eq!((first_drops.count(), second_drops.lock().unwrap().count()), (0, 0));
+        assert_eq!((first_drops.count(), second_drops.count()), (0, 0));
         assert_eq!(engine.collect(), 2);
-        assert_eq!((first_drops.count(), second_drops.lock().unwrap().count()), (1, 1));
+        assert_eq!((first_drops.count(), second_drops.count()), (1, 1));
         assert_eq!(version.state(), VersionState::Freed);
         assert_eq!(engine.stats().freed, 2);
         assert_eq!(engine.collect(), 0);

@@ -22,10 +22,7 @@ fn a_thread_that_is_inside_is_seen_with_its_name() {
         install(&engine, &calling_back("f", 1));
         let f = calling(&engine);
         let door = Door::default();
-        let wait = Callback::new(|x| {
-            door.pass();
-            x
-        });
+        let wait = door.callback();
         thread::scope(|scope| {
             let inside = thread::Builder::new().name("the visitor".to_owned());
             let visitor = inside.spawn_scoped(scope, || call!(f, wait.address(), 41)).unwrap();
@@ -85,10 +82,7 @@ fn every_thread_inside_is_seen() {
         for door in &doors {
             let f = &f;
             scope.spawn(move || {
-                let wait = Callback::new(|x| {
-                    door.pass();
-                    x
-                });
+                let wait = door.callback();
                 call!(f, wait.address(), 0).unwrap()
             });
             door.arrived();
@@ -112,10 +106,7 @@ fn who_waits_for_a_version_to_be_freed_is_woken() {
     let version = installed.version("f").unwrap();
     let f = calling(&engine);
     let door = Door::default();
-    let wait = Callback::new(|x| {
-        door.pass();
-        x
-    });
+    let wait = door.callback();
     thread::scope(|scope| {
         scope.spawn(|| call!(f, wait.address(), 0).unwrap());
         door.arrived();

@@ -1,9 +1,12 @@
 //! Functions that have no version: removed, or declared and not installed yet.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use lastout::cranelift_codegen::ir::Signature;
 use lastout::{Engine, Error, Handle};
 use lastout_tests::call;
 use lastout_tests::support::{
-    COUNTINGS, Callback, builder, caller, calling_back, constant, engine, install,
+    COUNTINGS, Callback, builder, caller, calling_back, constant, engine, install, unit,
 };
 
 /// The name of the removed function that a call has met.
@@ -16,6 +19,11 @@ fn removed<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
 
 fn handle(engine: &Engine, name: &str) -> Handle<fn() -> i64> {
     engine.function(name).unwrap()
+}
+
+/// The signature of the first function of a text.
+fn signature(text: &str) -> Signature {
+    cranelift_reader::parse_functions(text).unwrap()[0].signature.clone()
 }
 
 #[test]
@@ -52,16 +60,16 @@ fn a_caller_of_a_removed_function_goes_on_with_zeros_and_the_error_comes_out() {
          }",
     );
     let outer = engine.function::<fn(usize) -> i64>("outer").unwrap();
-    let told = std::sync::atomic::AtomicI64::new(-1);
+    let told = AtomicI64::new(-1);
     let callback = Callback::new(|value| {
-        told.store(value, std::sync::atomic::Ordering::SeqCst);
+        told.store(value, Ordering::SeqCst);
         value
     });
     assert_eq!(call!(outer, callback.address()).unwrap(), 41);
-    assert_eq!(told.load(std::sync::atomic::Ordering::SeqCst), 41);
+    assert_eq!(told.load(Ordering::SeqCst), 41);
     engine.remove("inner").unwrap();
     assert_eq!(removed(call!(outer, callback.address())), "inner");
-    assert_eq!(told.load(std::sync::atomic::Ordering::SeqCst), 0);
+    assert_eq!(told.load(Ordering::SeqCst), 0);
 }
 
 #[test]
@@ -187,8 +195,7 @@ fn a_name_is_free_for_another_signature_once_nothing_keeps_the_removed_function(
          block0(v0: i64):
             return v0
          }";
-    let unit = lastout_tests::support::unit(&engine, other);
-    let refused = engine.install(unit);
+    let refused = engine.install(unit(&engine, other));
     assert!(matches!(refused, Err(Error::SignatureMismatch { name, .. }) if name == "f"));
     drop(f);
     install(&engine, other);
@@ -198,12 +205,7 @@ fn a_name_is_free_for_another_signature_once_nothing_keeps_the_removed_function(
 #[test]
 fn declared_functions_can_be_imported_before_they_are_installed() {
     let engine = engine();
-    let signature = {
-        install(&engine, &constant("odd", 0));
-        let signature = handle(&engine, "odd").signature().clone();
-        engine.remove("odd").unwrap();
-        signature
-    };
+    let signature = signature(&constant("f", 0));
     engine.declare("f", &signature).unwrap();
     engine.declare("f", &signature).unwrap();
     let f = handle(&engine, "f");
@@ -241,14 +243,7 @@ fn parity(name: &str, other: &str, then: i64) -> String {
 fn units_that_import_each_other_recurse_and_are_freed() {
     let engine = engine();
     let empty = engine.stats();
-    let unit = lastout_tests::support::unit(&engine, &parity("even", "odd", 1));
-    let signature = {
-        use lastout::cranelift_module::Module;
-        let (_, declaration) = unit.declarations().get_functions().next().unwrap();
-        declaration.signature.clone()
-    };
-    drop(unit);
-    engine.declare("odd", &signature).unwrap();
+    engine.declare("odd", &signature(&parity("odd", "even", 0))).unwrap();
     install(&engine, &parity("even", "odd", 1));
     install(&engine, &parity("odd", "even", 0));
     let even = engine.function::<fn(i64) -> i64>("even").unwrap();

@@ -413,7 +413,7 @@ fn several_threads_install() {
         engine.install(unit).unwrap();
     };
     NAMES.iter().for_each(|name| replace(name));
-    let handles: Arc<[Handle<fn() -> i64>]> =
+    let handles: Arc<[_]> =
         NAMES.iter().map(|name| engine.function(name).unwrap()).collect();
     let call = || {
         for handle in handles.iter() {

@@ -3,19 +3,12 @@
 use std::thread;
 use std::time::Duration;
 
-use lastout::{DropPolicy, Engine, Error, Handle, VersionState};
+use lastout::{DropPolicy, Error, Handle, VersionState};
 use lastout_tests::call;
 use lastout_tests::support::{
     COUNTINGS, Callback, Door, Drops, builder, caller, calling_back, constant, engine, install,
-    unit,
+    install_counted, unit,
 };
-
-/// Installs a text with something attached that counts its drops.
-fn install_counted(engine: &Engine, text: &str, drops: &Drops) {
-    let mut unit = unit(engine, text);
-    unit.attach(drops.value());
-    engine.install(unit).unwrap();
-}
 
 #[test]
 fn an_engine_frees_everything_it_knows() {
@@ -52,10 +45,7 @@ fn a_thread_that_is_inside_leaves_in_peace() {
             let version = engine.install(unit).unwrap().versions()[0].clone();
             let f = engine.function::<fn(usize, i64) -> i64>("f").unwrap();
             let door = Door::default();
-            let wait = Callback::new(|x| {
-                door.pass();
-                x
-            });
+            let wait = door.callback();
             thread::scope(|scope| {
                 let inside = scope.spawn(|| call!(f, wait.address(), 20));
                 door.arrived();
