@@ -413,10 +413,9 @@ fn several_threads_install() {
         engine.install(unit).unwrap();
     };
     NAMES.iter().for_each(|name| replace(name));
-    let handles: Arc<[_]> =
-        NAMES.iter().map(|name| engine.function(name).unwrap()).collect();
+    let handles = NAMES.map(|name| engine.function::<fn() -> i64>(name).unwrap());
     let call = || {
-        for handle in handles.iter() {
+        for handle in &handles {
             let number = call!(handle).unwrap();
             assert!((1..=begun.load(Ordering::SeqCst)).contains(&number));
         }
