@@ -1,4 +1,6 @@
-//! An engine does what its model does, see [`ops`]: `cargo +nightly fuzz run engine_ops`.
+//! An engine does what its model does, see [`ops`].
+//!
+//! `cargo +nightly fuzz run engine_ops -- -len_control=0 -max_len=4096`
 #![no_main]
 
 use lastout_tests::ops::{self, Scenario};

@@ -1,4 +1,6 @@
-//! Gates pass on what direct calls pass, see [`signature`]: `cargo +nightly fuzz run signatures`.
+//! Gates pass on what direct calls pass, see [`signature`].
+//!
+//! `cargo +nightly fuzz run signatures -- -len_control=0 -max_len=256`
 #![no_main]
 
 use lastout_tests::signature::{self, Case};

@@ -114,10 +114,11 @@ fn who_waits_for_a_version_to_be_freed_is_woken() {
         let start = Instant::now();
         assert!(!version.wait_freed(Duration::from_millis(20)));
         assert!(start.elapsed() >= Duration::from_millis(20));
-        let waiter = scope.spawn(|| version.wait_freed(Duration::MAX));
+        let waiter = scope.spawn(|| version.wait_freed(Duration::from_secs(60)));
         thread::sleep(Duration::from_millis(5));
         door.open();
         assert!(waiter.join().unwrap());
+        assert!(version.wait_freed(Duration::MAX));
     });
 }
 
