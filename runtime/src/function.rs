@@ -221,11 +221,13 @@ impl Function {
         version: &Version,
     ) -> Option<Closing> {
         *seat.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version.clone());
+        // In this order, so that no thread goes back to an older version. A caller that finds the
+        // new gate and not the body yet bails, to what is still current. One that finds the body,
+        // even by way of a lane that it was late for, finds the new gate from then on: the stores
+        // of the body and of the current gate are releases, and gates load both with acquire.
+        self.slot.store(seat.gate(), Ordering::Release);
         // SAFETY: the caller says that the lane is free and the body code.
         unsafe { seat.lane.occupy(body, payload) };
-        // Release, so that whoever comes through them finds the lane occupied. Nothing depends on
-        // it: who does not, bails and comes again.
-        self.slot.store(seat.gate(), Ordering::Release);
         self.current.store(seat.gate(), Ordering::Release);
         let replaced = self.lock().live.replace(seat)?;
         Some(Closing { seat: replaced, _function: Arc::clone(self) })

@@ -1,19 +1,14 @@
 //! Installing a unit: everything that can fail, then everything that must not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use cranelift_codegen::entity::EntityRef;
-use cranelift_module::{
-    DataId, FuncId, FunctionDeclaration, Linkage, Module, ModuleReloc, ModuleRelocTarget,
-};
-use lastout_instrument::Symbol;
+use cranelift_module::{FuncId, Module};
 
 use crate::function::{Closing, FreeSeat, Function};
 use crate::handle::Handle;
-use crate::link::{self, Object};
-use crate::memory::{Block, Sizes};
+use crate::link::{Linked, is_public, link};
 use crate::names::Names;
 use crate::payload::{Image, Payload};
 use crate::shared::Shared;
@@ -92,21 +87,16 @@ struct Root {
 impl Publication {
     /// Links `unit` against what `names` knows. On an error nothing has changed.
     pub(crate) fn new(shared: &Arc<Shared>, names: &Names, unit: &mut Unit) -> Result<Self> {
-        let mut linker = Linker::new(shared, names, unit);
-        linker.check_definitions()?;
-        linker.find_roots()?;
-        let block = linker.link()?;
-        let Linker { layout, roots, callees, .. } = linker;
-        let code = block.address();
-        let roots = roots.into_iter().map(|(id, function)| {
+        let Linked { block, roots, callees } = link(shared, names, unit)?;
+        let roots = roots.into_iter().map(|(id, function, body)| {
             let public = is_public(unit.declarations().get_function_decl(id).linkage);
             let exposed = unit.exposed.contains(&id);
             let seat = function.free_seat()?;
-            Ok(Root { body: code + layout.functions[&id], id, function, seat, public, exposed })
+            Ok(Root { id, function, seat, body, public, exposed })
         });
         let roots = roots.collect::<Result<_>>()?;
         let attached = std::mem::take(&mut unit.attached);
-        let image = Image::new(block, callees.into_values().collect(), attached);
+        let image = Image::new(block, callees, attached);
         Ok(Self { image, roots })
     }
 
@@ -149,309 +139,4 @@ pub(crate) struct Leftovers {
     pub(crate) replaced: Vec<Closing>,
     /// The unit itself: if it has no versions, it goes at once.
     pub(crate) image: Arc<Image>,
-}
-
-/// Whether functions of this linkage are known in the engine by their names.
-fn is_public(linkage: Linkage) -> bool {
-    matches!(linkage, Linkage::Export | Linkage::Preemptible)
-}
-
-/// Where everything in a unit is, from the start of its section.
-#[derive(Default)]
-struct Layout {
-    sizes: Sizes,
-    functions: HashMap<FuncId, usize>,
-    data: HashMap<DataId, usize>,
-    /// Words that stand for the slots of functions that cannot be replaced, in the read-only
-    /// section: a function may have been declared as an import when it was called, and defined
-    /// as a local one later.
-    fixed_slots: HashMap<FuncId, usize>,
-}
-
-/// Makes room for `object` at the end of a section.
-fn place(section: &mut usize, object: &Object) -> usize {
-    let offset = section.next_multiple_of(object.align);
-    // An empty object takes a byte, so that it has an address of its own.
-    *section = offset + object.bytes.len().max(1);
-    offset
-}
-
-impl Layout {
-    fn new(unit: &Unit) -> Self {
-        let mut layout = Self::default();
-        for (&id, object) in &unit.functions {
-            layout.functions.insert(id, place(&mut layout.sizes.code, object));
-            for reloc in &object.relocs {
-                layout.note_fixed_slot(unit, reloc);
-            }
-        }
-        for (&id, data) in &unit.data {
-            let Sizes { writable, read_only, .. } = &mut layout.sizes;
-            let section = if data.writable { writable } else { read_only };
-            layout.data.insert(id, place(section, &data.contents));
-        }
-        for offset in layout.fixed_slots.values_mut() {
-            let word = size_of::<usize>();
-            *offset = layout.sizes.read_only.next_multiple_of(word);
-            layout.sizes.read_only = *offset + word;
-        }
-        layout
-    }
-
-    fn note_fixed_slot(&mut self, unit: &Unit, reloc: &ModuleReloc) {
-        let ModuleRelocTarget::User { namespace, index } = reloc.name else { return };
-        let Some(Symbol::Slot(index)) = Symbol::from_name(namespace, index) else { return };
-        let id = FuncId::from_u32(index);
-        if id.index() >= unit.declared_functions {
-            return;
-        }
-        let linkage = unit.declarations().get_function_decl(id).linkage;
-        if linkage.is_definable() && !is_public(linkage) {
-            self.fixed_slots.insert(id, 0);
-        }
-    }
-}
-
-struct Linker<'a> {
-    shared: &'a Arc<Shared>,
-    names: &'a Names,
-    unit: &'a Unit,
-    layout: Layout,
-    /// The functions that get a version.
-    roots: BTreeMap<FuncId, Arc<Function>>,
-    /// The replaceable functions that the unit refers to, its own among them.
-    callees: HashMap<FuncId, Arc<Function>>,
-}
-
-impl<'a> Linker<'a> {
-    fn new(shared: &'a Arc<Shared>, names: &'a Names, unit: &'a Unit) -> Self {
-        let layout = Layout::new(unit);
-        Self { shared, names, unit, layout, roots: BTreeMap::new(), callees: HashMap::new() }
-    }
-
-    fn declaration(&self, id: FuncId) -> &'a FunctionDeclaration {
-        self.unit.declarations().get_function_decl(id)
-    }
-
-    fn name(&self, id: FuncId) -> String {
-        self.declaration(id).linkage_name(id).into_owned()
-    }
-
-    /// Every export must be there. What else is missing shows when something refers to it.
-    fn check_definitions(&self) -> Result<()> {
-        let undeclared = |id: &&FuncId| id.index() >= self.unit.declared_functions;
-        if let Some(id) = self.unit.exposed.iter().find(undeclared) {
-            return Err(Error::Undefined(id.to_string()));
-        }
-        for (id, declaration) in self.unit.declarations().get_functions() {
-            let exposed = self.unit.exposed.contains(&id);
-            let needed = declaration.linkage == Linkage::Export || exposed;
-            if needed && !self.unit.functions.contains_key(&id) {
-                return Err(Error::Undefined(self.name(id)));
-            }
-        }
-        Ok(())
-    }
-
-    /// Finds or makes the functions that the unit gives versions to.
-    fn find_roots(&mut self) -> Result<()> {
-        for &id in self.unit.functions.keys() {
-            let declaration = self.declaration(id);
-            let public = is_public(declaration.linkage);
-            if !public && !self.unit.exposed.contains(&id) {
-                continue;
-            }
-            let name = self.name(id);
-            if public && self.shared.host.contains_key(&name) {
-                return Err(Error::HostSymbol(name));
-            }
-            let existing = if public { self.names.existing(&name) } else { None };
-            let function = match existing {
-                Some(function) => {
-                    function.expect_signature(&declaration.signature)?;
-                    function
-                }
-                None => {
-                    let signature = declaration.signature.clone();
-                    Function::new(name.into(), signature, Arc::clone(self.shared))?
-                }
-            };
-            self.roots.insert(id, function);
-        }
-        Ok(())
-    }
-
-    /// Writes code and data into memory, with all addresses in them.
-    fn link(&mut self) -> Result<Block> {
-        let unit = self.unit;
-        let mut draft = self.shared.memory.allocate(self.layout.sizes)?;
-        let base = Bases {
-            code: draft.code().1,
-            read_only: draft.read_only().1,
-            writable: draft.writable().1,
-        };
-        for (&id, object) in &unit.functions {
-            let offset = self.layout.functions[&id];
-            self.write(draft.code().0, base.code, offset, object, base)?;
-        }
-        for (&id, data) in &unit.data {
-            let offset = self.layout.data[&id];
-            let (section, start) = if data.writable { draft.writable() } else { draft.read_only() };
-            self.write(section, start, offset, &data.contents, base)?;
-        }
-        for (&id, &offset) in &self.layout.fixed_slots {
-            let function = self.layout.functions.get(&id);
-            let function = function.ok_or_else(|| Error::Undefined(self.name(id)))?;
-            let word = (base.code + function).to_ne_bytes();
-            draft.read_only().0[offset..offset + word.len()].copy_from_slice(&word);
-        }
-        draft.publish()
-    }
-
-    fn write(
-        &mut self,
-        section: &mut [u8],
-        start: usize,
-        offset: usize,
-        object: &Object,
-        base: Bases,
-    ) -> Result<()> {
-        let place = &mut section[offset..offset + object.bytes.len()];
-        place.copy_from_slice(&object.bytes);
-        let unit = self.unit;
-        let name = |target: &ModuleRelocTarget| describe(unit, target);
-        let resolve = |target: &ModuleRelocTarget| self.resolve(target, base);
-        link::relocate(place, start + offset, &object.relocs, resolve, name)
-    }
-
-    fn resolve(&mut self, target: &ModuleRelocTarget, base: Bases) -> Result<usize> {
-        let unknown = || Error::MissingImport(target.to_string());
-        match *target {
-            ModuleRelocTarget::User { namespace: 0, index } => {
-                let id = FuncId::from_u32(index);
-                let declared = id.index() < self.unit.declared_functions;
-                if declared { self.function_address(id, base) } else { Err(unknown()) }
-            }
-            ModuleRelocTarget::User { namespace: 1, index } => {
-                let id = DataId::from_u32(index);
-                let declared = id.index() < self.unit.declared_data;
-                if declared { self.data_address(id, base) } else { Err(unknown()) }
-            }
-            ModuleRelocTarget::User { namespace, index } => {
-                let declared = |index: u32| (index as usize) < self.unit.declared_functions;
-                match Symbol::from_name(namespace, index) {
-                    Some(Symbol::Slot(index)) if declared(index) => {
-                        self.slot(FuncId::from_u32(index), base)
-                    }
-                    Some(Symbol::Entry(index)) if declared(index) => {
-                        self.function_address(FuncId::from_u32(index), base)
-                    }
-                    _ => Err(unknown()),
-                }
-            }
-            ModuleRelocTarget::FunctionOffset(id, offset) => {
-                let function = self.layout.functions.get(&id).ok_or_else(unknown)?;
-                Ok(base.code + function + offset as usize)
-            }
-            ModuleRelocTarget::LibCall(libcall) => link::libcall(libcall),
-            ModuleRelocTarget::KnownSymbol(_) => Err(unknown()),
-        }
-    }
-
-    /// What the address of a function is in this unit.
-    fn function_address(&mut self, id: FuncId, base: Bases) -> Result<usize> {
-        let linkage = self.declaration(id).linkage;
-        if linkage.is_final() {
-            let function = self.layout.functions.get(&id);
-            let function = function.ok_or_else(|| Error::Undefined(self.name(id)))?;
-            return Ok(base.code + function);
-        }
-        match self.host_function(id)? {
-            Some(address) => Ok(address),
-            None => self.replaceable(id)?.entry(),
-        }
-    }
-
-    /// Where calls of a function find the gate, or what stands for it.
-    fn slot(&mut self, id: FuncId, base: Bases) -> Result<usize> {
-        if let Some(offset) = self.layout.fixed_slots.get(&id) {
-            return Ok(base.read_only + offset);
-        }
-        Ok(self.replaceable(id)?.slot().addr())
-    }
-
-    /// The address of an imported function, if the host has it.
-    fn host_function(&self, id: FuncId) -> Result<Option<usize>> {
-        let name = self.name(id);
-        let Some(symbol) = self.shared.host.get(&name) else { return Ok(None) };
-        let given = &self.declaration(id).signature;
-        if let Some(existing) = &symbol.signature
-            && !crate::types::same_but_for_extensions(existing, given)
-        {
-            let existing = Box::new(existing.clone());
-            return Err(Error::SignatureMismatch {
-                name,
-                existing,
-                given: Box::new(given.clone()),
-            });
-        }
-        Ok(Some(symbol.address))
-    }
-
-    /// A function that this unit calls through its slot: its own, or another unit's.
-    fn replaceable(&mut self, id: FuncId) -> Result<&Arc<Function>> {
-        let function = match self.roots.get(&id) {
-            Some(function) => Arc::clone(function),
-            None => {
-                let name = self.name(id);
-                let known = self.names.known(&name);
-                let function = known.ok_or_else(|| Error::MissingImport(name))?;
-                function.expect_signature(&self.declaration(id).signature)?;
-                Arc::clone(function)
-            }
-        };
-        Ok(self.callees.entry(id).or_insert(function))
-    }
-
-    /// The address of a data object: the unit's own, or the host's.
-    fn data_address(&self, id: DataId, base: Bases) -> Result<usize> {
-        let declaration = self.unit.declarations().get_data_decl(id);
-        if let (Some(data), Some(offset)) = (self.unit.data.get(&id), self.layout.data.get(&id)) {
-            return Ok(offset + if data.writable { base.writable } else { base.read_only });
-        }
-        let name = declaration.linkage_name(id).into_owned();
-        if declaration.linkage.is_final() {
-            return Err(Error::Undefined(name));
-        }
-        let symbol = self.shared.host.get(&name);
-        symbol.map(|symbol| symbol.address).ok_or(Error::MissingImport(name))
-    }
-}
-
-/// Where a unit's sections will be used.
-#[derive(Clone, Copy)]
-struct Bases {
-    code: usize,
-    read_only: usize,
-    writable: usize,
-}
-
-/// What to call the target of a relocation in an error.
-fn describe(unit: &Unit, target: &ModuleRelocTarget) -> String {
-    let function = |index| {
-        let id = FuncId::from_u32(index);
-        unit.declarations().get_function_decl(id).linkage_name(id).into_owned()
-    };
-    match *target {
-        ModuleRelocTarget::User { namespace: 0, index } => function(index),
-        ModuleRelocTarget::User { namespace: 1, index } => {
-            let id = DataId::from_u32(index);
-            unit.declarations().get_data_decl(id).linkage_name(id).into_owned()
-        }
-        ModuleRelocTarget::User { namespace, index } => match Symbol::from_name(namespace, index) {
-            Some(Symbol::Slot(index) | Symbol::Entry(index)) => function(index),
-            _ => target.to_string(),
-        },
-        _ => target.to_string(),
-    }
 }

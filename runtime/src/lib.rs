@@ -38,7 +38,8 @@
 //! - A version is freed once, by the last thread to leave it or by the one that replaced it, and
 //!   nobody waits: not callers, not leavers, not installers for callers.
 //! - Install is all or nothing. When it has returned, no call that begins later runs a replaced
-//!   version. While it runs, calls may find some of the unit's functions new and others old.
+//!   version, and no thread ever goes back to an older version of a function. While it runs, calls
+//!   may find some of the unit's functions new and others old.
 //! - Errors are values; after one, what was current still is.
 //!
 //! # What the caller owes
@@ -68,6 +69,7 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+mod builder;
 mod engine;
 mod error;
 mod function;
@@ -77,6 +79,7 @@ mod link;
 mod memory;
 mod names;
 mod payload;
+mod relocation;
 mod shared;
 mod template;
 mod thread;
@@ -84,7 +87,8 @@ mod types;
 mod unit;
 mod version;
 
-pub use engine::{Engine, EngineBuilder, Stats};
+pub use builder::EngineBuilder;
+pub use engine::{Engine, Stats};
 pub use error::{Error, Result};
 pub use handle::Handle;
 pub use install::Installed;

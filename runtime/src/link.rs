@@ -1,166 +1,346 @@
-//! Relocations: writing addresses into code and data.
+//! Linking a unit: finding what it refers to, and writing it into memory.
 
-use cranelift_codegen::Context;
-use cranelift_codegen::binemit::Reloc;
-use cranelift_codegen::ir::LibCall;
-use cranelift_codegen::isa::TargetIsa;
-use cranelift_control::ControlPlane;
-use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget, ModuleResult};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
+use cranelift_codegen::entity::EntityRef;
+use cranelift_module::{
+    DataId, FuncId, FunctionDeclaration, Linkage, Module, ModuleReloc, ModuleRelocTarget,
+};
+use lastout_instrument::Symbol;
+
+use crate::function::Function;
+use crate::memory::{Block, Sizes};
+use crate::names::Names;
+use crate::relocation::{self, Object};
+use crate::shared::Shared;
+use crate::unit::Unit;
 use crate::{Error, Result};
 
-/// Machine code, or data, that still names what it refers to.
-pub(crate) struct Object {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) align: usize,
-    pub(crate) relocs: Vec<ModuleReloc>,
+/// A unit in memory, ready to run.
+pub(crate) struct Linked {
+    pub(crate) block: Block,
+    /// The functions that it gives versions to, and where their bodies are.
+    pub(crate) roots: Vec<(FuncId, Arc<Function>, usize)>,
+    /// The replaceable functions that it refers to, its own among them.
+    pub(crate) callees: Vec<Arc<Function>>,
 }
 
-impl Object {
-    /// Compiles the function in `context`, which keeps the result too.
-    pub(crate) fn compile(
-        id: FuncId,
-        context: &mut Context,
-        isa: &dyn TargetIsa,
-        control: &mut ControlPlane,
-    ) -> ModuleResult<Self> {
-        context.compile(isa, control)?;
-        let compiled = context.compiled_code().expect("it was compiled just now");
-        let relocs = compiled.buffer.relocs().iter();
-        let relocs = relocs.map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id));
-        let align = compiled.buffer.alignment.max(isa.function_alignment().preferred);
-        Ok(Self {
-            bytes: compiled.code_buffer().to_vec(),
-            align: align as usize,
-            relocs: relocs.collect(),
-        })
+/// Links `unit` against what `names` knows. On an error nothing has changed.
+pub(crate) fn link(shared: &Arc<Shared>, names: &Names, unit: &Unit) -> Result<Linked> {
+    let mut linker = Linker::new(shared, names, unit);
+    linker.check_definitions()?;
+    linker.find_roots()?;
+    let block = linker.link()?;
+    let Linker { layout, roots, callees, .. } = linker;
+    let roots = roots.into_iter().map(|(id, function)| {
+        let body = block.address() + layout.functions[&id];
+        (id, function, body)
+    });
+    Ok(Linked { roots: roots.collect(), callees: callees.into_values().collect(), block })
+}
+
+/// Whether functions of this linkage are known in the engine by their names.
+pub(crate) fn is_public(linkage: Linkage) -> bool {
+    matches!(linkage, Linkage::Export | Linkage::Preemptible)
+}
+
+/// Where everything in a unit is, from the start of its section.
+#[derive(Default)]
+struct Layout {
+    sizes: Sizes,
+    functions: HashMap<FuncId, usize>,
+    data: HashMap<DataId, usize>,
+    /// Words that stand for the slots of functions that cannot be replaced, in the read-only
+    /// section: a function may have been declared as an import when it was called, and defined
+    /// as a local one later.
+    fixed_slots: HashMap<FuncId, usize>,
+}
+
+/// Makes room for `object` at the end of a section.
+fn place(section: &mut usize, object: &Object) -> usize {
+    let offset = section.next_multiple_of(object.align);
+    // An empty object takes a byte, so that it has an address of its own.
+    *section = offset + object.bytes.len().max(1);
+    offset
+}
+
+impl Layout {
+    fn new(unit: &Unit) -> Self {
+        let mut layout = Self::default();
+        for (&id, object) in &unit.functions {
+            layout.functions.insert(id, place(&mut layout.sizes.code, object));
+            for reloc in &object.relocs {
+                layout.note_fixed_slot(unit, reloc);
+            }
+        }
+        for (&id, data) in &unit.data {
+            let Sizes { writable, read_only, .. } = &mut layout.sizes;
+            let section = if data.writable { writable } else { read_only };
+            layout.data.insert(id, place(section, &data.contents));
+        }
+        for offset in layout.fixed_slots.values_mut() {
+            let word = size_of::<usize>();
+            *offset = layout.sizes.read_only.next_multiple_of(word);
+            layout.sizes.read_only = *offset + word;
+        }
+        layout
+    }
+
+    fn note_fixed_slot(&mut self, unit: &Unit, reloc: &ModuleReloc) {
+        let ModuleRelocTarget::User { namespace, index } = reloc.name else { return };
+        let Some(Symbol::Slot(index)) = Symbol::from_name(namespace, index) else { return };
+        let id = FuncId::from_u32(index);
+        if id.index() >= unit.declared_functions {
+            return;
+        }
+        let linkage = unit.declarations().get_function_decl(id).linkage;
+        if linkage.is_definable() && !is_public(linkage) {
+            self.fixed_slots.insert(id, 0);
+        }
     }
 }
 
-/// Writes the addresses that `relocs` ask for into `bytes`, which will be used at `address`.
-///
-/// `resolve` says where a symbol is, and `name` what to call it if it cannot be reached.
-pub(crate) fn relocate(
-    bytes: &mut [u8],
-    address: usize,
-    relocs: &[ModuleReloc],
-    mut resolve: impl FnMut(&ModuleRelocTarget) -> Result<usize>,
-    name: impl Fn(&ModuleRelocTarget) -> String,
-) -> Result<()> {
-    for reloc in relocs {
-        let refuse = |why: Refusal| Error::Link { symbol: name(&reloc.name), why };
-        let target = resolve(&reloc.name)?.wrapping_add_signed(reloc.addend as isize);
-        let offset = reloc.offset as usize;
-        let place = address.wrapping_add(offset);
-        let mut patch = Patch { bytes, offset };
-        patch.apply(reloc.kind, target, place).map_err(refuse)?;
+struct Linker<'a> {
+    shared: &'a Arc<Shared>,
+    names: &'a Names,
+    unit: &'a Unit,
+    layout: Layout,
+    /// The functions that get a version.
+    roots: BTreeMap<FuncId, Arc<Function>>,
+    /// The replaceable functions that the unit refers to, its own among them.
+    callees: HashMap<FuncId, Arc<Function>>,
+}
+
+impl<'a> Linker<'a> {
+    fn new(shared: &'a Arc<Shared>, names: &'a Names, unit: &'a Unit) -> Self {
+        let layout = Layout::new(unit);
+        Self { shared, names, unit, layout, roots: BTreeMap::new(), callees: HashMap::new() }
     }
-    Ok(())
-}
 
-/// One place to be written.
-struct Patch<'a> {
-    bytes: &'a mut [u8],
-    offset: usize,
-}
+    fn declaration(&self, id: FuncId) -> &'a FunctionDeclaration {
+        self.unit.declarations().get_function_decl(id)
+    }
 
-/// Why a place cannot be written.
-type Refusal = &'static str;
+    fn name(&self, id: FuncId) -> String {
+        self.declaration(id).linkage_name(id).into_owned()
+    }
 
-const OUT_OF_REACH: Refusal = "it is too far away";
-
-impl Patch<'_> {
-    fn apply(&mut self, kind: Reloc, target: usize, place: usize) -> Result<(), Refusal> {
-        let distance = target.wrapping_sub(place) as isize;
-        match kind {
-            Reloc::Abs8 => self.write((target as u64).to_le_bytes()),
-            Reloc::Abs4 => {
-                let target = u32::try_from(target).map_err(|_| OUT_OF_REACH)?;
-                self.write(target.to_le_bytes())
+    /// Every export must be there. What else is missing shows when something refers to it.
+    fn check_definitions(&self) -> Result<()> {
+        let undeclared = |id: &&FuncId| id.index() >= self.unit.declared_functions;
+        if let Some(id) = self.unit.exposed.iter().find(undeclared) {
+            return Err(Error::Undefined(id.to_string()));
+        }
+        for (id, declaration) in self.unit.declarations().get_functions() {
+            let exposed = self.unit.exposed.contains(&id);
+            let needed = declaration.linkage == Linkage::Export || exposed;
+            if needed && !self.unit.functions.contains_key(&id) {
+                return Err(Error::Undefined(self.name(id)));
             }
-            Reloc::X86PCRel4 | Reloc::X86CallPCRel4 | Reloc::X86CallPLTRel4 => {
-                let distance = i32::try_from(distance).map_err(|_| OUT_OF_REACH)?;
-                self.write(distance.to_le_bytes())
+        }
+        Ok(())
+    }
+
+    /// Finds or makes the functions that the unit gives versions to.
+    fn find_roots(&mut self) -> Result<()> {
+        for &id in self.unit.functions.keys() {
+            let declaration = self.declaration(id);
+            let public = is_public(declaration.linkage);
+            if !public && !self.unit.exposed.contains(&id) {
+                continue;
             }
-            // BL: bits 0 to 25 hold the distance in instructions.
-            Reloc::Arm64Call => {
-                let words = distance >> 2;
-                if !(-(1 << 25)..1 << 25).contains(&words) {
-                    return Err(OUT_OF_REACH);
+            let name = self.name(id);
+            if public && self.shared.host.contains_key(&name) {
+                return Err(Error::HostSymbol(name));
+            }
+            let existing = if public { self.names.existing(&name) } else { None };
+            let function = match existing {
+                Some(function) => {
+                    function.expect_signature(&declaration.signature)?;
+                    function
                 }
-                self.or(words as u32 & 0x03ff_ffff)
-            }
-            // ADRP: the distance in pages, its two low bits in bits 29 and 30, the rest from 5.
-            Reloc::Aarch64AdrPrelPgHi21 => {
-                let pages = (target as isize >> 12) - (place as isize >> 12);
-                if !(-(1 << 20)..1 << 20).contains(&pages) {
-                    return Err(OUT_OF_REACH);
+                None => {
+                    let signature = declaration.signature.clone();
+                    Function::new(name.into(), signature, Arc::clone(self.shared))?
                 }
-                let pages = pages as u32 & 0x1f_ffff;
-                self.or((pages & 3) << 29 | (pages >> 2) << 5)
+            };
+            self.roots.insert(id, function);
+        }
+        Ok(())
+    }
+
+    /// Writes code and data into memory, with all addresses in them.
+    fn link(&mut self) -> Result<Block> {
+        let unit = self.unit;
+        let mut draft = self.shared.memory.allocate(self.layout.sizes)?;
+        let base = Bases {
+            code: draft.code().1,
+            read_only: draft.read_only().1,
+            writable: draft.writable().1,
+        };
+        for (&id, object) in &unit.functions {
+            let offset = self.layout.functions[&id];
+            self.write(draft.code().0, base.code, offset, object, base)?;
+        }
+        for (&id, data) in &unit.data {
+            let offset = self.layout.data[&id];
+            let (section, start) = if data.writable { draft.writable() } else { draft.read_only() };
+            self.write(section, start, offset, &data.contents, base)?;
+        }
+        for (&id, &offset) in &self.layout.fixed_slots {
+            let function = self.layout.functions.get(&id);
+            let function = function.ok_or_else(|| Error::Undefined(self.name(id)))?;
+            let word = (base.code + function).to_ne_bytes();
+            draft.read_only().0[offset..offset + word.len()].copy_from_slice(&word);
+        }
+        draft.publish()
+    }
+
+    fn write(
+        &mut self,
+        section: &mut [u8],
+        start: usize,
+        offset: usize,
+        object: &Object,
+        base: Bases,
+    ) -> Result<()> {
+        let place = &mut section[offset..offset + object.bytes.len()];
+        place.copy_from_slice(&object.bytes);
+        let unit = self.unit;
+        let name = |target: &ModuleRelocTarget| describe(unit, target);
+        let resolve = |target: &ModuleRelocTarget| self.resolve(target, base);
+        relocation::relocate(place, start + offset, &object.relocs, resolve, name)
+    }
+
+    fn resolve(&mut self, target: &ModuleRelocTarget, base: Bases) -> Result<usize> {
+        let unknown = || Error::MissingImport(target.to_string());
+        match *target {
+            ModuleRelocTarget::User { namespace: 0, index } => {
+                let id = FuncId::from_u32(index);
+                let declared = id.index() < self.unit.declared_functions;
+                if declared { self.function_address(id, base) } else { Err(unknown()) }
             }
-            // ADD: bits 10 to 21 hold the offset within the page.
-            Reloc::Aarch64AddAbsLo12Nc => self.or((target as u32 & 0xfff) << 10),
-            _ => Err("this kind of relocation is not supported"),
+            ModuleRelocTarget::User { namespace: 1, index } => {
+                let id = DataId::from_u32(index);
+                let declared = id.index() < self.unit.declared_data;
+                if declared { self.data_address(id, base) } else { Err(unknown()) }
+            }
+            ModuleRelocTarget::User { namespace, index } => {
+                let declared = |index: u32| (index as usize) < self.unit.declared_functions;
+                match Symbol::from_name(namespace, index) {
+                    Some(Symbol::Slot(index)) if declared(index) => {
+                        self.slot(FuncId::from_u32(index), base)
+                    }
+                    Some(Symbol::Entry(index)) if declared(index) => {
+                        self.function_address(FuncId::from_u32(index), base)
+                    }
+                    _ => Err(unknown()),
+                }
+            }
+            ModuleRelocTarget::FunctionOffset(id, offset) => {
+                let function = self.layout.functions.get(&id).ok_or_else(unknown)?;
+                Ok(base.code + function + offset as usize)
+            }
+            ModuleRelocTarget::LibCall(libcall) => relocation::libcall(libcall),
+            ModuleRelocTarget::KnownSymbol(_) => Err(unknown()),
         }
     }
 
-    fn write<const N: usize>(&mut self, value: [u8; N]) -> Result<(), Refusal> {
-        let place = self.bytes.get_mut(self.offset..).and_then(|rest| rest.first_chunk_mut());
-        *place.ok_or("the relocation is outside of what it relocates")? = value;
-        Ok(())
+    /// What the address of a function is in this unit.
+    fn function_address(&mut self, id: FuncId, base: Bases) -> Result<usize> {
+        let linkage = self.declaration(id).linkage;
+        if linkage.is_final() {
+            let function = self.layout.functions.get(&id);
+            let function = function.ok_or_else(|| Error::Undefined(self.name(id)))?;
+            return Ok(base.code + function);
+        }
+        match self.host_function(id)? {
+            Some(address) => Ok(address),
+            None => self.replaceable(id)?.entry(),
+        }
     }
 
-    /// Sets bits of a 32-bit instruction.
-    fn or(&mut self, bits: u32) -> Result<(), Refusal> {
-        let place = self.bytes.get_mut(self.offset..).and_then(|rest| rest.first_chunk_mut::<4>());
-        let place = place.ok_or("the relocation is outside of what it relocates")?;
-        *place = (u32::from_le_bytes(*place) | bits).to_le_bytes();
-        Ok(())
+    /// Where calls of a function find the gate, or what stands for it.
+    fn slot(&mut self, id: FuncId, base: Bases) -> Result<usize> {
+        if let Some(offset) = self.layout.fixed_slots.get(&id) {
+            return Ok(base.read_only + offset);
+        }
+        Ok(self.replaceable(id)?.slot().addr())
     }
-}
 
-/// The address of a function of the host's runtime library that Cranelift calls on its own
-/// account.
-pub(crate) fn libcall(libcall: LibCall) -> Result<usize> {
-    if let Some(address) = math(libcall) {
-        return Ok(address);
+    /// The address of an imported function, if the host has it.
+    fn host_function(&self, id: FuncId) -> Result<Option<usize>> {
+        let name = self.name(id);
+        let Some(symbol) = self.shared.host.get(&name) else { return Ok(None) };
+        let given = &self.declaration(id).signature;
+        if let Some(existing) = &symbol.signature
+            && !crate::types::same_but_for_extensions(existing, given)
+        {
+            let existing = Box::new(existing.clone());
+            return Err(Error::SignatureMismatch {
+                name,
+                existing,
+                given: Box::new(given.clone()),
+            });
+        }
+        Ok(Some(symbol.address))
     }
-    let name = cranelift_module::default_libcall_names()(libcall);
-    let missing = || Error::MissingImport(name.clone());
-    let c_name = std::ffi::CString::new(name.clone()).map_err(|_| missing())?;
-    // SAFETY: the name is a C string, and asking for a symbol runs nothing.
-    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c_name.as_ptr()) };
-    if address.is_null() { Err(missing()) } else { Ok(address.addr()) }
-}
 
-/// The address of a mathematical function that the processor may not have an instruction for.
-///
-/// They are Rust's: C's are in a library of their own, which a program need not have loaded.
-fn math(libcall: LibCall) -> Option<usize> {
-    macro_rules! address {
-        ($($libcall:ident => $function:path, ($($x:ident),*) $float:ty;)*) => {
-            match libcall {
-                $(LibCall::$libcall => {
-                    extern "C" fn call($($x: $float),*) -> $float {
-                        $function($($x),*)
-                    }
-                    Some(call as *const () as usize)
-                })*
-                _ => None,
+    /// A function that this unit calls through its slot: its own, or another unit's.
+    fn replaceable(&mut self, id: FuncId) -> Result<&Arc<Function>> {
+        let function = match self.roots.get(&id) {
+            Some(function) => Arc::clone(function),
+            None => {
+                let name = self.name(id);
+                let known = self.names.known(&name);
+                let function = known.ok_or_else(|| Error::MissingImport(name))?;
+                function.expect_signature(&self.declaration(id).signature)?;
+                Arc::clone(function)
             }
         };
+        Ok(self.callees.entry(id).or_insert(function))
     }
-    address! {
-        CeilF32 => f32::ceil, (x) f32;
-        CeilF64 => f64::ceil, (x) f64;
-        FloorF32 => f32::floor, (x) f32;
-        FloorF64 => f64::floor, (x) f64;
-        TruncF32 => f32::trunc, (x) f32;
-        TruncF64 => f64::trunc, (x) f64;
-        NearestF32 => f32::round_ties_even, (x) f32;
-        NearestF64 => f64::round_ties_even, (x) f64;
-        FmaF32 => f32::mul_add, (x, y, z) f32;
-        FmaF64 => f64::mul_add, (x, y, z) f64;
+
+    /// The address of a data object: the unit's own, or the host's.
+    fn data_address(&self, id: DataId, base: Bases) -> Result<usize> {
+        let declaration = self.unit.declarations().get_data_decl(id);
+        if let (Some(data), Some(offset)) = (self.unit.data.get(&id), self.layout.data.get(&id)) {
+            return Ok(offset + if data.writable { base.writable } else { base.read_only });
+        }
+        let name = declaration.linkage_name(id).into_owned();
+        if declaration.linkage.is_final() {
+            return Err(Error::Undefined(name));
+        }
+        let symbol = self.shared.host.get(&name);
+        symbol.map(|symbol| symbol.address).ok_or(Error::MissingImport(name))
+    }
+}
+
+/// Where a unit's sections will be used.
+#[derive(Clone, Copy)]
+struct Bases {
+    code: usize,
+    read_only: usize,
+    writable: usize,
+}
+
+/// What to call the target of a relocation in an error.
+fn describe(unit: &Unit, target: &ModuleRelocTarget) -> String {
+    let function = |index| {
+        let id = FuncId::from_u32(index);
+        unit.declarations().get_function_decl(id).linkage_name(id).into_owned()
+    };
+    match *target {
+        ModuleRelocTarget::User { namespace: 0, index } => function(index),
+        ModuleRelocTarget::User { namespace: 1, index } => {
+            let id = DataId::from_u32(index);
+            unit.declarations().get_data_decl(id).linkage_name(id).into_owned()
+        }
+        ModuleRelocTarget::User { namespace, index } => match Symbol::from_name(namespace, index) {
+            Some(Symbol::Slot(index) | Symbol::Entry(index)) => function(index),
+            _ => target.to_string(),
+        },
+        _ => target.to_string(),
     }
 }

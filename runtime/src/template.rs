@@ -10,8 +10,8 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_module::{FuncId, ModuleRelocTarget};
 use lastout_instrument::{GateOptions, Symbol, c_entry, gate, host_entry, preserving_stub};
 
-use crate::link::{self, Object};
 use crate::memory::{Block, Memory, Sizes};
+use crate::relocation::{self, Object};
 use crate::{Error, Result};
 
 /// What can be compiled ahead.
@@ -79,10 +79,10 @@ pub(crate) fn instantiate(
         ModuleRelocTarget::User { namespace, index } => Symbol::from_name(namespace, index)
             .map(&resolve)
             .ok_or_else(|| Error::MissingImport(target.to_string())),
-        ModuleRelocTarget::LibCall(libcall) => link::libcall(libcall),
+        ModuleRelocTarget::LibCall(libcall) => relocation::libcall(libcall),
         ModuleRelocTarget::FunctionOffset(_, offset) => Ok(address + offset as usize),
         ModuleRelocTarget::KnownSymbol(_) => Err(Error::MissingImport(target.to_string())),
     };
-    link::relocate(code, address, &template.relocs, resolve, ToString::to_string)?;
+    relocation::relocate(code, address, &template.relocs, resolve, ToString::to_string)?;
     draft.publish()
 }

@@ -16,7 +16,7 @@ use cranelift_module::{
 };
 use lastout_instrument::{Callee, check_signature, route_calls};
 
-use crate::link::Object;
+use crate::relocation::Object;
 use crate::shared::Shared;
 
 /// Functions and data that are compiled and installed together.

@@ -93,3 +93,17 @@ fn several_threads_can_install_at_the_same_time() {
     drop(engine);
     assert_eq!(drops.count(), 200);
 }
+
+#[test]
+fn an_install_takes_one_heavy_fence_however_many_functions_it_replaces() {
+    let engine = engine();
+    let text: String = (0..10).map(|number| constant(&format!("f{number}"), number)).collect();
+    let fences = || engine.stats().heavy_fences;
+    install(&engine, &text);
+    assert_eq!(fences(), 0, "there was nothing to replace");
+    install(&engine, &text);
+    assert_eq!(fences(), 1);
+    assert_eq!((engine.stats().installed, engine.stats().freed), (20, 10));
+    engine.remove("f0").unwrap();
+    assert_eq!(fences(), 2);
+}

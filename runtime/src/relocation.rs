@@ -1,0 +1,166 @@
+//! Relocations: writing addresses into code and data.
+
+use cranelift_codegen::Context;
+use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::ir::LibCall;
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_control::ControlPlane;
+use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget, ModuleResult};
+
+use crate::{Error, Result};
+
+/// Machine code, or data, that still names what it refers to.
+pub(crate) struct Object {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) align: usize,
+    pub(crate) relocs: Vec<ModuleReloc>,
+}
+
+impl Object {
+    /// Compiles the function in `context`, which keeps the result too.
+    pub(crate) fn compile(
+        id: FuncId,
+        context: &mut Context,
+        isa: &dyn TargetIsa,
+        control: &mut ControlPlane,
+    ) -> ModuleResult<Self> {
+        context.compile(isa, control)?;
+        let compiled = context.compiled_code().expect("it was compiled just now");
+        let relocs = compiled.buffer.relocs().iter();
+        let relocs = relocs.map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id));
+        let align = compiled.buffer.alignment.max(isa.function_alignment().preferred);
+        Ok(Self {
+            bytes: compiled.code_buffer().to_vec(),
+            align: align as usize,
+            relocs: relocs.collect(),
+        })
+    }
+}
+
+/// Writes the addresses that `relocs` ask for into `bytes`, which will be used at `address`.
+///
+/// `resolve` says where a symbol is, and `name` what to call it if it cannot be reached.
+pub(crate) fn relocate(
+    bytes: &mut [u8],
+    address: usize,
+    relocs: &[ModuleReloc],
+    mut resolve: impl FnMut(&ModuleRelocTarget) -> Result<usize>,
+    name: impl Fn(&ModuleRelocTarget) -> String,
+) -> Result<()> {
+    for reloc in relocs {
+        let refuse = |why: Refusal| Error::Link { symbol: name(&reloc.name), why };
+        let target = resolve(&reloc.name)?.wrapping_add_signed(reloc.addend as isize);
+        let offset = reloc.offset as usize;
+        let place = address.wrapping_add(offset);
+        let mut patch = Patch { bytes, offset };
+        patch.apply(reloc.kind, target, place).map_err(refuse)?;
+    }
+    Ok(())
+}
+
+/// One place to be written.
+struct Patch<'a> {
+    bytes: &'a mut [u8],
+    offset: usize,
+}
+
+/// Why a place cannot be written.
+type Refusal = &'static str;
+
+const OUT_OF_REACH: Refusal = "it is too far away";
+
+impl Patch<'_> {
+    fn apply(&mut self, kind: Reloc, target: usize, place: usize) -> Result<(), Refusal> {
+        let distance = target.wrapping_sub(place) as isize;
+        match kind {
+            Reloc::Abs8 => self.write((target as u64).to_le_bytes()),
+            Reloc::Abs4 => {
+                let target = u32::try_from(target).map_err(|_| OUT_OF_REACH)?;
+                self.write(target.to_le_bytes())
+            }
+            Reloc::X86PCRel4 | Reloc::X86CallPCRel4 | Reloc::X86CallPLTRel4 => {
+                let distance = i32::try_from(distance).map_err(|_| OUT_OF_REACH)?;
+                self.write(distance.to_le_bytes())
+            }
+            // BL: bits 0 to 25 hold the distance in instructions.
+            Reloc::Arm64Call => {
+                let words = distance >> 2;
+                if !(-(1 << 25)..1 << 25).contains(&words) {
+                    return Err(OUT_OF_REACH);
+                }
+                self.or(words as u32 & 0x03ff_ffff)
+            }
+            // ADRP: the distance in pages, its two low bits in bits 29 and 30, the rest from 5.
+            Reloc::Aarch64AdrPrelPgHi21 => {
+                let pages = (target as isize >> 12) - (place as isize >> 12);
+                if !(-(1 << 20)..1 << 20).contains(&pages) {
+                    return Err(OUT_OF_REACH);
+                }
+                let pages = pages as u32 & 0x1f_ffff;
+                self.or((pages & 3) << 29 | (pages >> 2) << 5)
+            }
+            // ADD: bits 10 to 21 hold the offset within the page.
+            Reloc::Aarch64AddAbsLo12Nc => self.or((target as u32 & 0xfff) << 10),
+            _ => Err("this kind of relocation is not supported"),
+        }
+    }
+
+    fn write<const N: usize>(&mut self, value: [u8; N]) -> Result<(), Refusal> {
+        let place = self.bytes.get_mut(self.offset..).and_then(|rest| rest.first_chunk_mut());
+        *place.ok_or("the relocation is outside of what it relocates")? = value;
+        Ok(())
+    }
+
+    /// Sets bits of a 32-bit instruction.
+    fn or(&mut self, bits: u32) -> Result<(), Refusal> {
+        let place = self.bytes.get_mut(self.offset..).and_then(|rest| rest.first_chunk_mut::<4>());
+        let place = place.ok_or("the relocation is outside of what it relocates")?;
+        *place = (u32::from_le_bytes(*place) | bits).to_le_bytes();
+        Ok(())
+    }
+}
+
+/// The address of a function of the host's runtime library that Cranelift calls on its own
+/// account.
+pub(crate) fn libcall(libcall: LibCall) -> Result<usize> {
+    if let Some(address) = math(libcall) {
+        return Ok(address);
+    }
+    let name = cranelift_module::default_libcall_names()(libcall);
+    let missing = || Error::MissingImport(name.clone());
+    let c_name = std::ffi::CString::new(name.clone()).map_err(|_| missing())?;
+    // SAFETY: the name is a C string, and asking for a symbol runs nothing.
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c_name.as_ptr()) };
+    if address.is_null() { Err(missing()) } else { Ok(address.addr()) }
+}
+
+/// The address of a mathematical function that the processor may not have an instruction for.
+///
+/// They are Rust's: C's are in a library of their own, which a program need not have loaded.
+fn math(libcall: LibCall) -> Option<usize> {
+    macro_rules! address {
+        ($($libcall:ident => $function:path, ($($x:ident),*) $float:ty;)*) => {
+            match libcall {
+                $(LibCall::$libcall => {
+                    extern "C" fn call($($x: $float),*) -> $float {
+                        $function($($x),*)
+                    }
+                    Some(call as *const () as usize)
+                })*
+                _ => None,
+            }
+        };
+    }
+    address! {
+        CeilF32 => f32::ceil, (x) f32;
+        CeilF64 => f64::ceil, (x) f64;
+        FloorF32 => f32::floor, (x) f32;
+        FloorF64 => f64::floor, (x) f64;
+        TruncF32 => f32::trunc, (x) f32;
+        TruncF64 => f64::trunc, (x) f64;
+        NearestF32 => f32::round_ties_even, (x) f32;
+        NearestF64 => f64::round_ties_even, (x) f64;
+        FmaF32 => f32::mul_add, (x, y, z) f32;
+        FmaF64 => f64::mul_add, (x, y, z) f64;
+    }
+}
