@@ -59,6 +59,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Nanoseconds a call, by way.
+type Round = BTreeMap<&'static str, f64>;
+
+/// Medians over the rounds, by way: nanoseconds a call, and the ratio to a slot call.
 type Measured = BTreeMap<&'static str, [f64; 2]>;
 
 fn report(measured: &BTreeMap<u32, Measured>) -> Value {
@@ -87,6 +91,26 @@ enum Loop {
 }
 
 impl Loop {
+    /// A loop that does `load` and then makes `call` with what the last one returned, `v3`.
+    fn text(declaration: &str, load: &str, call: &str) -> String {
+        format!(
+            "function %loop(i64, i64) -> i64 system_v {{
+                {declaration}
+            block0(v0: i64, v1: i64):
+                jump block1(v0, v1)
+            block1(v2: i64, v3: i64):
+                {load}
+                v4 = {call}
+                v5 = iconst.i64 -1
+                v6 = iadd v2, v5
+                brif v6, block1(v6, v4), block2
+            block2:
+                return v4
+            }}
+            "
+        )
+    }
+
     fn run(&self, calls: i64) -> i64 {
         match self {
             Self::Baseline(function) => function(calls, 1),
@@ -99,23 +123,14 @@ impl Loop {
 impl Subject {
     fn new(steps: usize) -> Result<Self, Box<dyn std::error::Error>> {
         let callee = callee(steps);
-        let direct = loop_around("fn0 = colocated %callee(i64) -> i64 system_v", "call fn0(v3)");
+        let direct = Loop::text("fn0 = colocated %callee(i64) -> i64 system_v", "", "call fn0(v3)");
 
-        // One page that holds the slot of the bare slot call, at an address known to the text.
+        // The slot of the bare slot call, at an address that the text can name.
         let slot: &'static mut usize = Box::leak(Box::new(0));
         let address = std::ptr::from_mut(slot).expose_provenance();
-        let through_slot = loop_around(
-            "sig0 = (i64) -> i64 system_v",
-            &format!("call_indirect sig0, v9(v3)\n; {address}"),
-        )
-        .replace(
-            "block1(v2: i64, v3: i64):",
-            &format!(
-                "block1(v2: i64, v3: i64):
-                     v8 = iconst.i64 {address}
-                     v9 = load.i64 notrap aligned v8"
-            ),
-        );
+        let load = format!("v8 = iconst.i64 {address}\nv9 = load.i64 notrap aligned v8");
+        let through_slot =
+            Loop::text("sig0 = (i64) -> i64 system_v", &load, "call_indirect sig0, v9(v3)");
         let flags = [("opt_level", "speed")];
         let mut module = JITModule::new(JITBuilder::with_flags(&flags, default_libcall_names())?);
         let text = format!("{callee}\n{direct}\n{}", through_slot.replace("%loop", "%slot_loop"));
@@ -154,7 +169,7 @@ impl Subject {
     }
 
     /// Times every way once, in nanoseconds a call.
-    fn round(&self) -> Measured1 {
+    fn round(&self) -> Round {
         let mut times = BTreeMap::new();
         for (way, subject) in &self.loops {
             times.insert(*way, time(|| subject.run(CALLS)));
@@ -172,8 +187,6 @@ impl Subject {
     }
 }
 
-type Measured1 = BTreeMap<&'static str, f64>;
-
 fn time(run: impl FnOnce() -> i64) -> f64 {
     let began = Instant::now();
     black_box(run());
@@ -182,7 +195,7 @@ fn time(run: impl FnOnce() -> i64) -> f64 {
 
 fn measure(subject: &Subject) -> Measured {
     subject.round();
-    let rounds: Vec<Measured1> = (0..ROUNDS).map(|_| subject.round()).collect();
+    let rounds: Vec<Round> = (0..ROUNDS).map(|_| subject.round()).collect();
     let of = |way| {
         let ns = rounds.iter().map(|round| round[way]);
         let ratios = rounds.iter().map(|round| round[way] / round["slot"]);
@@ -227,25 +240,6 @@ fn callee(steps: usize) -> String {
         last = next;
     }
     text + &format!("return v{last}\n}}\n")
-}
-
-/// A loop that makes `call` with what the last one returned.
-fn loop_around(declaration: &str, call: &str) -> String {
-    format!(
-        "function %loop(i64, i64) -> i64 system_v {{
-            {declaration}
-        block0(v0: i64, v1: i64):
-            jump block1(v0, v1)
-        block1(v2: i64, v3: i64):
-            v4 = {call}
-            v5 = iconst.i64 -1
-            v6 = iadd v2, v5
-            brif v6, block1(v6, v4), block2
-        block2:
-            return v4
-        }}
-        "
-    )
 }
 
 /// The name of the processor.
