@@ -169,7 +169,8 @@ impl Engine {
     }
 
     /// Drops the payloads of versions that everyone has left, where
-    /// [`DropPolicy::Collector`](crate::DropPolicy::Collector) has them wait for this. Returns how many versions that were.
+    /// [`DropPolicy::Collector`](crate::DropPolicy::Collector) has them wait for this. Returns how
+    /// many versions that were.
     pub fn collect(&self) -> usize {
         self.shared.retire(Vec::new());
         self.shared.disposal.collect()
