@@ -70,8 +70,8 @@ impl Shared {
     ///
     /// Must not be called with a lock held: dropping a payload may run anything.
     pub(crate) fn retire(&self, closing: Vec<Closing>) {
-        let mut unfenced = self.unfenced.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut closed = std::mem::take(&mut *unfenced);
+        let unfenced = || self.unfenced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut closed = std::mem::take(&mut *unfenced());
         closed.extend(closing);
         if closed.is_empty() {
             return;
@@ -79,10 +79,9 @@ impl Shared {
         if self.heavy_fence().is_err() {
             // The kernel has no reason to; but without the fence nothing may be freed. They stay
             // as they are, impossible to enter, until the next time.
-            *unfenced = closed;
+            unfenced().extend(closed);
             return;
         }
-        drop(unfenced);
         for closing in closed {
             // SAFETY: all of them were closed before the fence.
             unsafe { closing.retire() };

@@ -1,7 +1,7 @@
 //! A unit in the making.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cranelift_codegen::Context;
@@ -45,7 +45,7 @@ pub struct Unit {
     pub(crate) declared_data: usize,
     pub(crate) functions: BTreeMap<FuncId, Object>,
     pub(crate) data: BTreeMap<DataId, DataObject>,
-    pub(crate) exposed: Vec<FuncId>,
+    pub(crate) exposed: BTreeSet<FuncId>,
     pub(crate) attached: Vec<Box<dyn Any + Send>>,
 }
 
@@ -64,7 +64,7 @@ impl Unit {
             declared_data: 0,
             functions: BTreeMap::new(),
             data: BTreeMap::new(),
-            exposed: Vec::new(),
+            exposed: BTreeSet::new(),
             attached: Vec::new(),
         }
     }
@@ -81,9 +81,7 @@ impl Unit {
     /// anonymous, local or hidden one. [`Installed::function`](crate::Installed::function) gives
     /// handles to it. Without a name, its version lives as long as a handle does.
     pub fn expose(&mut self, function: FuncId) {
-        if !self.exposed.contains(&function) {
-            self.exposed.push(function);
-        }
+        self.exposed.insert(function);
     }
 
     pub(crate) fn belongs_to(&self, shared: &Arc<Shared>) -> bool {

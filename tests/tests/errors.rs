@@ -3,7 +3,7 @@
 use lastout::cranelift_codegen::binemit::Reloc;
 use lastout::cranelift_codegen::ir::Signature;
 use lastout::cranelift_module::{
-    DataDescription, FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget,
+    DataDescription, DataId, FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget,
 };
 use lastout::{Counting, Engine, Error, Handle, Stats, Unit};
 use lastout_tests::support::{Drops, builder, caller, constant, engine, install, unit};
@@ -64,6 +64,16 @@ fn define(unit: &mut Unit, text: &str) {
     clif::define(unit, text).unwrap();
 }
 
+/// Defines data that is the address of other data.
+fn define_pointer_to(unit: &mut Unit, id: DataId) {
+    let mut description = DataDescription::new();
+    description.define_zeroinit(8);
+    let target = unit.declare_data_in_data(id, &mut description);
+    description.write_data_addr(0, target, 0);
+    let id = unit.declare_anonymous_data(false, false).unwrap();
+    unit.define_data(id, &description).unwrap();
+}
+
 #[test]
 fn an_import_that_nobody_has() {
     let undisturbed = Undisturbed::new();
@@ -73,12 +83,7 @@ fn an_import_that_nobody_has() {
     }
     let error = undisturbed.refused(|unit| {
         let id = unit.declare_data("missing.data", Linkage::Import, false, false).unwrap();
-        let mut description = DataDescription::new();
-        description.define_zeroinit(8);
-        let target = unit.declare_data_in_data(id, &mut description);
-        description.write_data_addr(0, target, 0);
-        let id = unit.declare_anonymous_data(false, false).unwrap();
-        unit.define_data(id, &description).unwrap();
+        define_pointer_to(unit, id);
     });
     assert!(matches!(error, Error::MissingImport(name) if name == "missing.data"));
 }
@@ -115,12 +120,7 @@ fn what_is_declared_as_defined_and_is_not() {
     }
     let error = undisturbed.refused(|unit| {
         let id = unit.declare_data("data", Linkage::Local, false, false).unwrap();
-        let mut description = DataDescription::new();
-        description.define_zeroinit(8);
-        let target = unit.declare_data_in_data(id, &mut description);
-        description.write_data_addr(0, target, 0);
-        let id = unit.declare_anonymous_data(false, false).unwrap();
-        unit.define_data(id, &description).unwrap();
+        define_pointer_to(unit, id);
     });
     assert!(matches!(error, Error::Undefined(name) if name == "data"));
 }
