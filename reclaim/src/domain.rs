@@ -1,6 +1,6 @@
 //! A domain: the contexts whose counts are summed together, and the cells that lanes own in them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::context::{Context, Contexts};
 use crate::sync::Ordering;
@@ -57,7 +57,7 @@ impl Domain {
     ///
     /// [`Error::TooManyLanes`] if the domain has as many as it was made for.
     pub fn lane<P>(self: &Arc<Self>) -> Result<Lane<P>, Error> {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = self.lock_cells();
         let cell = match cells.free.pop() {
             Some(cell) => cell,
             None if cells.unused < cells.limit => {
@@ -71,7 +71,17 @@ impl Domain {
 
     /// Takes back the cell of a lane that is gone.
     pub(crate) fn return_cell(&self, cell: u32) {
-        self.cells.lock().unwrap_or_else(PoisonError::into_inner).free.push(cell);
+        self.lock_cells().free.push(cell);
+    }
+
+    fn lock_cells(&self) -> MutexGuard<'_, Cells> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds the domain's one lock, which lanes take when they come and go, so that no other
+    /// thread is holding it while the process forks: in the child nobody would release it.
+    pub fn freeze(&self) -> Frozen<'_> {
+        Frozen { _cells: self.lock_cells() }
     }
 
     /// Whether no context is counted in at `cell`.
@@ -99,6 +109,11 @@ impl Domain {
         let owned = self.contexts.iter().filter(|context| context.owner() != 0).count();
         (self.contexts.iter().count(), owned)
     }
+}
+
+/// No lane comes or goes until this is dropped. See [`Domain::freeze`].
+pub struct Frozen<'a> {
+    _cells: MutexGuard<'a, Cells>,
 }
 
 /// The frames of one context in one lane.

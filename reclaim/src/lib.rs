@@ -156,7 +156,7 @@ mod sync;
 mod models;
 
 pub use context::Context;
-pub use domain::{Domain, Frames};
+pub use domain::{Domain, Frames, Frozen};
 pub use gate::{Counting, Step};
 pub use lane::Lane;
 pub use membarrier::{membarrier, register_membarrier};

@@ -10,23 +10,24 @@ use lastout_instrument::GateOptions;
 use lastout_reclaim::{Counting, register_membarrier};
 
 use crate::engine::Engine;
-use crate::memory::Memory;
+use crate::fork;
+use crate::memory::{MAX_SIZE, Memory};
 use crate::payload::{Disposal, DropPolicy};
 use crate::shared::{HostSymbol, Shared, Stubs};
 use crate::template::Templates;
 use crate::types::HostFunction;
 use crate::{Error, Result};
 
-/// How much code memory an engine may have mapped unless it is told otherwise.
-const DEFAULT_CODE_MEMORY: usize = 1 << 30;
+/// How many bytes of code an engine may have unless it is told otherwise.
+const DEFAULT_CODE_MEMORY: usize = MAX_SIZE;
 
 /// What an engine is made with.
 pub struct EngineBuilder {
     flags: Vec<(String, String)>,
     host: Vec<(String, Host)>,
-    code_memory_limit: usize,
+    code_memory: usize,
     drop_policy: DropPolicy,
-    poison: bool,
+    quarantine: usize,
     counting: Option<Counting>,
     interleave: Option<extern "C" fn()>,
 }
@@ -50,9 +51,9 @@ impl EngineBuilder {
         Self {
             flags: vec![("opt_level".to_owned(), "speed".to_owned())],
             host: Vec::new(),
-            code_memory_limit: DEFAULT_CODE_MEMORY,
+            code_memory: DEFAULT_CODE_MEMORY,
             drop_policy: DropPolicy::default(),
-            poison: false,
+            quarantine: 0,
             counting: None,
             interleave: None,
         }
@@ -87,10 +88,13 @@ impl EngineBuilder {
         self
     }
 
-    /// How many bytes of code and data, in whole pages, may be mapped at a time. The default is
-    /// a gigabyte.
-    pub fn code_memory_limit(mut self, bytes: usize) -> Self {
-        self.code_memory_limit = bytes;
+    /// How many bytes of code there may be at a time, gates and entries included: at most a
+    /// gigabyte, which is also the default.
+    ///
+    /// So many addresses are reserved, and as many again for read-only data and for writable data;
+    /// memory is used only for what is there. Each engine also takes two file descriptors.
+    pub fn code_memory(mut self, bytes: usize) -> Self {
+        self.code_memory = bytes;
         self
     }
 
@@ -100,10 +104,11 @@ impl EngineBuilder {
         self
     }
 
-    /// Fills freed code with instructions that trap, and keeps the last few megabytes of it
-    /// mapped, so that a stray execution ends the process there and then. For tests.
-    pub fn poison_freed_code(mut self, poison: bool) -> Self {
-        self.poison = poison;
+    /// Keeps the last so many bytes of freed code and data from being used again, so that a stray
+    /// execution meets the instructions that freed code is filled with, which end the process, and
+    /// not another version. For tests; the default is none.
+    pub fn quarantine(mut self, bytes: usize) -> Self {
+        self.quarantine = bytes;
         self
     }
 
@@ -126,6 +131,7 @@ impl EngineBuilder {
     /// # Errors
     ///
     /// [`Error::Isa`] if a flag does not exist or Cranelift has no backend for the host,
+    /// [`Error::CodeMemoryTooLarge`] if more code memory was asked for than can be had,
     /// [`Error::NoMembarrier`] if plain counts were asked for and the kernel cannot, or there is
     /// no memory.
     pub fn build(self) -> Result<Engine> {
@@ -140,7 +146,8 @@ impl EngineBuilder {
         let unoptimized = host_isa(unoptimized.chain([("opt_level", "none")]))?;
         let options = GateOptions { counting, interleave: self.interleave.is_some() };
         let templates = Templates::new(unoptimized, options);
-        let memory = Memory::new(self.code_memory_limit, self.poison);
+        fork::watch();
+        let memory = Memory::new(self.code_memory, self.quarantine)?;
         let stubs = Stubs::new(&templates, &memory, self.interleave)?;
         let host: HashMap<_, _> = self
             .host

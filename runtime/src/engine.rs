@@ -1,16 +1,19 @@
 //! The engine: functions by name, and what can be done with them.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::TargetIsa;
 
+use crate::adopted::Adopted;
 use crate::builder::EngineBuilder;
+use crate::fork::Guard;
 use crate::function::Function;
 use crate::handle::Handle;
-use crate::install::{Installed, Leftovers, Publication, prepare};
-use crate::names::Names;
+use crate::install::{Installed, Publication};
+use crate::link::link;
+use crate::names::{Names, Table};
 use crate::shared::Shared;
 use crate::types::FunctionType;
 use crate::unit::Unit;
@@ -26,12 +29,12 @@ use crate::{Error, Result};
 /// [`Error::Removed`].
 pub struct Engine {
     shared: Arc<Shared>,
-    names: Mutex<Names>,
+    names: Names,
 }
 
 impl Engine {
     pub(crate) fn from_shared(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), names: Mutex::default() }
+        Self { shared: Arc::new(shared), names: Names::default() }
     }
 
     /// An engine with the defaults of [`EngineBuilder`].
@@ -76,16 +79,31 @@ impl Engine {
         if !unit.belongs_to(&self.shared) {
             return Err(Error::ForeignUnit);
         }
-        prepare(&self.shared, &unit)?;
-        let (installed, leftovers) = {
-            let mut names = self.names();
-            let publication = Publication::new(&self.shared, &names, &mut unit)?;
-            publication.publish(&self.shared, &mut names)
-        };
-        let Leftovers { replaced, image } = leftovers;
-        drop(image);
+        let linked = link(&self.shared, &self.names, &unit)?;
+        let attached = || std::mem::take(&mut unit.attached);
+        Ok(self.publish(Publication::new(&self.shared, linked, attached)?))
+    }
+
+    /// Installs code that something else owns, all of its exports at once, as
+    /// [`install`](Self::install) does those of a unit.
+    ///
+    /// # Errors
+    ///
+    /// An export has the name of something of the host's ([`Error::HostSymbol`]), is known with
+    /// another signature ([`Error::SignatureMismatch`]), has a signature that no gate can have
+    /// ([`Error::Instrument`]), or is at the null address ([`Error::Undefined`]); or there is no
+    /// memory. Then the owner lets go of the code, and what was current before still is.
+    pub fn adopt(&self, adopted: Adopted) -> Result<Installed> {
+        let linked = adopted.link(&self.shared, &self.names)?;
+        Ok(self.publish(Publication::new(&self.shared, linked, Vec::new)?))
+    }
+
+    fn publish(&self, publication: Publication) -> Installed {
+        let (installed, mut leftovers) = publication.publish(&self.names);
+        let replaced = std::mem::take(&mut leftovers.replaced);
+        drop(leftovers);
         self.shared.retire(replaced);
-        Ok(installed)
+        installed
     }
 
     /// Makes a function known before any unit defines it, so that units that call each other can
@@ -100,15 +118,8 @@ impl Engine {
         if self.shared.host.contains_key(name) {
             return Err(Error::HostSymbol(name.to_owned()));
         }
-        let mut names = self.names();
-        let function = match names.existing(name) {
-            Some(function) => {
-                function.expect_signature(signature)?;
-                function
-            }
-            None => Function::new(name.into(), signature.clone(), Arc::clone(&self.shared))?,
-        };
-        names.insert(&function);
+        let function = self.names.obtain(name, signature, &self.shared)?;
+        self.names.lock().publish(&function);
         Ok(())
     }
 
@@ -121,14 +132,14 @@ impl Engine {
     /// [`Error::UnknownFunction`] if there is none of this name.
     pub fn remove(&self, name: &str) -> Result<()> {
         let unknown = || Error::UnknownFunction(name.to_owned());
-        let mut names = self.names();
+        let mut names = self.names.lock();
         let function = names.remove(name).ok_or_else(unknown)?;
         self.retire_all(names, vec![function]);
         Ok(())
     }
 
     /// Takes the versions from functions, and lets them go after `names` is unlocked.
-    fn retire_all(&self, names: MutexGuard<'_, Names>, functions: Vec<Arc<Function>>) {
+    fn retire_all(&self, names: Guard<'_, Table>, functions: Vec<Arc<Function>>) {
         let mut removed = Vec::new();
         for function in &functions {
             // SAFETY: `names` is locked, so this thread is the only one publishing.
@@ -152,7 +163,7 @@ impl Engine {
     /// it is of another type, or there is no memory for the entry.
     pub fn function<F: FunctionType>(&self, name: &str) -> Result<Handle<F>> {
         let unknown = || Error::UnknownFunction(name.to_owned());
-        let function = self.names().known(name).map(Arc::clone).ok_or_else(unknown)?;
+        let function = self.names.known(name).ok_or_else(unknown)?;
         Handle::new(function)
     }
 
@@ -164,7 +175,7 @@ impl Engine {
     /// [`Error::UnknownFunction`] if there is none of this name.
     pub fn versions(&self, name: &str) -> Result<Vec<VersionInfo>> {
         let unknown = || Error::UnknownFunction(name.to_owned());
-        let function = self.names().known(name).map(Arc::clone).ok_or_else(unknown)?;
+        let function = self.names.known(name).ok_or_else(unknown)?;
         Ok(function.versions())
     }
 
@@ -180,24 +191,20 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         let (installed, freed) = self.shared.disposal.counts();
         Stats {
-            functions: self.names().len(),
+            functions: self.names.lock().len(),
             installed,
             freed,
             heavy_fences: self.shared.fences(),
             code_bytes: self.shared.memory.code_bytes(),
-            mapped_bytes: self.shared.memory.mapped_bytes(),
+            data_bytes: self.shared.memory.data_bytes(),
+            committed_bytes: self.shared.memory.committed_bytes(),
         }
-    }
-
-    fn names(&self) -> MutexGuard<'_, Names> {
-        // Nothing that can panic happens while it is held, and nothing in it can be half done.
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let mut names = self.names();
+        let mut names = self.names.lock();
         let functions = names.take_all();
         self.retire_all(names, functions);
         // Nobody can ask for that any more.
@@ -223,10 +230,12 @@ pub struct Stats {
     /// Heavy fences executed so far: one for each install or removal that had a version to retire,
     /// however many it had.
     pub heavy_fences: u64,
-    /// Bytes of machine code: of versions, gates, and entries.
+    /// Bytes of machine code, of versions, gates and entries, in whole cache lines.
     pub code_bytes: usize,
+    /// Bytes of the data of units, in whole cache lines.
+    pub data_bytes: usize,
     /// Bytes that code and data take from the system, in whole pages.
-    pub mapped_bytes: usize,
+    pub committed_bytes: usize,
 }
 
 impl Stats {

@@ -55,15 +55,23 @@ pub enum Error {
         why: &'static str,
     },
     /// The engine's code memory is used up, see
-    /// [`EngineBuilder::code_memory_limit`](crate::EngineBuilder::code_memory_limit).
+    /// [`EngineBuilder::code_memory`](crate::EngineBuilder::code_memory).
     #[error("out of code memory: {needed} bytes are needed, {available} are left")]
     OutOfCodeMemory {
-        /// How much was asked for, in whole pages.
+        /// How many bytes were needed, in one piece.
         needed: usize,
-        /// How much is left of the limit.
+        /// How many are left, though maybe not in one piece.
         available: usize,
     },
-    /// The system refused memory, or a change of its protection.
+    /// An engine was to have more code memory than its code can reach.
+    #[error("{asked} bytes of code memory are more than {most}")]
+    CodeMemoryTooLarge {
+        /// How much was asked for.
+        asked: usize,
+        /// How much there can be.
+        most: usize,
+    },
+    /// The system refused memory for code or data, or to write to it.
     #[error("the system refused memory for code: {0}")]
     Memory(#[from] io::Error),
     /// Cranelift refused to compile a gate or an entry, or a unit's definition was refused.

@@ -1,16 +1,17 @@
 //! A function: what stays while its versions come and go.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use cranelift_codegen::ir::Signature;
 use lastout_instrument::Symbol;
 use lastout_reclaim::{Lane, State};
 
+use crate::fork::{Lock, Pass};
 use crate::memory::Block;
 use crate::payload::Payload;
 use crate::shared::Shared;
-use crate::template::{Kind, instantiate};
+use crate::template::{Kind, Prototype, instantiate};
 use crate::thread;
 use crate::version::{ThreadFrames, Version, VersionInfo, VersionState};
 use crate::{Error, Result};
@@ -26,21 +27,29 @@ pub(crate) struct Function {
     /// of a gate goes on from here.
     current: AtomicUsize,
     name: Arc<str>,
-    signature: Signature,
-    /// Changed only by whoever is publishing, one at a time.
-    seats: Mutex<Seats>,
-    entry: OnceLock<Block>,
+    prototype: Arc<Prototype>,
+    seats: Lock<Seats>,
+    entry: OnceLock<Box<Block>>,
     shared: Arc<Shared>,
 }
 
 #[derive(Default)]
 struct Seats {
-    all: Vec<Arc<Seat>>,
-    /// The one of them that the current version sits in.
-    live: Option<Arc<Seat>>,
+    all: Vec<Place>,
+    /// Which of them the current version sits in.
+    live: Option<usize>,
 }
 
-/// A lane, its gate, and what was put into it last.
+/// A seat, its gate, and what was put into it last.
+struct Place {
+    seat: Arc<Seat>,
+    gate: Block,
+    version: Option<Version>,
+    /// An install has chosen it and not published yet.
+    reserved: bool,
+}
+
+/// A lane, for its gate.
 ///
 /// The address of a seat is that of its lane, and so of its body word. Gates know it, so a seat
 /// stays where it is for as long as its function lives.
@@ -49,9 +58,6 @@ pub(crate) struct Seat {
     lane: Lane<Payload>,
     /// The function's.
     name: Arc<str>,
-    /// Set once, right after the seat has got its address.
-    gate: OnceLock<Block>,
-    version: Mutex<Option<Version>>,
 }
 
 impl Seat {
@@ -67,23 +73,58 @@ impl Seat {
         // SAFETY: as in `leave`.
         thread::met_removed(&unsafe { &*seat }.name);
     }
+}
 
-    fn gate(&self) -> usize {
-        self.gate.get().map_or(0, Block::address)
+/// A seat that was chosen for the next version of a function: nobody else gets it until it is
+/// published or dropped.
+pub(crate) struct FreeSeat {
+    function: Arc<Function>,
+    index: usize,
+}
+
+impl FreeSeat {
+    pub(crate) fn function(&self) -> &Arc<Function> {
+        &self.function
     }
 
-    fn version(&self) -> Option<Version> {
-        self.version.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Publishes a version: from now on calls go to `body`. What was current before can still be
+    /// entered, until it is closed: see [`Closing::close`].
+    ///
+    /// # Safety
+    ///
+    /// The caller is the only one publishing. `body` is code of the function's signature, which
+    /// lives until `payload` is dropped.
+    pub(crate) unsafe fn publish(self, body: usize, payload: Payload) -> Option<Closing> {
+        let function = &self.function;
+        let mut seats = function.seats.lock();
+        let Place { seat, gate, version, .. } = &mut seats.all[self.index];
+        *version = Some(payload.version().clone());
+        // In this order, so that no thread goes back to an older version. A caller that finds the
+        // new gate and not the body yet bails, to what is still current. One that finds the body,
+        // even by way of a lane that it was late for, finds the new gate from then on: the stores
+        // of the body and of the current gate are releases, and gates load both with acquire.
+        function.slot.store(gate.address(), Ordering::Release);
+        // SAFETY: the lane was free when it was chosen, and only who has chosen it occupies it.
+        // The caller says that the body is code.
+        unsafe { seat.lane.occupy(body, payload) };
+        function.current.store(gate.address(), Ordering::Release);
+        let replaced = seats.live.replace(self.index)?;
+        Some(seats.closing(replaced, function))
     }
 }
 
-/// A seat that was chosen for the next version of a function, and is free.
-pub(crate) struct FreeSeat(Arc<Seat>);
+impl Drop for FreeSeat {
+    fn drop(&mut self) {
+        // If it was published, its lane is not free any more.
+        self.function.seats.lock().all[self.index].reserved = false;
+    }
+}
 
 /// A version that can no longer be entered and is to be let go after a heavy fence. Keeps the
 /// function, and so the lane, until then.
 pub(crate) struct Closing {
     seat: Arc<Seat>,
+    version: Option<Version>,
     /// Its gate's slot goes with the function.
     _function: Arc<Function>,
 }
@@ -95,7 +136,7 @@ impl Closing {
     ///
     /// The caller is the only one publishing, and got this just now.
     pub(crate) unsafe fn close(&self) {
-        if let Some(version) = self.seat.version() {
+        if let Some(version) = &self.version {
             version.advance(VersionState::Retired);
         }
         // SAFETY: it was live until it was unpublished, and nobody else closes it.
@@ -113,25 +154,37 @@ impl Closing {
     }
 }
 
+impl Seats {
+    fn closing(&self, index: usize, function: &Arc<Function>) -> Closing {
+        let Place { seat, version, .. } = &self.all[index];
+        let (seat, version) = (Arc::clone(seat), version.clone());
+        Closing { seat, version, _function: Arc::clone(function) }
+    }
+}
+
 impl Function {
     /// A function without a version.
     pub(crate) fn new(
         name: Arc<str>,
-        signature: Signature,
-        shared: Arc<Shared>,
+        signature: &Signature,
+        shared: &Arc<Shared>,
     ) -> Result<Arc<Self>> {
         let function = Arc::new(Self {
             slot: AtomicUsize::new(0),
             current: AtomicUsize::new(0),
             name,
-            signature,
-            seats: Mutex::default(),
+            prototype: shared.templates.prototype(signature)?,
+            seats: Lock::default(),
             entry: OnceLock::new(),
-            shared,
+            shared: Arc::clone(shared),
         });
         // The slot must hold a gate before anyone can call.
-        let FreeSeat(first) = function.free_seat()?;
-        function.slot.store(first.gate(), Ordering::Release);
+        let mut seats = function.seats.lock();
+        let first = function.place()?;
+        function.slot.store(first.gate.address(), Ordering::Release);
+        seats.all.reserve_exact(1);
+        seats.all.push(first);
+        drop(seats);
         Ok(function)
     }
 
@@ -140,7 +193,7 @@ impl Function {
     }
 
     pub(crate) fn signature(&self) -> &Signature {
-        &self.signature
+        &self.prototype.signature
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -153,12 +206,12 @@ impl Function {
 
     /// An error unless `signature` is the function's.
     pub(crate) fn expect_signature(&self, signature: &Signature) -> Result<()> {
-        if *signature == self.signature {
+        if signature == self.signature() {
             return Ok(());
         }
         Err(Error::SignatureMismatch {
             name: self.name.to_string(),
-            existing: Box::new(self.signature.clone()),
+            existing: Box::new(self.signature().clone()),
             given: Box::new(signature.clone()),
         })
     }
@@ -168,69 +221,48 @@ impl Function {
         if let Some(entry) = self.entry.get() {
             return Ok(entry.address());
         }
-        let template = self.shared.templates.get(Kind::CEntry(self.signature.clone()))?;
+        let template = self.shared.templates.get(Kind::CEntry(self.signature().clone()))?;
         let entry = instantiate(&template, &self.shared.memory, |symbol| match symbol {
             Symbol::OwnSlot => self.slot().addr(),
             Symbol::CurrentLedger => thread::current_ledger as *const () as usize,
             _ => unreachable!("an entry refers to nothing else"),
         })?;
+        let entry = Box::new(entry);
         // If another thread was faster, its entry is the one, and this one goes.
+        let _pass = Pass::new();
         Ok(self.entry.get_or_init(|| entry).address())
     }
 
     /// A seat for the next version: one whose last has been freed, or else a new one.
-    ///
-    /// The caller is the only one publishing, so the seat stays free until it is occupied.
-    pub(crate) fn free_seat(&self) -> Result<FreeSeat> {
-        let mut seats = self.lock();
-        let free = |seat: &&Arc<Seat>| seat.lane.state().state() == State::Free;
-        if let Some(seat) = seats.all.iter().find(free) {
-            return Ok(FreeSeat(Arc::clone(seat)));
-        }
-        let seat = Arc::new(Seat {
-            lane: thread::domain().lane()?,
-            name: Arc::clone(&self.name),
-            gate: OnceLock::new(),
-            version: Mutex::new(None),
-        });
-        let template = self.shared.templates.get(Kind::Gate(self.signature.clone()))?;
-        let gate = instantiate(&template, &self.shared.memory, |symbol| match symbol {
+    pub(crate) fn free_seat(self: &Arc<Self>) -> Result<FreeSeat> {
+        let mut seats = self.seats.lock();
+        let free =
+            |place: &Place| !place.reserved && place.seat.lane.state().state() == State::Free;
+        let index = match seats.all.iter().position(free) {
+            Some(index) => index,
+            None => {
+                let new = self.place()?;
+                seats.all.push(new);
+                seats.all.len() - 1
+            }
+        };
+        seats.all[index].reserved = true;
+        drop(seats);
+        Ok(FreeSeat { function: Arc::clone(self), index })
+    }
+
+    /// A new seat with its gate.
+    fn place(&self) -> Result<Place> {
+        let lane = thread::domain().lane()?;
+        let seat = Arc::new(Seat { lane, name: Arc::clone(&self.name) });
+        let Shared { memory, stubs, .. } = &*self.shared;
+        let gate = instantiate(&self.prototype.gate, memory, |symbol| match symbol {
             Symbol::Lane => Arc::as_ptr(&seat).addr(),
             Symbol::CellOffset => seat.lane.cell() as usize * size_of::<u32>(),
             Symbol::Current => self.current.as_ptr().addr(),
-            symbol => self.shared.stubs.address(symbol),
+            symbol => stubs.address(symbol),
         })?;
-        seat.gate.get_or_init(|| gate);
-        seats.all.push(Arc::clone(&seat));
-        Ok(FreeSeat(seat))
-    }
-
-    /// Publishes a version: from now on calls go to `body`. What was current before can still be
-    /// entered, until it is closed: see [`Closing::close`].
-    ///
-    /// # Safety
-    ///
-    /// The caller is the only one publishing. `seat` was got by [`free_seat`](Self::free_seat) and
-    /// not occupied since. `body` is code of this function's signature, which lives until
-    /// `payload` is dropped.
-    pub(crate) unsafe fn publish(
-        self: &Arc<Self>,
-        FreeSeat(seat): FreeSeat,
-        body: usize,
-        payload: Payload,
-        version: &Version,
-    ) -> Option<Closing> {
-        *seat.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version.clone());
-        // In this order, so that no thread goes back to an older version. A caller that finds the
-        // new gate and not the body yet bails, to what is still current. One that finds the body,
-        // even by way of a lane that it was late for, finds the new gate from then on: the stores
-        // of the body and of the current gate are releases, and gates load both with acquire.
-        self.slot.store(seat.gate(), Ordering::Release);
-        // SAFETY: the caller says that the lane is free and the body code.
-        unsafe { seat.lane.occupy(body, payload) };
-        self.current.store(seat.gate(), Ordering::Release);
-        let replaced = self.lock().live.replace(seat)?;
-        Some(Closing { seat: replaced, _function: Arc::clone(self) })
+        Ok(Place { seat, gate, version: None, reserved: false })
     }
 
     /// Leaves the function without a version: what was current is to be closed.
@@ -242,19 +274,20 @@ impl Function {
         // The slot keeps the gate. Who comes through it bails, and finds that there is no current
         // lane to go on with.
         self.current.store(0, Ordering::Release);
-        let removed = self.lock().live.take()?;
-        Some(Closing { seat: removed, _function: Arc::clone(self) })
+        let mut seats = self.seats.lock();
+        let removed = seats.live.take()?;
+        Some(seats.closing(removed, self))
     }
 
     /// Its versions that are not freed yet, oldest first.
     pub(crate) fn versions(&self) -> Vec<VersionInfo> {
-        let seats = self.lock();
-        let infos = seats.all.iter().filter_map(|seat| {
-            let version = seat.version()?;
+        let seats = self.seats.lock();
+        let infos = seats.all.iter().filter_map(|place| {
+            let version = place.version.clone()?;
             if version.state() == VersionState::Freed {
                 return None;
             }
-            let threads = seat.lane.frames().into_iter().map(|frames| ThreadFrames {
+            let threads = place.seat.lane.frames().into_iter().map(|frames| ThreadFrames {
                 thread_id: frames.owner,
                 name: thread::name(frames.owner),
                 frames: frames.frames,
@@ -264,9 +297,5 @@ impl Function {
         let mut infos: Vec<_> = infos.collect();
         infos.sort_by_key(|info| info.version.number());
         infos
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,20 +1,18 @@
-//! Installing a unit: everything that can fail, then everything that must not.
+//! Installing: everything that can fail, then everything that must not.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use cranelift_module::{FuncId, Module};
+use cranelift_module::FuncId;
 
 use crate::function::{Closing, FreeSeat, Function};
 use crate::handle::Handle;
-use crate::link::{Linked, is_public, link};
 use crate::names::Names;
-use crate::payload::{Image, Payload};
+use crate::payload::{Code, Image, Payload};
 use crate::shared::Shared;
-use crate::template::Kind;
 use crate::types::FunctionType;
-use crate::unit::Unit;
 use crate::version::Version;
 use crate::{Error, Result};
 
@@ -27,8 +25,7 @@ pub struct Installed {
 }
 
 impl Installed {
-    /// The versions that the unit has installed, one for each function that it exports or
-    /// exposes.
+    /// The versions that were installed, one for each function that the unit exports or exposes.
     pub fn versions(&self) -> &[Version] {
         &self.versions
     }
@@ -42,7 +39,7 @@ impl Installed {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownFunction`] if the unit did not [expose](Unit::expose) it,
+    /// [`Error::UnknownFunction`] if the unit did not [expose](crate::Unit::expose) it,
     /// [`Error::SignatureMismatch`] if `F` is not its type, or there is no memory for the entry.
     pub fn function<F: FunctionType>(&self, function: FuncId) -> Result<Handle<F>> {
         let exposed = self.functions.get(&function);
@@ -57,71 +54,81 @@ impl fmt::Debug for Installed {
     }
 }
 
-/// Compiles, before the names are locked, what publishing this unit may need.
-pub(crate) fn prepare(shared: &Shared, unit: &Unit) -> Result<()> {
-    for &id in unit.functions.keys() {
-        let declaration = unit.declarations().get_function_decl(id);
-        if is_public(declaration.linkage) || unit.exposed.contains(&id) {
-            shared.templates.get(Kind::Gate(declaration.signature.clone()))?;
-        }
-    }
-    Ok(())
-}
-
-/// A unit that is linked and has a seat for each of its versions: nothing can fail any more.
-pub(crate) struct Publication {
-    image: Image,
-    roots: Vec<Root>,
-}
-
 /// A function that is about to get a version.
-struct Root {
-    id: FuncId,
-    function: Arc<Function>,
+pub(crate) struct Root {
+    pub(crate) function: Arc<Function>,
+    /// Where the version's code starts.
+    pub(crate) body: usize,
+    /// Whether it is to be known by its name.
+    pub(crate) public: bool,
+    /// Its number in the unit, if the unit exposes it.
+    pub(crate) exposed: Option<FuncId>,
+}
+
+/// Code in memory, ready to run.
+pub(crate) struct Linked {
+    pub(crate) code: Code,
+    pub(crate) roots: Vec<Root>,
+    /// The replaceable functions that the code refers to, its own among them.
+    pub(crate) callees: Vec<Arc<Function>>,
+}
+
+/// Code with a seat for each of its versions, and what is put there: nothing can fail any more.
+pub(crate) struct Publication {
+    image: Arc<Image>,
+    roots: Vec<Seated>,
+    functions: HashMap<FuncId, Arc<Function>>,
+}
+
+struct Seated {
     seat: FreeSeat,
     body: usize,
     public: bool,
-    exposed: bool,
+    payload: Payload,
 }
 
 impl Publication {
-    /// Links `unit` against what `names` knows. On an error nothing has changed.
-    pub(crate) fn new(shared: &Arc<Shared>, names: &Names, unit: &mut Unit) -> Result<Self> {
-        let Linked { block, roots, callees } = link(shared, names, unit)?;
-        let roots = roots.into_iter().map(|(id, function, body)| {
-            let public = is_public(unit.declarations().get_function_decl(id).linkage);
-            let exposed = unit.exposed.contains(&id);
-            let seat = function.free_seat()?;
-            Ok(Root { id, function, seat, body, public, exposed })
+    /// Finds a seat for each root. On an error nothing has changed.
+    pub(crate) fn new(
+        shared: &Shared,
+        linked: Linked,
+        attached: impl FnOnce() -> Vec<Box<dyn Any + Send>>,
+    ) -> Result<Self> {
+        let Linked { code, roots, callees } = linked;
+        let seats = roots.iter().map(|root| root.function.free_seat());
+        let seats = seats.collect::<Result<Vec<_>>>()?;
+        let image = Arc::new(Image::new(code, callees, attached()));
+        let seated = roots.iter().zip(seats).map(|(&Root { body, public, .. }, seat)| {
+            let version = Version::new(Arc::clone(seat.function().name()));
+            let disposal = Arc::clone(&shared.disposal);
+            let payload = Payload::new(Arc::clone(&image), version, disposal);
+            Seated { seat, body, public, payload }
         });
-        let roots = roots.collect::<Result<_>>()?;
-        let attached = std::mem::take(&mut unit.attached);
-        let image = Image::new(block, callees, attached);
-        Ok(Self { image, roots })
+        let seated = seated.collect();
+        let exposed = roots.into_iter().filter_map(|root| Some((root.exposed?, root.function)));
+        Ok(Self { image, roots: seated, functions: exposed.collect() })
     }
 
-    /// Makes the unit's versions current, and those that they replace impossible to enter. What
-    /// that leaves behind is to be let go after the lock of `names` is released.
-    pub(crate) fn publish(self, shared: &Arc<Shared>, names: &mut Names) -> (Installed, Leftovers) {
+    /// Makes the versions current, and those that they replace impossible to enter. What that
+    /// leaves behind is to be let go after the names are unlocked.
+    pub(crate) fn publish(self, names: &Names) -> (Installed, Leftovers) {
+        let Self { image, roots, functions } = self;
+        let versions = roots.iter().map(|root| root.payload.version().clone()).collect();
+        let installed = Installed { versions, functions };
+        let mut replaced = Vec::with_capacity(roots.len());
+        // The functions that are not known by name may go with their seats.
+        let mut seats = Vec::with_capacity(roots.len());
+        let mut names = names.lock();
         names.installs += 1;
-        let image = Arc::new(self.image);
-        let mut installed = Installed { versions: Vec::new(), functions: HashMap::new() };
-        let mut replaced = Vec::new();
-        for Root { id, function, seat, body, public, exposed } in self.roots {
-            let version = Version::new(Arc::clone(function.name()), names.installs);
-            let disposal = Arc::clone(&shared.disposal);
-            let payload = Payload::new(Arc::clone(&image), version.clone(), disposal);
-            // SAFETY: `names` is borrowed mutably, so this thread is the only one publishing.
-            // `body` was compiled with the function's signature into the image that the payload
-            // keeps.
-            replaced.extend(unsafe { function.publish(seat, body, payload, &version) });
-            installed.versions.push(version);
+        for Seated { seat, body, public, payload } in roots {
+            payload.version().set_number(names.installs);
             if public {
-                names.insert(&function);
+                names.publish(seat.function());
             }
-            if exposed {
-                installed.functions.insert(id, function);
-            }
+            seats.push(Arc::clone(seat.function()));
+            // SAFETY: the names are locked, so this thread is the only one publishing. `body` was
+            // compiled with the function's signature into the image that the payload keeps.
+            replaced.extend(unsafe { seat.publish(body, payload) });
         }
         // Not before all slots point elsewhere: callers turn away from a closed gate to what is
         // current, and would find half a unit.
@@ -129,14 +136,16 @@ impl Publication {
             // SAFETY: as above, and these were replaced just now.
             unsafe { closing.close() };
         }
-        (installed, Leftovers { replaced, image })
+        drop(names);
+        (installed, Leftovers { replaced, _functions: seats, _image: image })
     }
 }
 
-/// What an install lets go of.
+/// What an install lets go of, with nothing locked.
 pub(crate) struct Leftovers {
     /// To be retired.
     pub(crate) replaced: Vec<Closing>,
-    /// The unit itself: if it has no versions, it goes at once.
-    pub(crate) image: Arc<Image>,
+    _functions: Vec<Arc<Function>>,
+    /// If it has no versions, it goes at once.
+    _image: Arc<Image>,
 }

@@ -69,9 +69,11 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+mod adopted;
 mod builder;
 mod engine;
 mod error;
+mod fork;
 mod function;
 mod handle;
 mod install;
@@ -81,12 +83,14 @@ mod names;
 mod payload;
 mod relocation;
 mod shared;
+mod sys;
 mod template;
 mod thread;
 mod types;
 mod unit;
 mod version;
 
+pub use adopted::Adopted;
 pub use builder::EngineBuilder;
 pub use engine::{Engine, Stats};
 pub use error::{Error, Result};

@@ -1,6 +1,8 @@
 //! Linking a unit: finding what it refers to, and writing it into memory.
+//!
+//! Names are looked up one by one, and nothing is locked in between: many threads link at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use cranelift_codegen::entity::EntityRef;
@@ -10,21 +12,14 @@ use cranelift_module::{
 use lastout_instrument::Symbol;
 
 use crate::function::Function;
+use crate::install::{Linked, Root};
 use crate::memory::{Block, Sizes};
 use crate::names::Names;
-use crate::relocation::{self, Object};
+use crate::payload::Code;
+use crate::relocation::{self, Object, VENEER_SIZE};
 use crate::shared::Shared;
 use crate::unit::Unit;
 use crate::{Error, Result};
-
-/// A unit in memory, ready to run.
-pub(crate) struct Linked {
-    pub(crate) block: Block,
-    /// The functions that it gives versions to, and where their bodies are.
-    pub(crate) roots: Vec<(FuncId, Arc<Function>, usize)>,
-    /// The replaceable functions that it refers to, its own among them.
-    pub(crate) callees: Vec<Arc<Function>>,
-}
 
 /// Links `unit` against what `names` knows. On an error nothing has changed.
 pub(crate) fn link(shared: &Arc<Shared>, names: &Names, unit: &Unit) -> Result<Linked> {
@@ -33,15 +28,21 @@ pub(crate) fn link(shared: &Arc<Shared>, names: &Names, unit: &Unit) -> Result<L
     linker.find_roots()?;
     let block = linker.link()?;
     let Linker { layout, roots, callees, .. } = linker;
-    let roots = roots.into_iter().map(|(id, function)| {
-        let body = block.address() + layout.functions[&id];
-        (id, function, body)
+    let roots = roots.into_iter().map(|(id, function)| Root {
+        function,
+        body: block.address() + layout.functions[&id],
+        public: is_public(unit.declarations().get_function_decl(id).linkage),
+        exposed: unit.exposed.contains(&id).then_some(id),
     });
-    Ok(Linked { roots: roots.collect(), callees: callees.into_values().collect(), block })
+    Ok(Linked {
+        roots: roots.collect(),
+        callees: callees.into_values().collect(),
+        code: Code::Block { _block: block },
+    })
 }
 
 /// Whether functions of this linkage are known in the engine by their names.
-pub(crate) fn is_public(linkage: Linkage) -> bool {
+fn is_public(linkage: Linkage) -> bool {
     matches!(linkage, Linkage::Export | Linkage::Preemptible)
 }
 
@@ -55,36 +56,49 @@ struct Layout {
     /// section: a function may have been declared as an import when it was called, and defined
     /// as a local one later.
     fixed_slots: HashMap<FuncId, usize>,
-}
-
-/// Makes room for `object` at the end of a section.
-fn place(section: &mut usize, object: &Object) -> usize {
-    let offset = section.next_multiple_of(object.align);
-    // An empty object takes a byte, so that it has an address of its own.
-    *section = offset + object.bytes.len().max(1);
-    offset
+    /// Room at the end of the code, one piece for each thing outside that it calls and may not
+    /// reach.
+    veneers: Vec<usize>,
 }
 
 impl Layout {
     fn new(unit: &Unit) -> Self {
         let mut layout = Self::default();
+        // An empty object takes a byte, so that it has an address of its own.
+        let len = |object: &Object| object.bytes.len().max(1);
         for (&id, object) in &unit.functions {
-            layout.functions.insert(id, place(&mut layout.sizes.code, object));
+            layout.functions.insert(id, layout.sizes.code.add(len(object), object.align));
             for reloc in &object.relocs {
                 layout.note_fixed_slot(unit, reloc);
             }
         }
+        layout.make_room_for_veneers(unit);
         for (&id, data) in &unit.data {
             let Sizes { writable, read_only, .. } = &mut layout.sizes;
             let section = if data.writable { writable } else { read_only };
-            layout.data.insert(id, place(section, &data.contents));
+            layout.data.insert(id, section.add(len(&data.contents), data.contents.align));
         }
         for offset in layout.fixed_slots.values_mut() {
-            let word = size_of::<usize>();
-            *offset = layout.sizes.read_only.next_multiple_of(word);
-            layout.sizes.read_only = *offset + word;
+            *offset = layout.sizes.read_only.add(size_of::<usize>(), align_of::<usize>());
         }
         layout
+    }
+
+    fn make_room_for_veneers(&mut self, unit: &Unit) {
+        let calls = unit.functions.values().flat_map(|object| &object.relocs);
+        let calls = calls.filter(|reloc| relocation::is_call(reloc.kind));
+        let outside = calls.filter_map(|reloc| match reloc.name {
+            ModuleRelocTarget::User { namespace: 0, index } => {
+                let inside = self.functions.contains_key(&FuncId::from_u32(index));
+                (!inside).then_some((0, index))
+            }
+            ModuleRelocTarget::User { namespace, index } => Some((namespace, index)),
+            ModuleRelocTarget::LibCall(libcall) => Some((u32::MAX, libcall as u32)),
+            ModuleRelocTarget::KnownSymbol(_) | ModuleRelocTarget::FunctionOffset(..) => None,
+        });
+        let targets: BTreeSet<_> = outside.collect();
+        let code = &mut self.sizes.code;
+        self.veneers = targets.iter().map(|_| code.add(VENEER_SIZE, VENEER_SIZE)).collect();
     }
 
     fn note_fixed_slot(&mut self, unit: &Unit, reloc: &ModuleReloc) {
@@ -154,16 +168,11 @@ impl<'a> Linker<'a> {
             if public && self.shared.host.contains_key(&name) {
                 return Err(Error::HostSymbol(name));
             }
-            let existing = if public { self.names.existing(&name) } else { None };
-            let function = match existing {
-                Some(function) => {
-                    function.expect_signature(&declaration.signature)?;
-                    function
-                }
-                None => {
-                    let signature = declaration.signature.clone();
-                    Function::new(name.into(), signature, Arc::clone(self.shared))?
-                }
+            let signature = &declaration.signature;
+            let function = if public {
+                self.names.obtain(&name, signature, self.shared)?
+            } else {
+                Function::new(name.into(), signature, self.shared)?
             };
             self.roots.insert(id, function);
         }
@@ -179,14 +188,20 @@ impl<'a> Linker<'a> {
             read_only: draft.read_only().1,
             writable: draft.writable().1,
         };
+        let mut veneers = Veneers { free: self.layout.veneers.clone(), made: HashMap::new() };
         for (&id, object) in &unit.functions {
             let offset = self.layout.functions[&id];
-            self.write(draft.code().0, base.code, offset, object, base)?;
+            let (code, address) = draft.code();
+            self.write(code, address, offset, object, base, &mut veneers)?;
+        }
+        for (&target, &offset) in &veneers.made {
+            let veneer = relocation::veneer(self.shared.isa.triple(), target);
+            draft.code().0[offset..offset + veneer.len()].copy_from_slice(&veneer);
         }
         for (&id, data) in &unit.data {
             let offset = self.layout.data[&id];
             let (section, start) = if data.writable { draft.writable() } else { draft.read_only() };
-            self.write(section, start, offset, &data.contents, base)?;
+            self.write(section, start, offset, &data.contents, base, &mut Veneers::default())?;
         }
         for (&id, &offset) in &self.layout.fixed_slots {
             let function = self.layout.functions.get(&id);
@@ -204,13 +219,15 @@ impl<'a> Linker<'a> {
         offset: usize,
         object: &Object,
         base: Bases,
+        veneers: &mut Veneers,
     ) -> Result<()> {
         let place = &mut section[offset..offset + object.bytes.len()];
         place.copy_from_slice(&object.bytes);
         let unit = self.unit;
         let name = |target: &ModuleRelocTarget| describe(unit, target);
         let resolve = |target: &ModuleRelocTarget| self.resolve(target, base);
-        relocation::relocate(place, start + offset, &object.relocs, resolve, name)
+        let near = |target| Some(base.code + veneers.offset(target)?);
+        relocation::relocate(place, start + offset, &object.relocs, resolve, near, name)
     }
 
     fn resolve(&mut self, target: &ModuleRelocTarget, base: Bases) -> Result<usize> {
@@ -289,6 +306,9 @@ impl<'a> Linker<'a> {
 
     /// A function that this unit calls through its slot: its own, or another unit's.
     fn replaceable(&mut self, id: FuncId) -> Result<&Arc<Function>> {
+        if self.callees.contains_key(&id) {
+            return Ok(&self.callees[&id]);
+        }
         let function = match self.roots.get(&id) {
             Some(function) => Arc::clone(function),
             None => {
@@ -296,7 +316,7 @@ impl<'a> Linker<'a> {
                 let known = self.names.known(&name);
                 let function = known.ok_or_else(|| Error::MissingImport(name))?;
                 function.expect_signature(&self.declaration(id).signature)?;
-                Arc::clone(function)
+                function
             }
         };
         Ok(self.callees.entry(id).or_insert(function))
@@ -314,6 +334,27 @@ impl<'a> Linker<'a> {
         }
         let symbol = self.shared.host.get(&name);
         symbol.map(|symbol| symbol.address).ok_or(Error::MissingImport(name))
+    }
+}
+
+/// Jumps to what is called from too far away.
+#[derive(Default)]
+struct Veneers {
+    /// Where in the code there is room for one.
+    free: Vec<usize>,
+    /// Where those are that were made, by what they jump to.
+    made: HashMap<usize, usize>,
+}
+
+impl Veneers {
+    /// Where in the code the veneer of `target` is.
+    fn offset(&mut self, target: usize) -> Option<usize> {
+        if let Some(&made) = self.made.get(&target) {
+            return Some(made);
+        }
+        let offset = self.free.pop()?;
+        self.made.insert(target, offset);
+        Some(offset)
     }
 }
 

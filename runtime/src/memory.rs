@@ -2,248 +2,366 @@
 //!
 //! A [`Draft`] is memory that can be written and not run; publishing turns it into a [`Block`],
 //! which can be run and not written, and which gives the memory back when it is dropped.
+//!
+//! An engine has one range of addresses, in three sections of the same size, so that whatever is
+//! in it is in reach of the code's 32-bit references:
+//!
+//! ```text
+//!   +-----------------+-----------------+-----------------+
+//!   | read-only: r--  | code: r-x       | writable: rw-   |
+//!   +-----------------+-----------------+-----------------+
+//!     a file in memory, and another       private pages
+//! ```
+//!
+//! Blocks are packed into cache lines: with a page each, functions compete for the few sets that
+//! the starts of pages fall into in the instruction cache and the TLB. Gaps that touch are joined,
+//! the smallest that will do is used first ([`extents`]), and pages that hold nothing are given
+//! back ([`pages`]).
+//!
+//! # Writing code
+//!
+//! Code is never writable and executable, and no view that could be written through is ever
+//! mapped: it is written with `pwrite` to the file that the executable view shows. The other ways
+//! were tried. A second, writable view takes a microsecond less for a small block, and makes every
+//! stray store a change of code for as long as it is mapped; mapped only for the write, it takes
+//! many times longer than `pwrite` and interrupts all threads when it goes. `/proc/self/mem` takes
+//! longer too, and is not there in every sandbox. Changing the protection of pages takes them from
+//! the threads that are running there.
+//!
+//! Freed code is filled with traps before anything else may use its place, always: one `pwrite`.
+//! What lies between blocks in a page is traps too. Pages that are given back read as zeros, which
+//! are no traps on x86-64, until they are used again.
+//!
+//! # After a fork
+//!
+//! A file in memory is shared with the child. Until either process writes, both run what is there.
+//! Whichever is the first to write makes itself a copy and maps it in the place of the old, see
+//! [`section`]; so does the other when its turn comes. Writable data is private and copied by the
+//! kernel. This rests on `fork` of the C library running its `pthread_atfork` handlers; a process
+//! that is copied by other means must not install or free anything.
 
 use std::collections::VecDeque;
-use std::ffi::c_void;
 use std::io;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::Arc;
 
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use wasmtime_internal_jit_icache_coherence as icache;
 
-use crate::{Error, Result};
+use crate::fork::Lock;
+use crate::{Error, Result, sys};
 
-/// How many bytes of poisoned code stay mapped, so that a stray execution finds traps there and
-/// not the next version.
-const QUARANTINE_BYTES: usize = 4 << 20;
+mod extents;
+mod pages;
+mod section;
+#[cfg(test)]
+mod tests;
+
+use section::{Section, TRAP_BYTE, Use};
+
+/// What a [section](Sizes) of a block needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) len: usize,
+    pub(crate) align: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { len: 0, align: 1 }
+    }
+}
+
+impl Room {
+    /// Makes room for so many bytes at the end; says where.
+    pub(crate) fn add(&mut self, len: usize, align: usize) -> usize {
+        let offset = self.len.next_multiple_of(align);
+        self.len = offset + len;
+        self.align = self.align.max(align);
+        offset
+    }
+}
 
 /// The bytes of a block, by what may be done with them once it is published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sizes {
-    pub(crate) code: usize,
-    pub(crate) read_only: usize,
-    pub(crate) writable: usize,
+    pub(crate) code: Room,
+    pub(crate) read_only: Room,
+    pub(crate) writable: Room,
 }
 
+/// The largest size of a section: what is in two of them is in reach of each other.
+pub(crate) const MAX_SIZE: usize = 1 << 30;
+
 /// An engine's code memory.
-///
-/// Every block has pages of its own, in one mapping:
-///
-/// ```text
-///   +----------------+------------------+-----------------+
-///   | code: r-x      | read-only: r--   | writable: rw-   |
-///   +----------------+------------------+-----------------+
-///   page             page               page
-/// ```
 pub(crate) struct Memory {
-    page: usize,
+    sections: Lock<Sections>,
+    // Dropped after them.
+    _reserved: Reserved,
+}
+
+struct Sections {
+    code: Section,
+    read_only: Section,
+    writable: Section,
+    quarantine: Quarantine,
+    /// Freed blocks that still have to be filled with traps, because the system has refused that.
+    refused: Vec<Extents>,
+}
+
+/// The parts of a block.
+#[derive(Clone, Debug, Default)]
+struct Extents {
+    code: Range<u32>,
+    read_only: Range<u32>,
+    writable: Range<u32>,
+}
+
+impl Extents {
+    fn bytes(&self) -> usize {
+        let Self { code, read_only, writable } = self;
+        (code.len() + read_only.len() + writable.len()) * section::LINE
+    }
+}
+
+/// Freed blocks that are not to be used again yet, oldest first.
+struct Quarantine {
     limit: usize,
-    mapped: AtomicUsize,
-    code: AtomicUsize,
-    /// The mappings of freed blocks, filled with traps, oldest first; `None` if blocks are
-    /// unmapped as soon as they are freed.
-    quarantine: Option<Mutex<VecDeque<Mapping>>>,
+    bytes: usize,
+    blocks: VecDeque<Extents>,
 }
 
 impl Memory {
-    /// Memory of which at most `limit` bytes are mapped at a time. If `poison`, freed blocks are
-    /// filled with traps.
-    pub(crate) fn new(limit: usize, poison: bool) -> Arc<Self> {
-        Arc::new(Self {
-            page: rustix::param::page_size(),
-            limit,
-            mapped: AtomicUsize::new(0),
-            code: AtomicUsize::new(0),
-            quarantine: poison.then(Mutex::default),
+    /// Memory of three sections of `size` bytes each, of which the last `quarantine` that were
+    /// freed are not used again.
+    pub(crate) fn new(size: usize, quarantine: usize) -> Result<Arc<Self>> {
+        if size > MAX_SIZE {
+            return Err(Error::CodeMemoryTooLarge { asked: size, most: MAX_SIZE });
+        }
+        let size = size.max(1).next_multiple_of(rustix::param::page_size());
+        let reserved =
+            Reserved { start: sys::reserve(3 * size)?.as_ptr().expose_provenance(), size };
+        // SAFETY: the addresses are this memory's, and each section gets its own.
+        let section = |used_for, index| unsafe {
+            Section::new(used_for, reserved.start + index * size, size)
+        };
+        let sections = Sections {
+            read_only: section(Use::ReadOnly, 0)?,
+            code: section(Use::Code, 1)?,
+            writable: section(Use::Writable, 2)?,
+            quarantine: Quarantine { limit: quarantine, bytes: 0, blocks: VecDeque::new() },
+            refused: Vec::new(),
+        };
+        Ok(Arc::new(Self { sections: Lock::new(sections), _reserved: reserved }))
+    }
+
+    /// Bytes of code in published blocks, in whole lines.
+    pub(crate) fn code_bytes(&self) -> usize {
+        self.sections.lock().code.used_bytes()
+    }
+
+    /// Bytes of data in published blocks, in whole lines.
+    pub(crate) fn data_bytes(&self) -> usize {
+        let sections = self.sections.lock();
+        sections.read_only.used_bytes() + sections.writable.used_bytes()
+    }
+
+    /// Bytes that the system has given memory for, in whole pages.
+    pub(crate) fn committed_bytes(&self) -> usize {
+        let Sections { code, read_only, writable, .. } = &*self.sections.lock();
+        [code, read_only, writable].map(Section::committed_bytes).iter().sum()
+    }
+
+    /// A block to be written: traps and zeros so far.
+    pub(crate) fn allocate(self: &Arc<Self>, sizes: Sizes) -> Result<Draft> {
+        let mut sections = self.sections.lock();
+        let extents = sections.allocate(sizes)?;
+        let part = |section: &Section, extent: &Range<u32>, room: Room, byte: u8| Part {
+            address: section.address(extent),
+            bytes: vec![byte; room.len],
+        };
+        Ok(Draft {
+            code: part(&sections.code, &extents.code, sizes.code, TRAP_BYTE),
+            read_only: part(&sections.read_only, &extents.read_only, sizes.read_only, 0),
+            writable: part(&sections.writable, &extents.writable, sizes.writable, 0),
+            allocated: Allocated { memory: Arc::clone(self), extents },
         })
     }
-
-    /// Bytes of machine code in published blocks.
-    pub(crate) fn code_bytes(&self) -> usize {
-        self.code.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that blocks take from the system, in whole pages.
-    pub(crate) fn mapped_bytes(&self) -> usize {
-        self.mapped.load(Ordering::Relaxed)
-    }
-
-    /// Zeroed memory for a block, to be written.
-    pub(crate) fn allocate(self: &Arc<Self>, sizes: Sizes) -> Result<Draft> {
-        let pages = |bytes: usize| bytes.checked_next_multiple_of(self.page);
-        let too_large = || Error::OutOfCodeMemory { needed: usize::MAX, available: self.limit };
-        let code = pages(sizes.code.max(1)).ok_or_else(too_large)?;
-        let read_only = pages(sizes.read_only).ok_or_else(too_large)?;
-        let writable = pages(sizes.writable).ok_or_else(too_large)?;
-        let len = code
-            .checked_add(read_only)
-            .and_then(|len| len.checked_add(writable))
-            .ok_or_else(too_large)?;
-        let reserved = Reserved::new(self, len)?;
-        let mapping = Mapping::new(len)?;
-        Ok(Draft { read_only: code, writable: code + read_only, sizes, mapping, reserved })
-    }
 }
 
-/// Bytes counted against an engine's limit, until dropped.
+/// Addresses that are a memory's, until it is dropped.
 struct Reserved {
-    memory: Arc<Memory>,
-    len: usize,
-}
-
-impl Reserved {
-    fn new(memory: &Arc<Memory>, len: usize) -> Result<Self> {
-        let reserve = |mapped: usize| mapped.checked_add(len).filter(|&sum| sum <= memory.limit);
-        match memory.mapped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve) {
-            Ok(_) => Ok(Self { memory: Arc::clone(memory), len }),
-            Err(mapped) => {
-                Err(Error::OutOfCodeMemory { needed: len, available: memory.limit - mapped })
-            }
-        }
-    }
+    start: usize,
+    size: usize,
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.memory.mapped.fetch_sub(self.len, Ordering::Relaxed);
+        // SAFETY: the addresses were reserved for this memory, and no block of it is left.
+        unsafe { sys::unmap(self.start, 3 * self.size) };
     }
 }
 
-/// Pages of our own, unmapped when dropped.
-struct Mapping {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: a mapping is plain memory that nothing else owns.
-unsafe impl Send for Mapping {}
-// SAFETY: a shared reference to a mapping only gives its address.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    fn new(len: usize) -> io::Result<Self> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the system's choice disturbs nothing.
-        let start =
-            unsafe { mmap_anonymous(std::ptr::null_mut(), len, protection, MapFlags::PRIVATE)? };
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, len })
-    }
-
-    fn at(&self, offset: usize) -> *mut c_void {
-        debug_assert!(offset <= self.len);
-        // SAFETY: the offset is within the mapping, or one past its end.
-        unsafe { self.start.add(offset) }.as_ptr().cast()
-    }
-
-    /// Changes what may be done with a range of pages.
-    fn protect(&self, from: usize, to: usize, flags: MprotectFlags) -> io::Result<()> {
-        if from == to {
-            return Ok(());
+impl Sections {
+    fn allocate(&mut self, sizes: Sizes) -> Result<Extents> {
+        loop {
+            match self.try_allocate(sizes) {
+                // What is in quarantine is there to be used if need be.
+                Err(Error::OutOfCodeMemory { .. }) if self.quarantine.bytes > 0 => {
+                    self.release_oldest();
+                }
+                result => return result,
+            }
         }
-        // SAFETY: the pages are this mapping's own, and no reference into them exists.
-        unsafe { mprotect(self.at(from), to - from, flags) }.map_err(io::Error::from)
     }
 
-    /// Fills everything with instructions that trap, executable and not writable.
-    fn poison(&self) -> io::Result<()> {
-        self.protect(0, self.len, MprotectFlags::READ | MprotectFlags::WRITE)?;
-        // SAFETY: the pages are this mapping's own, writable, and no reference into them exists.
-        unsafe { std::ptr::write_bytes(self.start.as_ptr(), TRAP_BYTE, self.len) };
-        self.protect(0, self.len, MprotectFlags::READ | MprotectFlags::EXEC)
+    fn try_allocate(&mut self, sizes: Sizes) -> Result<Extents> {
+        let Sizes { code, read_only, writable } = sizes;
+        let mut extents = Extents::default();
+        let allocated = (|| {
+            extents.code = self.code.allocate(code.len, code.align)?;
+            extents.read_only = self.read_only.allocate(read_only.len, read_only.align)?;
+            extents.writable = self.writable.allocate(writable.len, writable.align)?;
+            Ok(())
+        })();
+        match allocated {
+            Ok(()) => Ok(extents),
+            Err(error) => {
+                self.release(extents);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives back what was allocated and never filled.
+    fn release(&mut self, extents: Extents) {
+        self.code.release(extents.code);
+        self.read_only.release(extents.read_only);
+        self.writable.release(extents.writable);
+    }
+
+    /// Frees a block, or has it wait, in quarantine or until it can be filled with traps.
+    fn free(&mut self, extents: Extents) {
+        let refused = std::mem::take(&mut self.refused);
+        for extents in refused.into_iter().chain([extents]) {
+            if self.poison(&extents).is_err() {
+                self.refused.push(extents);
+                continue;
+            }
+            self.code.retire(&extents.code);
+            self.read_only.retire(&extents.read_only);
+            self.writable.retire(&extents.writable);
+            self.quarantine.bytes += extents.bytes();
+            self.quarantine.blocks.push_back(extents);
+        }
+        while self.quarantine.bytes > self.quarantine.limit {
+            self.release_oldest();
+        }
+    }
+
+    /// Lets the block that has been in quarantine for longest be used again.
+    fn release_oldest(&mut self) {
+        if let Some(oldest) = self.quarantine.blocks.pop_front() {
+            self.quarantine.bytes -= oldest.bytes();
+            self.code.vacate(oldest.code);
+            self.read_only.vacate(oldest.read_only);
+            self.writable.vacate(oldest.writable);
+        }
+    }
+
+    fn poison(&mut self, extents: &Extents) -> io::Result<()> {
+        // Data is not run; where freed blocks are kept to find mistakes, it is made useless too.
+        let data = self.quarantine.limit > 0;
+        self.code.poison(&extents.code, true)?;
+        self.read_only.poison(&extents.read_only, data)?;
+        self.writable.poison(&extents.writable, data)
     }
 }
 
-/// Any number of these bytes is an instruction that traps: `int3` on x86-64; elsewhere zeros,
-/// which are undefined instructions on aarch64 and riscv64.
-const TRAP_BYTE: u8 = if cfg!(target_arch = "x86_64") { 0xcc } else { 0 };
+/// What was allocated and not published: given back when dropped.
+struct Allocated {
+    memory: Arc<Memory>,
+    extents: Extents,
+}
 
-impl Drop for Mapping {
+impl Drop for Allocated {
     fn drop(&mut self) {
-        // SAFETY: the pages are this mapping's own, and whoever drops it says that nobody uses
-        // them any more. A failure would leave them mapped; there is nobody to tell.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        let extents = std::mem::take(&mut self.extents);
+        self.memory.sections.lock().release(extents);
     }
 }
 
-/// Memory that is being written: readable, writable, not executable.
+/// Memory that is being written: it lies elsewhere until it is published.
 pub(crate) struct Draft {
-    mapping: Mapping,
-    reserved: Reserved,
-    sizes: Sizes,
-    /// Where the read-only pages start, and the writable ones.
-    read_only: usize,
-    writable: usize,
+    code: Part,
+    read_only: Part,
+    writable: Part,
+    allocated: Allocated,
+}
+
+/// What will be in one section.
+struct Part {
+    /// Where it will be used.
+    address: usize,
+    bytes: Vec<u8>,
 }
 
 impl Draft {
     /// The code, and the address where it will be run.
     pub(crate) fn code(&mut self) -> (&mut [u8], usize) {
-        self.section(0, self.sizes.code)
+        (&mut self.code.bytes, self.code.address)
     }
 
     /// The read-only data, and its address.
     pub(crate) fn read_only(&mut self) -> (&mut [u8], usize) {
-        self.section(self.read_only, self.sizes.read_only)
+        (&mut self.read_only.bytes, self.read_only.address)
     }
 
     /// The writable data, and its address.
     pub(crate) fn writable(&mut self) -> (&mut [u8], usize) {
-        self.section(self.writable, self.sizes.writable)
+        (&mut self.writable.bytes, self.writable.address)
     }
 
-    fn section(&mut self, offset: usize, len: usize) -> (&mut [u8], usize) {
-        let start = self.mapping.at(offset).cast::<u8>();
-        // SAFETY: the section is within the mapping, which is readable, writable and borrowed
-        // mutably through `self`.
-        (unsafe { std::slice::from_raw_parts_mut(start, len) }, start.addr())
-    }
-
-    /// Makes the block runnable, and no longer writable, for every thread of the process.
+    /// Makes the block runnable for every thread of the process.
     pub(crate) fn publish(self) -> Result<Block> {
-        let Self { mapping, reserved, sizes, read_only, writable } = self;
+        let Self { code, read_only, writable, mut allocated } = self;
+        let memory = Arc::clone(&allocated.memory);
+        {
+            let mut sections = memory.sections.lock();
+            let extents = &allocated.extents;
+            sections.read_only.fill(&extents.read_only, &read_only.bytes)?;
+            sections.writable.fill(&extents.writable, &writable.bytes)?;
+            sections.code.fill(&extents.code, &code.bytes)?;
+            sections.read_only.occupy(&extents.read_only);
+            sections.writable.occupy(&extents.writable);
+            sections.code.occupy(&extents.code);
+        }
+        let extents = std::mem::take(&mut allocated.extents);
+        let block = Block { memory, extents, address: code.address };
+        let start = std::ptr::with_exposed_provenance(code.address);
         // SAFETY: the range is the code just written.
-        unsafe { icache::clear_cache(mapping.at(0), read_only) }.map_err(io::Error::other)?;
-        mapping.protect(0, read_only, MprotectFlags::READ | MprotectFlags::EXEC)?;
-        mapping.protect(read_only, writable, MprotectFlags::READ)?;
+        unsafe { icache::clear_cache(start, code.bytes.len()) }.map_err(io::Error::other)?;
         icache::pipeline_flush_mt().map_err(io::Error::other)?;
-        reserved.memory.code.fetch_add(sizes.code, Ordering::Relaxed);
-        Ok(Block { mapping: Some(mapping), code: sizes.code, reserved })
+        Ok(block)
     }
 }
 
 /// Code and data that can be used, until dropped.
 pub(crate) struct Block {
-    /// Taken when the block is dropped.
-    mapping: Option<Mapping>,
-    code: usize,
-    reserved: Reserved,
+    memory: Arc<Memory>,
+    extents: Extents,
+    address: usize,
 }
 
 impl Block {
     /// Where the code starts.
     pub(crate) fn address(&self) -> usize {
-        self.mapping.as_ref().map_or(0, |mapping| mapping.start.addr().get())
+        self.address
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let memory = &self.reserved.memory;
-        memory.code.fetch_sub(self.code, Ordering::Relaxed);
-        let (Some(mapping), Some(quarantine)) = (self.mapping.take(), &memory.quarantine) else {
-            return;
-        };
-        if mapping.poison().is_err() {
-            // Unmapped instead: a stray execution crashes all the same.
-            return;
-        }
-        let mut quarantine = quarantine.lock().unwrap_or_else(PoisonError::into_inner);
-        quarantine.push_back(mapping);
-        while quarantine.iter().map(|mapping| mapping.len).sum::<usize>() > QUARANTINE_BYTES {
-            quarantine.pop_front();
-        }
+        let extents = std::mem::take(&mut self.extents);
+        self.memory.sections.lock().free(extents);
     }
 }

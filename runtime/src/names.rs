@@ -3,13 +3,57 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
+use cranelift_codegen::ir::Signature;
+
+use crate::Result;
+use crate::fork::{Guard, Lock};
 use crate::function::Function;
+use crate::shared::Shared;
 
 /// The table of names. Whoever holds its lock is the one that publishes.
 #[derive(Default)]
 pub(crate) struct Names {
-    table: HashMap<Arc<str>, Name>,
-    tombstones: usize,
+    table: Lock<Table>,
+}
+
+impl Names {
+    pub(crate) fn lock(&self) -> Guard<'_, Table> {
+        self.table.lock()
+    }
+
+    /// The function of this name, if it can be called and imported.
+    pub(crate) fn known(&self, name: &str) -> Option<Arc<Function>> {
+        self.lock().known(name).map(Arc::clone)
+    }
+
+    /// The function of this name and signature, known or not: a new one if there is none.
+    ///
+    /// As long as somebody has it, whoever asks for this name gets the same. So units that define
+    /// a function at the same time, before it is known, define the same function.
+    pub(crate) fn obtain(
+        &self,
+        name: &str,
+        signature: &Signature,
+        shared: &Arc<Shared>,
+    ) -> Result<Arc<Function>> {
+        let existing = self.lock().existing(name);
+        let function = match existing {
+            Some(function) => function,
+            None => {
+                let new = Function::new(name.into(), signature, shared)?;
+                let existing = self.lock().claim(&new);
+                existing.unwrap_or(new)
+            }
+        };
+        function.expect_signature(signature)?;
+        Ok(function)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Table {
+    names: HashMap<Arc<str>, Name>,
+    unknown: usize,
     /// How many units have been installed.
     pub(crate) installs: u64,
 }
@@ -17,74 +61,85 @@ pub(crate) struct Names {
 enum Name {
     /// A function that can be called and imported by its name, which keeps it.
     Known(Arc<Function>),
-    /// A function that was removed. If something still keeps it when the name is installed again,
-    /// it is revived, so that its callers get the new version.
-    Tombstone(Weak<Function>),
+    /// A function that is about to become known, or was removed. If something still keeps it when
+    /// a unit with the name is installed, it is the one that gets the version, so that its callers
+    /// reach it.
+    Unknown(Weak<Function>),
 }
 
-impl Names {
-    /// The function of this name, if it can be called and imported.
+impl Table {
     pub(crate) fn known(&self, name: &str) -> Option<&Arc<Function>> {
-        match self.table.get(name)? {
+        match self.names.get(name)? {
             Name::Known(function) => Some(function),
-            Name::Tombstone(_) => None,
+            Name::Unknown(_) => None,
         }
     }
 
-    /// The function of this name, known or removed, if it exists.
-    pub(crate) fn existing(&self, name: &str) -> Option<Arc<Function>> {
-        match self.table.get(name)? {
+    /// The function of this name, known or not, if it exists.
+    fn existing(&self, name: &str) -> Option<Arc<Function>> {
+        match self.names.get(name)? {
             Name::Known(function) => Some(Arc::clone(function)),
-            Name::Tombstone(function) => function.upgrade(),
+            Name::Unknown(function) => function.upgrade(),
         }
+    }
+
+    /// Notes a function that is not known yet, unless there is one of its name, which is returned.
+    fn claim(&mut self, function: &Arc<Function>) -> Option<Arc<Function>> {
+        let existing = self.existing(function.name());
+        if existing.is_none() {
+            self.insert(function, Name::Unknown(Arc::downgrade(function)));
+            self.sweep();
+        }
+        existing
     }
 
     /// Makes a function known under its name.
-    pub(crate) fn insert(&mut self, function: &Arc<Function>) {
-        let known = Name::Known(Arc::clone(function));
-        if let Some(Name::Tombstone(_)) = self.table.insert(Arc::clone(function.name()), known) {
-            self.tombstones -= 1;
-        }
+    pub(crate) fn publish(&mut self, function: &Arc<Function>) {
+        self.insert(function, Name::Known(Arc::clone(function)));
     }
 
-    /// Puts a tombstone in the place of a known function, and gives out the function.
+    /// Makes a known function unknown, and gives it out.
     pub(crate) fn remove(&mut self, name: &str) -> Option<Arc<Function>> {
         let function = Arc::clone(self.known(name)?);
-        let tombstone = Name::Tombstone(Arc::downgrade(&function));
-        self.table.insert(Arc::clone(function.name()), tombstone);
-        self.tombstones += 1;
+        self.insert(&function, Name::Unknown(Arc::downgrade(&function)));
         self.sweep();
         Some(function)
     }
 
     /// All known functions, removed.
     pub(crate) fn take_all(&mut self) -> Vec<Arc<Function>> {
-        let names = self.table.drain().filter_map(|(_, name)| match name {
+        self.unknown = 0;
+        let names = std::mem::take(&mut self.names).into_values();
+        let known = names.filter_map(|name| match name {
             Name::Known(function) => Some(function),
-            Name::Tombstone(_) => None,
+            Name::Unknown(_) => None,
         });
-        let functions = names.collect();
-        self.tombstones = 0;
-        functions
+        known.collect()
     }
 
     /// How many functions are known.
     pub(crate) fn len(&self) -> usize {
-        self.table.len() - self.tombstones
+        self.names.len() - self.unknown
     }
 
-    /// Clears tombstones of functions that are gone, when they are the better part of the table:
-    /// so the table stays in proportion to what is in it, and each removal pays a constant share.
+    fn insert(&mut self, function: &Arc<Function>, name: Name) {
+        self.unknown += usize::from(matches!(name, Name::Unknown(_)));
+        let before = self.names.insert(Arc::clone(function.name()), name);
+        self.unknown -= usize::from(matches!(before, Some(Name::Unknown(_))));
+    }
+
+    /// Clears unknown functions that are gone, when they may be the better part of the table: so
+    /// the table stays in proportion to what is in it, and each call pays a constant share.
     fn sweep(&mut self) {
-        if self.tombstones <= 16 + self.len() {
+        if self.unknown <= 16 + self.len() {
             return;
         }
-        self.table.retain(|_, name| match name {
+        self.names.retain(|_, name| match name {
             Name::Known(_) => true,
-            Name::Tombstone(function) => function.strong_count() > 0,
+            Name::Unknown(function) => function.strong_count() > 0,
         });
-        let tombstones = self.table.values().filter(|name| matches!(name, Name::Tombstone(_)));
-        self.tombstones = tombstones.count();
-        self.table.shrink_to(2 * self.table.len());
+        let unknown = self.names.values().filter(|name| matches!(name, Name::Unknown(_)));
+        self.unknown = unknown.count();
+        self.names.shrink_to(2 * self.names.len());
     }
 }

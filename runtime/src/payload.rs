@@ -32,16 +32,50 @@ pub(crate) struct Image {
     // know of it is still there, and functions it calls go before it does.
     attached: Mutex<Vec<Box<dyn Any + Send>>>,
     callees: Vec<Arc<Function>>,
-    _block: Block,
+    _code: Code,
+}
+
+/// Who owns the code and data of a unit.
+pub(crate) enum Code {
+    /// The engine's memory.
+    Block { _block: Block },
+    /// Something else, which is told to let go of it.
+    Adopted { _owner: Owner },
+}
+
+/// Called once, when dropped.
+pub(crate) struct Owner(Option<Box<dyn FnOnce() + Send>>);
+
+impl Owner {
+    pub(crate) fn new(release: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(release)))
+    }
+}
+
+// SAFETY: a shared reference to an owner gives nothing.
+unsafe impl Sync for Owner {}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(release) = self.0.take() {
+            survive(release);
+        }
+    }
+}
+
+/// Runs what the user has us drop. The panic hook has reported a panic in it; it must not unwind
+/// into the leaving thread, which is inside generated code and has done nothing wrong.
+fn survive(release: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(release));
 }
 
 impl Image {
     pub(crate) fn new(
-        block: Block,
+        code: Code,
         callees: Vec<Arc<Function>>,
         attached: Vec<Box<dyn Any + Send>>,
     ) -> Self {
-        Self { attached: Mutex::new(attached), callees, _block: block }
+        Self { attached: Mutex::new(attached), callees, _code: code }
     }
 }
 
@@ -50,9 +84,7 @@ impl Drop for Image {
         // Each on its own: a panic in one must not keep the others from being dropped.
         let attached = std::mem::take(self.attached.get_mut().unwrap_or_else(|e| e.into_inner()));
         for value in attached {
-            // The panic has been reported by the panic hook. It must not unwind into the leaving
-            // thread, which is inside generated code and has done nothing wrong.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+            survive(|| drop(value));
         }
         self.callees.clear();
     }
@@ -166,6 +198,12 @@ impl Payload {
         let resident = Resident { image, version, disposal, next: ptr::null_mut() };
         Self { resident: Some(Box::new(resident)) }
     }
+
+    /// Whose payload it is.
+    pub(crate) fn version(&self) -> &Version {
+        let resident = self.resident.as_ref();
+        &resident.expect("it is taken only when the payload is dropped").version
+    }
 }
 
 impl Drop for Payload {
@@ -212,5 +250,5 @@ fn free(resident: Resident) {
     let Resident { image, version, disposal, next: _ } = resident;
     drop(image);
     disposal.freed.fetch_add(1, Ordering::Release);
-    version.set_freed();
+    version.advance(VersionState::Freed);
 }

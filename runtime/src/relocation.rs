@@ -6,6 +6,7 @@ use cranelift_codegen::ir::LibCall;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_control::ControlPlane;
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget, ModuleResult};
+use target_lexicon::{Architecture, Triple};
 
 use crate::{Error, Result};
 
@@ -39,29 +40,69 @@ impl Object {
 
 /// Writes the addresses that `relocs` ask for into `bytes`, which will be used at `address`.
 ///
-/// `resolve` says where a symbol is, and `name` what to call it if it cannot be reached.
+/// `resolve` says where a symbol is, `near` where there is a veneer of what is called from too far
+/// away, if there can be one, and `name` what to call a symbol in an error.
 pub(crate) fn relocate(
     bytes: &mut [u8],
     address: usize,
     relocs: &[ModuleReloc],
     mut resolve: impl FnMut(&ModuleRelocTarget) -> Result<usize>,
+    mut near: impl FnMut(usize) -> Option<usize>,
     name: impl Fn(&ModuleRelocTarget) -> String,
 ) -> Result<()> {
     for reloc in relocs {
-        let refuse = |why: Refusal| Error::Link { symbol: name(&reloc.name), why };
-        let target = resolve(&reloc.name)?.wrapping_add_signed(reloc.addend as isize);
+        let symbol = resolve(&reloc.name)?;
         let offset = reloc.offset as usize;
-        let place = address.wrapping_add(offset);
-        let mut patch = Patch { bytes, offset };
-        patch.apply(reloc.kind, target, place).map_err(refuse)?;
+        let mut patch = Patch { bytes, offset, place: address.wrapping_add(offset) };
+        let mut apply = |symbol: usize| {
+            patch.apply(reloc.kind, symbol.wrapping_add_signed(reloc.addend as isize))
+        };
+        let applied = match apply(symbol) {
+            Err(OUT_OF_REACH) if is_call(reloc.kind) => match near(symbol) {
+                Some(veneer) => apply(veneer),
+                None => Err(OUT_OF_REACH),
+            },
+            applied => applied,
+        };
+        applied.map_err(|why| Error::Link { symbol: name(&reloc.name), why })?;
     }
     Ok(())
+}
+
+/// Whether what is relocated is a call or jump, which may as well go by way of a veneer.
+pub(crate) fn is_call(kind: Reloc) -> bool {
+    matches!(kind, Reloc::X86CallPCRel4 | Reloc::X86CallPLTRel4 | Reloc::Arm64Call)
+}
+
+/// The bytes of a veneer, and what it is aligned to.
+pub(crate) const VENEER_SIZE: usize = 16;
+
+/// A jump to any address, wherever it itself is. It uses no register but the one that aarch64 has
+/// set aside for this.
+pub(crate) fn veneer(triple: &Triple, target: usize) -> [u8; VENEER_SIZE] {
+    let jump: [u8; 8] = match triple.architecture {
+        Architecture::X86_64 => [
+            0xff, 0x25, 0x02, 0, 0, 0, // jmp [rip + 2]
+            0xcc, 0xcc,
+        ],
+        Architecture::Aarch64(_) => [
+            0x50, 0, 0, 0x58, // ldr x16, . + 8
+            0x00, 0x02, 0x1f, 0xd6, // br x16
+        ],
+        _ => unreachable!("no other host has calls that can be out of reach"),
+    };
+    let mut veneer = [0; VENEER_SIZE];
+    veneer[..8].copy_from_slice(&jump);
+    veneer[8..].copy_from_slice(&(target as u64).to_le_bytes());
+    veneer
 }
 
 /// One place to be written.
 struct Patch<'a> {
     bytes: &'a mut [u8],
     offset: usize,
+    /// The address of that.
+    place: usize,
 }
 
 /// Why a place cannot be written.
@@ -70,7 +111,8 @@ type Refusal = &'static str;
 const OUT_OF_REACH: Refusal = "it is too far away";
 
 impl Patch<'_> {
-    fn apply(&mut self, kind: Reloc, target: usize, place: usize) -> Result<(), Refusal> {
+    fn apply(&mut self, kind: Reloc, target: usize) -> Result<(), Refusal> {
+        let place = self.place;
         let distance = target.wrapping_sub(place) as isize;
         match kind {
             Reloc::Abs8 => self.write((target as u64).to_le_bytes()),

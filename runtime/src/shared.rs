@@ -3,19 +3,20 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::OwnedTargetIsa;
 use lastout_instrument::Symbol;
-use lastout_reclaim::{Counting, membarrier};
+use lastout_reclaim::Counting;
 
-use crate::Result;
+use crate::fork::Lock;
 use crate::function::{Closing, Seat};
 use crate::memory::{Block, Memory};
 use crate::payload::Disposal;
 use crate::template::{Kind, Templates, instantiate};
+use crate::{Result, sys};
 
 pub(crate) struct Shared {
     /// For units.
@@ -28,11 +29,11 @@ pub(crate) struct Shared {
     pub(crate) counting: Counting,
     /// Versions that are closed and still wait for a heavy fence, because the system has refused
     /// the last one.
-    unfenced: Mutex<Vec<Closing>>,
+    unfenced: Lock<Vec<Closing>>,
     /// How many heavy fences there have been.
     fences: AtomicU64,
     /// Entries for typed calls, one for each pair of signatures.
-    host_entries: Mutex<HashMap<(Signature, Signature), Arc<Block>>>,
+    host_entries: Lock<HashMap<(Signature, Signature), Arc<Block>>>,
 }
 
 /// Something of the host that units may import.
@@ -60,9 +61,9 @@ impl Shared {
             disposal: Arc::new(disposal),
             host,
             counting,
-            unfenced: Mutex::default(),
+            unfenced: Lock::default(),
             fences: AtomicU64::new(0),
-            host_entries: Mutex::default(),
+            host_entries: Lock::default(),
         }
     }
 
@@ -70,8 +71,7 @@ impl Shared {
     ///
     /// Must not be called with a lock held: dropping a payload may run anything.
     pub(crate) fn retire(&self, closing: Vec<Closing>) {
-        let unfenced = || self.unfenced.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut closed = std::mem::take(&mut *unfenced());
+        let mut closed = std::mem::take(&mut *self.unfenced.lock());
         closed.extend(closing);
         if closed.is_empty() {
             return;
@@ -79,7 +79,7 @@ impl Shared {
         if self.heavy_fence().is_err() {
             // The kernel has no reason to; but without the fence nothing may be freed. They stay
             // as they are, impossible to enter, until the next time.
-            unfenced().extend(closed);
+            self.unfenced.lock().extend(closed);
             return;
         }
         for closing in closed {
@@ -96,7 +96,7 @@ impl Shared {
     fn heavy_fence(&self) -> io::Result<()> {
         self.fences.fetch_add(1, Ordering::Relaxed);
         match self.counting {
-            Counting::Plain => membarrier(),
+            Counting::Plain => sys::heavy_fence(),
             Counting::Atomic => {
                 fence(Ordering::SeqCst);
                 Ok(())
@@ -108,15 +108,14 @@ impl Shared {
     /// `outer`.
     pub(crate) fn host_entry(&self, outer: Signature, inner: Signature) -> Result<Arc<Block>> {
         let key = (outer, inner);
-        let lock = || self.host_entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = lock().get(&key) {
+        if let Some(entry) = self.host_entries.lock().get(&key) {
             return Ok(Arc::clone(entry));
         }
         let template = self.templates.get(Kind::HostEntry(key.0.clone(), key.1.clone()))?;
         let entry = instantiate(&template, &self.memory, |symbol| {
             unreachable!("a host entry refers to nothing, not to {symbol:?}")
         })?;
-        Ok(Arc::clone(lock().entry(key).or_insert_with(|| Arc::new(entry))))
+        Ok(Arc::clone(self.host_entries.lock().entry(key).or_insert_with(|| Arc::new(entry))))
     }
 }
 

@@ -1,24 +1,30 @@
 //! Code that is compiled once for a signature and linked for each function or lane that has it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::Signature;
+use cranelift_codegen::ir::{Function, Signature};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_module::{FuncId, ModuleRelocTarget};
 use lastout_instrument::{GateOptions, Symbol, c_entry, gate, host_entry, preserving_stub};
 
-use crate::memory::{Block, Memory, Sizes};
+use crate::fork::Lock;
+use crate::memory::{Block, Memory, Room, Sizes};
 use crate::relocation::{self, Object};
 use crate::{Error, Result};
 
-/// What can be compiled ahead.
+/// What the functions of a signature have in common.
+pub(crate) struct Prototype {
+    pub(crate) signature: Signature,
+    /// The gate of each of their lanes.
+    pub(crate) gate: Object,
+}
+
+/// What else can be compiled ahead.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    /// A lane's gate.
-    Gate(Signature),
     /// A function's stable entry.
     CEntry(Signature),
     /// The entry for typed calls: how the host calls, and how the function wants to be called.
@@ -27,42 +33,53 @@ pub(crate) enum Kind {
     Stub,
 }
 
-/// Compiles templates, each once.
+/// Compiles templates, each once, and keeps them: there are as many as there are signatures.
 pub(crate) struct Templates {
     isa: OwnedTargetIsa,
     options: GateOptions,
-    compiled: Mutex<HashMap<Kind, Arc<Object>>>,
+    prototypes: Lock<HashMap<Signature, Arc<Prototype>>>,
+    compiled: Lock<HashMap<Kind, Arc<Object>>>,
 }
 
 impl Templates {
     /// `isa` must not optimize: see [`gate`].
     pub(crate) fn new(isa: OwnedTargetIsa, options: GateOptions) -> Self {
-        Self { isa, options, compiled: Mutex::default() }
+        Self { isa, options, prototypes: Lock::default(), compiled: Lock::default() }
     }
 
-    /// The compiled template, compiled by this call if need be.
+    // In both of these two threads may compile the same at the same time. That is better than
+    // waiting for each other over different ones.
+
+    /// What functions of this signature have in common.
+    pub(crate) fn prototype(&self, signature: &Signature) -> Result<Arc<Prototype>> {
+        if let Some(prototype) = self.prototypes.lock().get(signature) {
+            return Ok(Arc::clone(prototype));
+        }
+        let gate = self.compile(gate(signature, self.options, &*self.isa)?)?;
+        let signature = signature.clone();
+        let prototype = Arc::new(Prototype { signature: signature.clone(), gate });
+        Ok(Arc::clone(self.prototypes.lock().entry(signature).or_insert(prototype)))
+    }
+
+    /// The compiled template.
     pub(crate) fn get(&self, kind: Kind) -> Result<Arc<Object>> {
-        let lock = || self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(object) = lock().get(&kind) {
+        if let Some(object) = self.compiled.lock().get(&kind) {
             return Ok(Arc::clone(object));
         }
-        // Two threads may compile the same at the same time; better than waiting for each other
-        // over different ones.
-        let object = Arc::new(self.compile(&kind)?);
-        Ok(Arc::clone(lock().entry(kind).or_insert(object)))
-    }
-
-    fn compile(&self, kind: &Kind) -> Result<Object> {
         let isa = &*self.isa;
-        let func = match kind {
-            Kind::Gate(signature) => gate(signature, self.options, isa)?,
+        let func = match &kind {
             Kind::CEntry(signature) => c_entry(signature, isa)?,
             Kind::HostEntry(outer, inner) => host_entry(outer, inner, isa)?,
             Kind::Stub => preserving_stub(isa),
         };
+        let object = Arc::new(self.compile(func)?);
+        Ok(Arc::clone(self.compiled.lock().entry(kind).or_insert(object)))
+    }
+
+    fn compile(&self, func: Function) -> Result<Object> {
         let mut context = Context::for_function(func);
         let unnamed = FuncId::from_u32(0);
-        Ok(Object::compile(unnamed, &mut context, isa, &mut ControlPlane::default())?)
+        Ok(Object::compile(unnamed, &mut context, &*self.isa, &mut ControlPlane::default())?)
     }
 }
 
@@ -72,7 +89,8 @@ pub(crate) fn instantiate(
     memory: &Arc<Memory>,
     resolve: impl Fn(Symbol) -> usize,
 ) -> Result<Block> {
-    let mut draft = memory.allocate(Sizes { code: template.bytes.len(), ..Sizes::default() })?;
+    let code = Room { len: template.bytes.len(), align: template.align };
+    let mut draft = memory.allocate(Sizes { code, ..Sizes::default() })?;
     let (code, address) = draft.code();
     code.copy_from_slice(&template.bytes);
     let resolve = |target: &ModuleRelocTarget| match *target {
@@ -83,6 +101,8 @@ pub(crate) fn instantiate(
         ModuleRelocTarget::FunctionOffset(_, offset) => Ok(address + offset as usize),
         ModuleRelocTarget::KnownSymbol(_) => Err(Error::MissingImport(target.to_string())),
     };
-    relocation::relocate(code, address, &template.relocs, resolve, ToString::to_string)?;
+    let near = |_| unreachable!("templates refer to everything by its full address");
+    let name = ToString::to_string;
+    relocation::relocate(code, address, &template.relocs, resolve, near, name)?;
     draft.publish()
 }

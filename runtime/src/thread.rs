@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use lastout_reclaim::{Context, Domain};
 
 use crate::Error;
+use crate::fork::Pass;
 
 /// How many lanes there can be in the process at a time. A thread's ledger reserves four bytes of
 /// address space for each, and uses memory for those it counts in.
@@ -91,6 +92,8 @@ pub(crate) extern "C" fn current_ledger() -> *const u32 {
 /// Gets the thread a context, to be released when the thread ends.
 #[cold]
 fn register() -> Result<*const u32, Error> {
+    // Some of what follows must not be found half done by a fork.
+    let _pass = Pass::new();
     // SAFETY: gettid has no preconditions.
     let thread_id = unsafe { libc::gettid() };
     let context: &'static Context = domain().register(u64::from(thread_id.unsigned_abs()))?;

@@ -1,9 +1,11 @@
 //! What can be asked about a version, while it lives and afterwards.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::thread::futex;
 
 /// Where a version is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,11 +27,15 @@ pub struct Version {
 }
 
 impl Version {
-    pub(crate) fn new(function: Arc<str>, number: u64) -> Self {
-        let state = AtomicU8::new(VersionState::Live as u8);
-        let record =
-            Record { function, number, state, lock: Mutex::new(()), freed: Condvar::new() };
-        Self { record: Arc::new(record) }
+    /// A version that is about to be live.
+    pub(crate) fn new(function: Arc<str>) -> Self {
+        let (number, state) = (AtomicU64::new(0), AtomicU32::new(VersionState::Live as u32));
+        Self { record: Arc::new(Record { function, number, state }) }
+    }
+
+    /// Says which version it is, before anybody else knows it.
+    pub(crate) fn set_number(&self, number: u64) {
+        self.record.number.store(number, Ordering::Relaxed);
     }
 
     /// The name of the function.
@@ -40,12 +46,12 @@ impl Version {
     /// How many units had been installed in the engine when this version was, itself included.
     /// All versions of one unit have the same number, and later ones higher numbers.
     pub fn number(&self) -> u64 {
-        self.record.number
+        self.record.number.load(Ordering::Relaxed)
     }
 
     /// Its state at some moment during the call.
     pub fn state(&self) -> VersionState {
-        match self.record.state.load(Ordering::Acquire) {
+        match self.record.state.load(Ordering::Acquire) & !AWAITED {
             0 => VersionState::Live,
             1 => VersionState::Retired,
             2 => VersionState::Drained,
@@ -58,8 +64,13 @@ impl Version {
     /// A thread that is itself inside the version waits in vain.
     pub fn wait_freed(&self, timeout: Duration) -> bool {
         let deadline = Instant::now().checked_add(timeout);
-        let mut guard = self.record.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.state() != VersionState::Freed {
+        loop {
+            // Acquire pairs with the release in `advance`: who is told that the version is freed
+            // finds everything dropped.
+            let seen = self.record.state.fetch_or(AWAITED, Ordering::Acquire) | AWAITED;
+            if seen == AWAITED | VersionState::Freed as u32 {
+                return true;
+            }
             let left = match deadline {
                 Some(deadline) => deadline.saturating_duration_since(Instant::now()),
                 None => timeout,
@@ -67,25 +78,23 @@ impl Version {
             if left.is_zero() {
                 return false;
             }
-            let waited = self.record.freed.wait_timeout(guard, left);
-            guard = waited.unwrap_or_else(PoisonError::into_inner).0;
+            // More than the system can count is as good as for ever.
+            let left = futex::Timespec::try_from(left).ok();
+            // Whatever it returns, the state says whether the waiting is over.
+            let _ = futex::wait(&self.record.state, futex::Flags::PRIVATE, seen, left.as_ref());
         }
-        true
     }
 
     /// Moves on to `state`, unless it is past that already: a leaving thread may free a version
     /// before its retirer gets to say that it is retired.
     pub(crate) fn advance(&self, state: VersionState) {
-        self.record.state.fetch_max(state as u8, Ordering::AcqRel);
-    }
-
-    /// Moves on to [`VersionState::Freed`], and wakes who waits for it.
-    pub(crate) fn set_freed(&self) {
-        self.advance(VersionState::Freed);
-        // A waiter holds the lock from looking at the state until it waits, so it has either seen
-        // the new state or is waiting by now.
-        drop(self.record.lock.lock());
-        self.record.freed.notify_all();
+        let (word, state) = (&self.record.state, state as u32);
+        let later = |word| (state > word & !AWAITED).then_some(word & AWAITED | state);
+        let before = word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, later);
+        if before.is_ok_and(|before| before & AWAITED != 0) {
+            // It fails only where there is nobody to wake.
+            let _ = futex::wake(word, futex::Flags::PRIVATE, i32::MAX as u32);
+        }
     }
 }
 
@@ -97,13 +106,14 @@ impl fmt::Debug for Version {
 
 struct Record {
     function: Arc<str>,
-    number: u64,
-    /// A [`VersionState`].
-    state: AtomicU8,
-    /// Held by nobody for long; what `freed` waits with.
-    lock: Mutex<()>,
-    freed: Condvar,
+    number: AtomicU64,
+    /// A [`VersionState`], and whether somebody waits for it to change: a word that the system
+    /// can wait for, so that there is no lock that a fork could find held.
+    state: AtomicU32,
 }
+
+/// In the state of a record: somebody waits.
+const AWAITED: u32 = 1 << 31;
 
 /// A version that is not freed yet, and who is inside.
 #[derive(Clone, Debug)]

@@ -45,7 +45,7 @@ pub struct Scenario {
 pub enum Op {
     /// Installs a unit.
     Install(UnitPlan),
-    /// Installs a unit while there are no more than this many pages of code memory.
+    /// Installs a unit while there are no more than this many lines of code memory.
     InstallSqueezed(UnitPlan, usize),
     /// Declares a function, of two parameters or of one.
     Declare(Name, bool),
@@ -217,7 +217,7 @@ impl<'a> Arbitrary<'a> for Op {
             26 => Self::DropHandle(u.arbitrary()?),
             27..=28 => Self::Remove(u.arbitrary()?),
             29 => Self::Declare(u.arbitrary()?, rarely(u)?),
-            30 => Self::InstallSqueezed(u.arbitrary()?, u.int_in_range(0..=8)?),
+            30 => Self::InstallSqueezed(u.arbitrary()?, u.int_in_range(0..=24)?),
             _ => Self::Collect,
         })
     }

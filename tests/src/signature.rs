@@ -177,7 +177,7 @@ fn engine(case: &Case) -> Engine {
     let flag = |set: bool| if set { "true" } else { "false" };
     let mut builder = Engine::builder()
         .counting(case.counting)
-        .poison_freed_code(true)
+        .quarantine(4 << 20)
         .flag("enable_llvm_abi_extensions", flag(case.flags.llvm_abi_extensions))
         .flag("enable_multi_ret_implicit_sret", flag(case.flags.multi_ret_implicit_sret));
     if case.interleave {

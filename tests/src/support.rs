@@ -31,7 +31,7 @@ pub const COUNTINGS: [Counting; 2] = [Counting::Plain, Counting::Atomic];
 /// [`Callback`].
 pub fn builder() -> EngineBuilder {
     type CallBack = extern "C" fn(usize, i64) -> i64;
-    Engine::builder().poison_freed_code(true).host_function("call_back", call_back as CallBack)
+    Engine::builder().quarantine(4 << 20).host_function("call_back", call_back as CallBack)
 }
 
 /// An engine to test with.

@@ -127,9 +127,9 @@ fn nothing_is_writable_and_executable() {
     );
     engine.install(unit).unwrap();
     let protection = |name: &str| protection(call!(handle(&engine, name)).unwrap() as usize);
-    assert_eq!(protection("read_only"), "r--p");
+    assert_eq!(protection("read_only"), "r--s");
     assert_eq!(protection("writable"), "rw-p");
-    assert_eq!(protection("code"), "r-xp");
+    assert_eq!(protection("code"), "r-xs");
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn compiling_calling_and_dropping_leaves_no_trace() {
             round(value);
         }
         let after = engine.stats();
-        assert_eq!(after.mapped_bytes, before.mapped_bytes);
+        assert_eq!(after.data_bytes, before.data_bytes);
         assert_eq!(after.code_bytes, before.code_bytes);
         assert_eq!((after.functions, after.installed, after.freed), (0, 100, 100));
         assert_eq!(drops.count(), 100);

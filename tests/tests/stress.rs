@@ -81,7 +81,7 @@ impl<'a> Numbered<'a> {
 
 /// What is held, less what only counts up.
 fn held(stats: Stats) -> (usize, u64, usize, usize) {
-    (stats.functions, stats.alive(), stats.code_bytes, stats.mapped_bytes)
+    (stats.functions, stats.alive(), stats.code_bytes, stats.data_bytes)
 }
 
 /// An engine that has made what it keeps for good: entries for the types of handles below.

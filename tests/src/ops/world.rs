@@ -13,7 +13,7 @@ use super::worker::{AnyHandle, Worker, visit};
 use super::{End, Name, Op, Pick, Scenario, Thread, UnitPlan};
 
 /// Enough for every scenario of [`MAX_OPS`], and little enough to be filled.
-const CODE_MEMORY: usize = 4 << 20;
+const CODE_MEMORY: usize = 1 << 20;
 /// More of a scenario than this is not looked at.
 const MAX_OPS: usize = 64;
 /// The host has no more handles at a time than this.
@@ -64,8 +64,8 @@ impl World {
         let engine = Engine::builder()
             .counting(scenario.counting)
             .drop_policy(scenario.drop_policy)
-            .code_memory_limit(CODE_MEMORY)
-            .poison_freed_code(true)
+            .code_memory(CODE_MEMORY)
+            .quarantine(4 << 20)
             .host_function("visit", visit as extern "C" fn(i64))
             .build()
             .unwrap();
@@ -118,7 +118,7 @@ impl World {
             }
             _ if self.engine.is_none() => return,
             Op::Install(plan) => self.install(plan, false),
-            Op::InstallSqueezed(plan, pages) => self.install_squeezed(plan, *pages),
+            Op::InstallSqueezed(plan, lines) => self.install_squeezed(plan, *lines),
             &Op::Declare(name, wide) => self.declare(name, wide),
             &Op::Remove(name) => self.remove(name),
             &Op::GetHandle(name, wide) => self.get_handle(name, wide),
@@ -158,9 +158,9 @@ impl World {
     }
 
     /// Installs a unit when there is memory for all of it, for some of it, or for nothing.
-    fn install_squeezed(&mut self, plan: &UnitPlan, pages: usize) {
-        let free = CODE_MEMORY - self.engine().stats().mapped_bytes;
-        let bytes = free.saturating_sub(pages << 12);
+    fn install_squeezed(&mut self, plan: &UnitPlan, lines: usize) {
+        let free = CODE_MEMORY - self.engine().stats().code_bytes;
+        let bytes = free.saturating_sub(lines << 6);
         let heavy = self.engine().install(ballast(self.engine(), bytes)).is_ok();
         if heavy {
             self.model.install_ballast();
@@ -243,7 +243,7 @@ impl World {
             self.engine().collect();
             self.compare();
             let left = self.engine().stats();
-            let held = |stats: Stats| (stats.functions, stats.code_bytes, stats.mapped_bytes);
+            let held = |stats: Stats| (stats.functions, stats.code_bytes, stats.data_bytes);
             self.expect_same(&held(left), &held(self.baseline));
             self.expect_same(&left.alive(), &0);
         }
