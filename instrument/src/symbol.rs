@@ -35,6 +35,11 @@ pub enum Symbol {
     Removed,
     /// A preserving stub: called between any two steps of a gate that asks for it.
     Interleave,
+    /// Where the [machine code of a gate](crate::machine_gate) goes when it has counted out and
+    /// found the version gone.
+    LeaveTail,
+    /// Where it goes when it has counted out without having called the body.
+    BailTail,
     /// What a preserving stub calls.
     StubTarget,
     /// `extern "C" fn() -> *const u32`: the ledger of the calling thread.
@@ -44,7 +49,7 @@ pub enum Symbol {
 const SLOTS: u32 = 2;
 const ENTRIES: u32 = 3;
 const SINGLE: u32 = 4;
-const SINGLES: [Symbol; 9] = [
+const SINGLES: [Symbol; 11] = [
     Symbol::Lane,
     Symbol::CellOffset,
     Symbol::Current,
@@ -52,6 +57,8 @@ const SINGLES: [Symbol; 9] = [
     Symbol::Leave,
     Symbol::Removed,
     Symbol::Interleave,
+    Symbol::LeaveTail,
+    Symbol::BailTail,
     Symbol::StubTarget,
     Symbol::CurrentLedger,
 ];

@@ -28,6 +28,7 @@ pub struct EngineBuilder {
     code_memory: usize,
     drop_policy: DropPolicy,
     quarantine: usize,
+    strict: bool,
     counting: Option<Counting>,
     interleave: Option<extern "C" fn()>,
 }
@@ -54,6 +55,7 @@ impl EngineBuilder {
             code_memory: DEFAULT_CODE_MEMORY,
             drop_policy: DropPolicy::default(),
             quarantine: 0,
+            strict: false,
             counting: None,
             interleave: None,
         }
@@ -95,6 +97,14 @@ impl EngineBuilder {
     /// memory is used only for what is there. Each engine also takes two file descriptors.
     pub fn code_memory(mut self, bytes: usize) -> Self {
         self.code_memory = bytes;
+        self
+    }
+
+    /// Leaves no view of code or read-only data mapped through which it could be written: the
+    /// kernel is asked to write instead, which takes a microsecond longer. The default is to have
+    /// one, at addresses of its own. Either way, nothing is ever writable where it is executable.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
         self
     }
 
@@ -147,8 +157,8 @@ impl EngineBuilder {
         let options = GateOptions { counting, interleave: self.interleave.is_some() };
         let templates = Templates::new(unoptimized, options);
         fork::watch();
-        let memory = Memory::new(self.code_memory, self.quarantine)?;
-        let stubs = Stubs::new(&templates, &memory, self.interleave)?;
+        let memory = Memory::new(self.code_memory, self.quarantine, self.strict)?;
+        let stubs = Stubs::new(&templates, &memory, &*isa, self.interleave)?;
         let host: HashMap<_, _> = self
             .host
             .into_iter()

@@ -207,6 +207,8 @@ impl Drop for Engine {
         let mut names = self.names.lock();
         let functions = names.take_all();
         self.retire_all(names, functions);
+        // If the fence was refused, nobody else comes to try again.
+        self.shared.retire(Vec::new());
         // Nobody can ask for that any more.
         self.shared.disposal.collect_from_now_on();
     }

@@ -136,3 +136,10 @@ extern "C" fn after() {
     let held = unsafe { (*FORKING.0.get()).take() };
     drop(held);
 }
+
+/// Does to this process what a fork does, without there being another.
+#[cfg(test)]
+pub(crate) fn pretend() {
+    before();
+    after();
+}

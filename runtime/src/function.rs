@@ -1,10 +1,11 @@
 //! A function: what stays while its versions come and go.
 
+use std::mem::offset_of;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use cranelift_codegen::ir::Signature;
-use lastout_instrument::Symbol;
+use lastout_instrument::{LaneLayout, Symbol};
 use lastout_reclaim::{Lane, State};
 
 use crate::fork::{Lock, Pass};
@@ -37,7 +38,7 @@ pub(crate) struct Function {
 struct Seats {
     all: Vec<Place>,
     /// Which of them the current version sits in.
-    live: Option<usize>,
+    live: Option<u32>,
 }
 
 /// A seat, its gate, and what was put into it last.
@@ -56,9 +57,21 @@ struct Place {
 #[repr(C)]
 pub(crate) struct Seat {
     lane: Lane<Payload>,
-    /// The function's.
-    name: Arc<str>,
+    /// Whose it is.
+    function: *const Function,
 }
+
+// SAFETY: the lane can be sent and shared. The function is only used by those who are in a call of
+// it, which keeps it alive, and can be shared.
+unsafe impl Send for Seat {}
+// SAFETY: as above.
+unsafe impl Sync for Seat {}
+
+/// Where the tails of gates find what they need.
+pub(crate) const LANE_LAYOUT: LaneLayout = LaneLayout {
+    function: offset_of!(Seat, function) as i32,
+    current: offset_of!(Function, current) as i32,
+};
 
 impl Seat {
     /// The stub's call when a caller has found the version gone on its way out of the gate.
@@ -71,7 +84,9 @@ impl Seat {
     /// The stub's call when a caller has found that the function has no version.
     pub(crate) unsafe extern "C" fn removed(seat: *const Self) {
         // SAFETY: as in `leave`.
-        thread::met_removed(&unsafe { &*seat }.name);
+        let seat = unsafe { &*seat };
+        // SAFETY: the function lives as long as its seats.
+        thread::met_removed(&unsafe { &*seat.function }.name);
     }
 }
 
@@ -108,7 +123,7 @@ impl FreeSeat {
         // The caller says that the body is code.
         unsafe { seat.lane.occupy(body, payload) };
         function.current.store(gate.address(), Ordering::Release);
-        let replaced = seats.live.replace(self.index)?;
+        let replaced = seats.live.replace(self.index as u32)?;
         Some(seats.closing(replaced, function))
     }
 }
@@ -155,8 +170,8 @@ impl Closing {
 }
 
 impl Seats {
-    fn closing(&self, index: usize, function: &Arc<Function>) -> Closing {
-        let Place { seat, version, .. } = &self.all[index];
+    fn closing(&self, index: u32, function: &Arc<Function>) -> Closing {
+        let Place { seat, version, .. } = &self.all[index as usize];
         let (seat, version) = (Arc::clone(seat), version.clone());
         Closing { seat, version, _function: Arc::clone(function) }
     }
@@ -252,9 +267,9 @@ impl Function {
     }
 
     /// A new seat with its gate.
-    fn place(&self) -> Result<Place> {
+    fn place(self: &Arc<Self>) -> Result<Place> {
         let lane = thread::domain().lane()?;
-        let seat = Arc::new(Seat { lane, name: Arc::clone(&self.name) });
+        let seat = Arc::new(Seat { lane, function: Arc::as_ptr(self) });
         let Shared { memory, stubs, .. } = &*self.shared;
         let gate = instantiate(&self.prototype.gate, memory, |symbol| match symbol {
             Symbol::Lane => Arc::as_ptr(&seat).addr(),

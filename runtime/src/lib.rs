@@ -50,7 +50,29 @@
 //! boundary of `extern "C"` host functions. Tail calls and exception-catching calls of replaceable
 //! functions are refused when they are defined.
 //!
+//! # Memory
+//!
+//! Versions are packed into one range of addresses per engine, of a size that is
+//! [set](EngineBuilder::code_memory) when it is made. Freed memory is joined, used again, and given
+//! back to the system when whole pages are empty. What is executable is never writable, freed code
+//! is filled with traps, and a [strict](EngineBuilder::strict) engine has no view at all through
+//! which code could be written. Gates, lanes, slots and entries go with their function; only what
+//! functions of a signature have in common stays for as long as the engine does.
+//!
+//! [`Adopted`] code of others, such as a `JITModule` or a loaded library, is installed and replaced
+//! like a unit; its owner is told to let go when the last thread has left.
+//!
+//! # Fork
+//!
+//! After `fork` both processes go on calling, installing and freeing, and neither sees what the
+//! other does: the first to change code makes itself a copy. The thread that forks may be inside
+//! any function; what other threads were inside of is kept in the child for good. A process that
+//! is copied without running `pthread_atfork` handlers must not install or free anything.
+//!
 //! # Threads
+//!
+//! Units can be compiled, linked and installed on any number of threads; only the moment of
+//! publication is one at a time.
 //!
 //! A thread's first call registers it; it has a table of counters until it ends, for which 16 MiB
 //! of address space are reserved and a page or two used. Contexts are the process's: a thread
@@ -62,6 +84,12 @@
 //!   call that it happened in.
 //! - The slot of a function is never empty: after removal it keeps the last gate, whose lane is
 //!   closed, and the gate finds in a second word that there is nothing to go on with.
+//! - On x86-64, gates whose arguments and results are all in registers are made of machine code that
+//!   is written down, from the same list of steps as those that are CLIF: see
+//!   [`lastout_instrument::machine_gate`]. They are a third as large, and have no frame.
+//! - There is no crate for the free ranges of code memory. Those that were looked at either fix how
+//!   many allocations there can be, and pay for all of them when they are made, or look at every
+//!   gap to find the best.
 //! - The slow path is called through stubs that keep every register. Called as C functions, they
 //!   would make every pass through a gate save what it is about to return.
 
@@ -81,6 +109,10 @@ mod link;
 mod memory;
 mod names;
 mod payload;
+#[cfg(test)]
+mod process;
+#[cfg(test)]
+mod refusals;
 mod relocation;
 mod shared;
 mod sys;

@@ -20,17 +20,20 @@
 //!
 //! # Writing code
 //!
-//! Code is never writable and executable, and no view that could be written through is ever
-//! mapped: it is written with `pwrite` to the file that the executable view shows. The other ways
-//! were tried. A second, writable view takes a microsecond less for a small block, and makes every
-//! stray store a change of code for as long as it is mapped; mapped only for the write, it takes
-//! many times longer than `pwrite` and interrupts all threads when it goes. `/proc/self/mem` takes
-//! longer too, and is not there in every sandbox. Changing the protection of pages takes them from
-//! the threads that are running there.
+//! No mapping is ever both writable and executable, and no protection is ever changed, which would
+//! take pages from the threads that are running there. Code is in a file that is mapped twice, at
+//! addresses that have nothing to do with each other: once to be executed, once to be written. A
+//! strict engine has no second view, and has the kernel write to the file (`pwrite`), which takes
+//! a microsecond where the view takes a tenth of one, but leaves nothing that a stray or a wilful
+//! store could change code through.
 //!
-//! Freed code is filled with traps before anything else may use its place, always: one `pwrite`.
-//! What lies between blocks in a page is traps too. Pages that are given back read as zeros, which
-//! are no traps on x86-64, until they are used again.
+//! What was tried and is not here: mapping the second view for each write takes many times longer
+//! than `pwrite`, and interrupts all threads when it goes; `/proc/self/mem` takes longer too, and
+//! is not there in every sandbox; changing protections takes longest.
+//!
+//! Freed code is filled with traps before anything else may use its place, always. What lies
+//! between blocks in a page is traps too. Pages that are given back read as zeros, which are no
+//! traps on x86-64, until they are used again.
 //!
 //! # After a fork
 //!
@@ -94,9 +97,11 @@ pub(crate) const MAX_SIZE: usize = 1 << 30;
 
 /// An engine's code memory.
 pub(crate) struct Memory {
+    /// Where the section of code starts.
+    code: usize,
     sections: Lock<Sections>,
-    // Dropped after them.
-    _reserved: Reserved,
+    // Dropped after them: the addresses of the sections, and of the views to write through.
+    _reserved: (Reserved, Option<Reserved>),
 }
 
 struct Sections {
@@ -105,18 +110,18 @@ struct Sections {
     writable: Section,
     quarantine: Quarantine,
     /// Freed blocks that still have to be filled with traps, because the system has refused that.
-    refused: Vec<Extents>,
+    refused: Vec<Parts>,
 }
 
 /// The parts of a block.
 #[derive(Clone, Debug, Default)]
-struct Extents {
+struct Parts {
     code: Range<u32>,
     read_only: Range<u32>,
     writable: Range<u32>,
 }
 
-impl Extents {
+impl Parts {
     fn bytes(&self) -> usize {
         let Self { code, read_only, writable } = self;
         (code.len() + read_only.len() + writable.len()) * section::LINE
@@ -127,22 +132,25 @@ impl Extents {
 struct Quarantine {
     limit: usize,
     bytes: usize,
-    blocks: VecDeque<Extents>,
+    blocks: VecDeque<Parts>,
 }
 
 impl Memory {
     /// Memory of three sections of `size` bytes each, of which the last `quarantine` that were
     /// freed are not used again.
-    pub(crate) fn new(size: usize, quarantine: usize) -> Result<Arc<Self>> {
+    ///
+    /// If `strict`, there is no view through which code or read-only data could be written.
+    pub(crate) fn new(size: usize, quarantine: usize, strict: bool) -> Result<Arc<Self>> {
         if size > MAX_SIZE {
             return Err(Error::CodeMemoryTooLarge { asked: size, most: MAX_SIZE });
         }
         let size = size.max(1).next_multiple_of(rustix::param::page_size());
-        let reserved =
-            Reserved { start: sys::reserve(3 * size)?.as_ptr().expose_provenance(), size };
-        // SAFETY: the addresses are this memory's, and each section gets its own.
-        let section = |used_for, index| unsafe {
-            Section::new(used_for, reserved.start + index * size, size)
+        let reserved = Reserved::new(3 * size)?;
+        let writable = if strict { None } else { Some(Reserved::new(2 * size)?) };
+        let section = |used_for, index| {
+            let writable = writable.as_ref().map(|reserved| reserved.start + index * size);
+            // SAFETY: the addresses are this memory's, and each section gets its own.
+            unsafe { Section::new(used_for, reserved.start + index * size, size, writable) }
         };
         let sections = Sections {
             read_only: section(Use::ReadOnly, 0)?,
@@ -151,7 +159,8 @@ impl Memory {
             quarantine: Quarantine { limit: quarantine, bytes: 0, blocks: VecDeque::new() },
             refused: Vec::new(),
         };
-        Ok(Arc::new(Self { sections: Lock::new(sections), _reserved: reserved }))
+        let code = sections.code.address(&(0..0));
+        Ok(Arc::new(Self { code, sections: Lock::new(sections), _reserved: (reserved, writable) }))
     }
 
     /// Bytes of code in published blocks, in whole lines.
@@ -174,16 +183,16 @@ impl Memory {
     /// A block to be written: traps and zeros so far.
     pub(crate) fn allocate(self: &Arc<Self>, sizes: Sizes) -> Result<Draft> {
         let mut sections = self.sections.lock();
-        let extents = sections.allocate(sizes)?;
-        let part = |section: &Section, extent: &Range<u32>, room: Room, byte: u8| Part {
+        let parts = sections.allocate(sizes)?;
+        let content = |section: &Section, extent: &Range<u32>, room: Room, byte: u8| Content {
             address: section.address(extent),
             bytes: vec![byte; room.len],
         };
         Ok(Draft {
-            code: part(&sections.code, &extents.code, sizes.code, TRAP_BYTE),
-            read_only: part(&sections.read_only, &extents.read_only, sizes.read_only, 0),
-            writable: part(&sections.writable, &extents.writable, sizes.writable, 0),
-            allocated: Allocated { memory: Arc::clone(self), extents },
+            code: content(&sections.code, &parts.code, sizes.code, TRAP_BYTE),
+            read_only: content(&sections.read_only, &parts.read_only, sizes.read_only, 0),
+            writable: content(&sections.writable, &parts.writable, sizes.writable, 0),
+            allocated: Allocated { memory: Arc::clone(self), parts },
         })
     }
 }
@@ -191,18 +200,24 @@ impl Memory {
 /// Addresses that are a memory's, until it is dropped.
 struct Reserved {
     start: usize,
-    size: usize,
+    len: usize,
+}
+
+impl Reserved {
+    fn new(len: usize) -> io::Result<Self> {
+        Ok(Self { start: sys::reserve(len)?.as_ptr().expose_provenance(), len })
+    }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
         // SAFETY: the addresses were reserved for this memory, and no block of it is left.
-        unsafe { sys::unmap(self.start, 3 * self.size) };
+        unsafe { sys::unmap(self.start, self.len) };
     }
 }
 
 impl Sections {
-    fn allocate(&mut self, sizes: Sizes) -> Result<Extents> {
+    fn allocate(&mut self, sizes: Sizes) -> Result<Parts> {
         loop {
             match self.try_allocate(sizes) {
                 // What is in quarantine is there to be used if need be.
@@ -214,44 +229,47 @@ impl Sections {
         }
     }
 
-    fn try_allocate(&mut self, sizes: Sizes) -> Result<Extents> {
+    fn try_allocate(&mut self, sizes: Sizes) -> Result<Parts> {
         let Sizes { code, read_only, writable } = sizes;
-        let mut extents = Extents::default();
+        let mut parts = Parts::default();
         let allocated = (|| {
-            extents.code = self.code.allocate(code.len, code.align)?;
-            extents.read_only = self.read_only.allocate(read_only.len, read_only.align)?;
-            extents.writable = self.writable.allocate(writable.len, writable.align)?;
+            parts.code = self.code.allocate(code.len, code.align)?;
+            parts.read_only = self.read_only.allocate(read_only.len, read_only.align)?;
+            parts.writable = self.writable.allocate(writable.len, writable.align)?;
             Ok(())
         })();
         match allocated {
-            Ok(()) => Ok(extents),
+            Ok(()) => Ok(parts),
             Err(error) => {
-                self.release(extents);
+                self.release(parts);
                 Err(error)
             }
         }
     }
 
     /// Gives back what was allocated and never filled.
-    fn release(&mut self, extents: Extents) {
-        self.code.release(extents.code);
-        self.read_only.release(extents.read_only);
-        self.writable.release(extents.writable);
+    fn release(&mut self, parts: Parts) {
+        self.code.release(parts.code);
+        self.read_only.release(parts.read_only);
+        self.writable.release(parts.writable);
     }
 
     /// Frees a block, or has it wait, in quarantine or until it can be filled with traps.
-    fn free(&mut self, extents: Extents) {
+    fn free(&mut self, parts: Parts) {
         let refused = std::mem::take(&mut self.refused);
-        for extents in refused.into_iter().chain([extents]) {
-            if self.poison(&extents).is_err() {
-                self.refused.push(extents);
+        for parts in refused.into_iter().chain([parts]) {
+            if self.poison(&parts).is_err() {
+                self.refused.push(parts);
                 continue;
             }
-            self.code.retire(&extents.code);
-            self.read_only.retire(&extents.read_only);
-            self.writable.retire(&extents.writable);
-            self.quarantine.bytes += extents.bytes();
-            self.quarantine.blocks.push_back(extents);
+            self.code.retire(&parts.code);
+            self.read_only.retire(&parts.read_only);
+            self.writable.retire(&parts.writable);
+            // Nothing would push out what has no bytes.
+            if parts.bytes() > 0 {
+                self.quarantine.bytes += parts.bytes();
+                self.quarantine.blocks.push_back(parts);
+            }
         }
         while self.quarantine.bytes > self.quarantine.limit {
             self.release_oldest();
@@ -268,38 +286,38 @@ impl Sections {
         }
     }
 
-    fn poison(&mut self, extents: &Extents) -> io::Result<()> {
+    fn poison(&mut self, parts: &Parts) -> io::Result<()> {
         // Data is not run; where freed blocks are kept to find mistakes, it is made useless too.
         let data = self.quarantine.limit > 0;
-        self.code.poison(&extents.code, true)?;
-        self.read_only.poison(&extents.read_only, data)?;
-        self.writable.poison(&extents.writable, data)
+        self.code.poison(&parts.code, true)?;
+        self.read_only.poison(&parts.read_only, data)?;
+        self.writable.poison(&parts.writable, data)
     }
 }
 
 /// What was allocated and not published: given back when dropped.
 struct Allocated {
     memory: Arc<Memory>,
-    extents: Extents,
+    parts: Parts,
 }
 
 impl Drop for Allocated {
     fn drop(&mut self) {
-        let extents = std::mem::take(&mut self.extents);
-        self.memory.sections.lock().release(extents);
+        let parts = std::mem::take(&mut self.parts);
+        self.memory.sections.lock().release(parts);
     }
 }
 
 /// Memory that is being written: it lies elsewhere until it is published.
 pub(crate) struct Draft {
-    code: Part,
-    read_only: Part,
-    writable: Part,
+    code: Content,
+    read_only: Content,
+    writable: Content,
     allocated: Allocated,
 }
 
 /// What will be in one section.
-struct Part {
+struct Content {
     /// Where it will be used.
     address: usize,
     bytes: Vec<u8>,
@@ -327,16 +345,18 @@ impl Draft {
         let memory = Arc::clone(&allocated.memory);
         {
             let mut sections = memory.sections.lock();
-            let extents = &allocated.extents;
-            sections.read_only.fill(&extents.read_only, &read_only.bytes)?;
-            sections.writable.fill(&extents.writable, &writable.bytes)?;
-            sections.code.fill(&extents.code, &code.bytes)?;
-            sections.read_only.occupy(&extents.read_only);
-            sections.writable.occupy(&extents.writable);
-            sections.code.occupy(&extents.code);
+            let parts = &allocated.parts;
+            sections.read_only.fill(&parts.read_only, &read_only.bytes)?;
+            sections.writable.fill(&parts.writable, &writable.bytes)?;
+            sections.code.fill(&parts.code, &code.bytes)?;
+            sections.read_only.occupy(&parts.read_only);
+            sections.writable.occupy(&parts.writable);
+            sections.code.occupy(&parts.code);
         }
-        let extents = std::mem::take(&mut allocated.extents);
-        let block = Block { memory, extents, address: code.address };
+        let Parts { code: lines, read_only, writable } = std::mem::take(&mut allocated.parts);
+        let data = !(read_only.is_empty() && writable.is_empty());
+        let data = data.then(|| Box::new([read_only, writable]));
+        let block = Block { memory, code: lines, data };
         let start = std::ptr::with_exposed_provenance(code.address);
         // SAFETY: the range is the code just written.
         unsafe { icache::clear_cache(start, code.bytes.len()) }.map_err(io::Error::other)?;
@@ -348,20 +368,22 @@ impl Draft {
 /// Code and data that can be used, until dropped.
 pub(crate) struct Block {
     memory: Arc<Memory>,
-    extents: Extents,
-    address: usize,
+    code: Range<u32>,
+    /// Read-only and writable. Most blocks have none.
+    data: Option<Box<[Range<u32>; 2]>>,
 }
 
 impl Block {
     /// Where the code starts.
     pub(crate) fn address(&self) -> usize {
-        self.address
+        self.memory.code + self.code.start as usize * section::LINE
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let extents = std::mem::take(&mut self.extents);
-        self.memory.sections.lock().free(extents);
+        let [read_only, writable] = self.data.take().map_or([0..0, 0..0], |data| *data);
+        let parts = Parts { code: self.code.clone(), read_only, writable };
+        self.memory.sections.lock().free(parts);
     }
 }

@@ -54,6 +54,8 @@ impl Names {
 pub(crate) struct Table {
     names: HashMap<Arc<str>, Name>,
     unknown: usize,
+    /// How many of them there were left after the last sweep.
+    swept: usize,
     /// How many units have been installed.
     pub(crate) installs: u64,
 }
@@ -108,7 +110,7 @@ impl Table {
 
     /// All known functions, removed.
     pub(crate) fn take_all(&mut self) -> Vec<Arc<Function>> {
-        self.unknown = 0;
+        (self.unknown, self.swept) = (0, 0);
         let names = std::mem::take(&mut self.names).into_values();
         let known = names.filter_map(|name| match name {
             Name::Known(function) => Some(function),
@@ -131,7 +133,7 @@ impl Table {
     /// Clears unknown functions that are gone, when they may be the better part of the table: so
     /// the table stays in proportion to what is in it, and each call pays a constant share.
     fn sweep(&mut self) {
-        if self.unknown <= 16 + self.len() {
+        if self.unknown <= 16 + self.len() + 2 * self.swept {
             return;
         }
         self.names.retain(|_, name| match name {
@@ -140,6 +142,7 @@ impl Table {
         });
         let unknown = self.names.values().filter(|name| matches!(name, Name::Unknown(_)));
         self.unknown = unknown.count();
+        self.swept = self.unknown;
         self.names.shrink_to(2 * self.names.len());
     }
 }

@@ -4,8 +4,8 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use crate::function::Function;
 use crate::memory::Block;
@@ -30,10 +30,15 @@ pub enum DropPolicy {
 pub(crate) struct Image {
     // In the order in which they are dropped: what the user attached goes while the code that may
     // know of it is still there, and functions it calls go before it does.
-    attached: Mutex<Vec<Box<dyn Any + Send>>>,
-    callees: Vec<Arc<Function>>,
+    attached: Option<Box<Attached>>,
+    callees: Box<[Arc<Function>]>,
     _code: Code,
 }
+
+struct Attached(Vec<Box<dyn Any + Send>>);
+
+// SAFETY: a shared reference to them gives nothing.
+unsafe impl Sync for Attached {}
 
 /// Who owns the code and data of a unit.
 pub(crate) enum Code {
@@ -75,18 +80,18 @@ impl Image {
         callees: Vec<Arc<Function>>,
         attached: Vec<Box<dyn Any + Send>>,
     ) -> Self {
-        Self { attached: Mutex::new(attached), callees, _code: code }
+        let attached = (!attached.is_empty()).then(|| Box::new(Attached(attached)));
+        Self { attached, callees: callees.into(), _code: code }
     }
 }
 
 impl Drop for Image {
     fn drop(&mut self) {
         // Each on its own: a panic in one must not keep the others from being dropped.
-        let attached = std::mem::take(self.attached.get_mut().unwrap_or_else(|e| e.into_inner()));
-        for value in attached {
+        for value in self.attached.take().into_iter().flat_map(|attached| attached.0) {
             survive(|| drop(value));
         }
-        self.callees.clear();
+        self.callees = Box::default();
     }
 }
 

@@ -2,13 +2,17 @@
 
 use cranelift_codegen::Context;
 use cranelift_codegen::binemit::Reloc;
-use cranelift_codegen::ir::LibCall;
+use cranelift_codegen::ir::{LibCall, UserExternalName};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_control::ControlPlane;
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget, ModuleResult};
+use lastout_instrument::{MachineCode, symbol_name};
 use target_lexicon::{Architecture, Triple};
 
 use crate::{Error, Result};
+
+#[cfg(test)]
+mod tests;
 
 /// Machine code, or data, that still names what it refers to.
 pub(crate) struct Object {
@@ -18,6 +22,20 @@ pub(crate) struct Object {
 }
 
 impl Object {
+    /// Machine code that is not Cranelift's.
+    pub(crate) fn from_machine_code(code: MachineCode) -> Self {
+        let relocs = code.fixups.iter().map(|fixup| {
+            let UserExternalName { namespace, index } = symbol_name(fixup.symbol);
+            ModuleReloc {
+                offset: fixup.offset,
+                kind: fixup.kind,
+                name: ModuleRelocTarget::user(namespace, index),
+                addend: fixup.addend,
+            }
+        });
+        Self { relocs: relocs.collect(), bytes: code.bytes, align: 1 }
+    }
+
     /// Compiles the function in `context`, which keeps the result too.
     pub(crate) fn compile(
         id: FuncId,

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use cranelift_codegen::ir::Signature;
-use cranelift_codegen::isa::OwnedTargetIsa;
-use lastout_instrument::Symbol;
+use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
+use lastout_instrument::{Symbol, machine_tails};
 use lastout_reclaim::Counting;
 
 use crate::fork::Lock;
-use crate::function::{Closing, Seat};
+use crate::function::{Closing, LANE_LAYOUT, Seat};
 use crate::memory::{Block, Memory};
 use crate::payload::Disposal;
+use crate::relocation::Object;
 use crate::template::{Kind, Templates, instantiate};
 use crate::{Result, sys};
 
@@ -124,12 +125,15 @@ pub(crate) struct Stubs {
     leave: Block,
     removed: Block,
     interleave: Option<Block>,
+    /// Of gates in machine code, where there are any: leave and bail.
+    tails: Option<[Block; 2]>,
 }
 
 impl Stubs {
     pub(crate) fn new(
         templates: &Templates,
         memory: &Arc<Memory>,
+        isa: &dyn TargetIsa,
         interleave: Option<extern "C" fn()>,
     ) -> Result<Self> {
         let template = templates.get(Kind::Stub)?;
@@ -139,11 +143,21 @@ impl Stubs {
                 _ => unreachable!("a stub refers to nothing else"),
             })
         };
-        Ok(Self {
-            leave: stub(Seat::leave as *const () as usize)?,
-            removed: stub(Seat::removed as *const () as usize)?,
-            interleave: interleave.map(|hook| stub(hook as *const () as usize)).transpose()?,
-        })
+        let leave = stub(Seat::leave as *const () as usize)?;
+        let removed = stub(Seat::removed as *const () as usize)?;
+        let tail = |code| {
+            instantiate(&Object::from_machine_code(code), memory, |symbol| match symbol {
+                Symbol::Leave => leave.address(),
+                Symbol::Removed => removed.address(),
+                _ => unreachable!("a tail refers to nothing else"),
+            })
+        };
+        let tails = match machine_tails(LANE_LAYOUT, isa) {
+            Some([leave, bail]) => Some([tail(leave)?, tail(bail)?]),
+            None => None,
+        };
+        let interleave = interleave.map(|hook| stub(hook as *const () as usize)).transpose()?;
+        Ok(Self { leave, removed, interleave, tails })
     }
 
     /// The address of the stub that a gate refers to.
@@ -151,6 +165,8 @@ impl Stubs {
         match symbol {
             Symbol::Leave => self.leave.address(),
             Symbol::Removed => self.removed.address(),
+            Symbol::LeaveTail => self.tails.as_ref().map_or(0, |[leave, _]| leave.address()),
+            Symbol::BailTail => self.tails.as_ref().map_or(0, |[_, bail]| bail.address()),
             Symbol::Interleave => self.interleave.as_ref().map_or(0, Block::address),
             _ => unreachable!("gates refer to no other stub"),
         }

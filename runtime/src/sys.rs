@@ -47,11 +47,12 @@ pub(crate) fn reserve(len: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
-/// What a view of a file is for. None can be written through.
+/// What a view of a file is for. There is none to write through and to execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum View {
     Execute,
     Read,
+    Write,
 }
 
 /// Maps the first `len` bytes of a file at `address`, in the place of what is mapped there.
@@ -69,6 +70,7 @@ pub(crate) unsafe fn map_file(
     let protection = match view {
         View::Execute => ProtFlags::READ | ProtFlags::EXEC,
         View::Read => ProtFlags::READ,
+        View::Write => ProtFlags::READ | ProtFlags::WRITE,
     };
     let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
     // SAFETY: as the caller says.

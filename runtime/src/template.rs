@@ -8,7 +8,9 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, Signature};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_module::{FuncId, ModuleRelocTarget};
-use lastout_instrument::{GateOptions, Symbol, c_entry, gate, host_entry, preserving_stub};
+use lastout_instrument::{
+    GateOptions, Symbol, c_entry, gate, host_entry, machine_gate, preserving_stub,
+};
 
 use crate::fork::Lock;
 use crate::memory::{Block, Memory, Room, Sizes};
@@ -55,7 +57,10 @@ impl Templates {
         if let Some(prototype) = self.prototypes.lock().get(signature) {
             return Ok(Arc::clone(prototype));
         }
-        let gate = self.compile(gate(signature, self.options, &*self.isa)?)?;
+        let gate = match machine_gate(signature, self.options, &*self.isa) {
+            Some(code) => Object::from_machine_code(code),
+            None => self.compile(gate(signature, self.options, &*self.isa)?)?,
+        };
         let signature = signature.clone();
         let prototype = Arc::new(Prototype { signature: signature.clone(), gate });
         Ok(Arc::clone(self.prototypes.lock().entry(signature).or_insert(prototype)))

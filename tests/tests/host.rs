@@ -198,6 +198,66 @@ fn a_struct_argument_is_copied_with_the_hosts_memcpy() {
 }
 
 #[test]
+fn a_direct_call_of_what_is_too_far_away_goes_by_way_of_a_veneer() {
+    extern "C" fn mix(a: i8, b: f64, c: i64, d: f32, e: i64, f: i64, g: i64, h: i64) -> f64 {
+        f64::from(a) + b + f64::from(d) + (c + 10 * e + 100 * f + 1000 * g + 10_000 * h) as f64
+    }
+    extern "C" fn half(x: f64) -> f64 {
+        x / 2.0
+    }
+    extern "C" fn whole(x: f64) -> i64 {
+        x as i64
+    }
+
+    let mix = mix as extern "C" fn(i8, f64, i64, f32, i64, i64, i64, i64) -> f64;
+    let half = half as extern "C" fn(f64) -> f64;
+    let whole = whole as extern "C" fn(f64) -> i64;
+    let builder = builder().host_function("mix", mix).host_function("half", half);
+    // Some of them typed, some not.
+    let engine = builder.host_symbol("whole", whole as *const u8).build().unwrap();
+    let function = |name: &str, plus: i64| {
+        format!(
+            "function %{name}(i64, f64) -> i64 system_v {{
+                fn0 = colocated %mix(i8 sext, f64, i64, f32, i64, i64, i64, i64) -> f64 system_v
+                fn1 = colocated %half(f64) -> f64 system_v
+                fn2 = colocated %whole(f64) -> i64 system_v
+                fn3 = %half(f64) -> f64 system_v
+             block0(v0: i64, v1: f64):
+                v2 = iconst.i8 -100
+                v3 = f32const 0x1.0p-2
+                v4 = iconst.i64 {plus}
+                v5 = iadd v0, v4
+                v6 = call fn0(v2, v1, v5, v3, v5, v5, v5, v5)
+                v7 = call fn1(v6)
+                v8 = call fn3(v7)
+                v9 = call fn1(v8)
+                v10 = call fn2(v9)
+                v11 = call fn2(v1)
+                v12 = iadd v10, v11
+                return v12
+             }}\n"
+        )
+    };
+    let names = ["f", "g", "h"];
+    let texts: String = (0..).zip(names).map(|(plus, name)| function(name, plus)).collect();
+    for _ in 0..2 {
+        install(&engine, &texts);
+        for (plus, name) in (0..).zip(names) {
+            let function = engine.function::<fn(i64, f64) -> i64>(name).unwrap();
+            for (x, y) in [(1i64, 0.5), (-77, 1e6), (123_456, -3.75)] {
+                let mixed = -100.0 + y + 0.25 + (11_111 * (x + plus)) as f64;
+                assert_eq!(call!(function, x, y).unwrap(), (mixed / 8.0) as i64 + y as i64);
+            }
+            // Otherwise this is no test.
+            let code = function.c_address().unwrap().addr() as isize;
+            for host in [mix as usize, half as usize, whole as usize] {
+                assert!(code.abs_diff(host as isize) > 1 << 31, "the host is in reach");
+            }
+        }
+    }
+}
+
+#[test]
 fn library_calls_go_to_the_hosts_library() {
     let engine = engine();
     install(

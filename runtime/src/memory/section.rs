@@ -41,6 +41,8 @@ enum Backing {
 struct File {
     file: OwnedFd,
     view: View,
+    /// Where there is another view, to write through.
+    writable: Option<usize>,
     /// How many forks there had been when the file was made. If there has been one since, another
     /// process may have a view of it.
     forks: u64,
@@ -55,12 +57,18 @@ pub(super) enum Use {
 }
 
 impl Section {
-    /// Maps a section.
+    /// Maps a section. If it is not for writable data, `writable` is where to have a view to write
+    /// through, if there is to be one.
     ///
     /// # Safety
     ///
-    /// The addresses are reserved for it.
-    pub(super) unsafe fn new(used_for: Use, address: usize, len: usize) -> io::Result<Self> {
+    /// All those addresses are reserved for it.
+    pub(super) unsafe fn new(
+        used_for: Use,
+        address: usize,
+        len: usize,
+        writable: Option<usize>,
+    ) -> io::Result<Self> {
         let page = rustix::param::page_size();
         let view = match used_for {
             Use::Code => Some(View::Execute),
@@ -70,9 +78,10 @@ impl Section {
         let backing = match view {
             Some(view) => {
                 let file = sys::memory_file(len)?;
+                let file = File { file, view, writable, forks: fork::forks() };
                 // SAFETY: the addresses are reserved for this, so there is nothing there.
-                unsafe { sys::map_file(address, len, view, &file)? };
-                Backing::File(File { file, view, forks: fork::forks() })
+                unsafe { file.map(address, len)? };
+                Backing::File(file)
             }
             None => {
                 // SAFETY: as above.
@@ -186,6 +195,10 @@ impl Section {
         }
         self.pages.vacate(&extent);
         self.extents.release(extent);
+        if self.is_shared() {
+            // Another process has these pages too. They are given back once there is a copy.
+            return;
+        }
         let Self { pages, backing, address, page: size, .. } = self;
         pages.trim(|run| {
             let bytes = run.start as usize * *size..run.end as usize * *size;
@@ -199,21 +212,28 @@ impl Section {
         });
     }
 
+    /// Whether another process may have a view of the file.
+    fn is_shared(&self) -> bool {
+        matches!(&self.backing, Backing::File(File { forks, .. }) if *forks != fork::forks())
+    }
+
     fn is_code(&self) -> bool {
         matches!(self.backing, Backing::File(File { view: View::Execute, .. }))
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
-        match &self.backing {
-            Backing::File(File { file, .. }) => sys::write(file, bytes, offset),
-            Backing::Private => {
-                let place = std::ptr::with_exposed_provenance_mut::<u8>(self.address + offset);
-                // SAFETY: the place belongs to a block that nobody uses yet, or no longer, in
-                // pages that are mapped to be written.
-                unsafe { place.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-                Ok(())
+        let start = match &self.backing {
+            Backing::File(File { file, writable: None, .. }) => {
+                return sys::write(file, bytes, offset);
             }
-        }
+            Backing::File(File { writable: Some(writable), .. }) => *writable,
+            Backing::Private => self.address,
+        };
+        let place = std::ptr::with_exposed_provenance_mut::<u8>(start + offset);
+        // SAFETY: the place belongs to a block that nobody uses yet, or no longer, or to none, in
+        // pages that are mapped to be written.
+        unsafe { place.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(())
     }
 
     /// Sees to it that no other process has a view of what is about to be written.
@@ -222,23 +242,40 @@ impl Section {
     /// it: whichever is to write first makes itself a copy. What is mapped is replaced by the same
     /// bytes in one step, so threads that run them do not notice.
     fn own(&mut self) -> io::Result<()> {
-        let Backing::File(File { file, view, forks }) = &mut self.backing else { return Ok(()) };
-        if *forks == fork::forks() {
+        if !self.is_shared() {
             return Ok(());
         }
-        let copy = sys::memory_file(self.len)?;
+        let Backing::File(file) = &mut self.backing else { return Ok(()) };
+        let copy = File { file: sys::memory_file(self.len)?, forks: fork::forks(), ..*file };
         for run in self.pages.runs() {
             let offset = run.start as usize * self.page;
             let start = std::ptr::with_exposed_provenance::<u8>(self.address + offset);
             // SAFETY: the pages are mapped to be read, and only written through `file`, which
             // takes this section by mutable reference.
             let bytes = unsafe { std::slice::from_raw_parts(start, run.len() * self.page) };
-            sys::write(&copy, bytes, offset)?;
+            sys::write(&copy.file, bytes, offset)?;
         }
         // SAFETY: the addresses are the section's, and every page that is used has been copied.
-        unsafe { sys::map_file(self.address, self.len, *view, &copy)? };
+        unsafe { copy.map(self.address, self.len)? };
         *file = copy;
-        *forks = fork::forks();
         Ok(())
+    }
+}
+
+impl File {
+    /// Maps the views of the file, in the place of what is mapped there.
+    ///
+    /// # Safety
+    ///
+    /// The addresses belong to the file's section, and what it has in use there is in the file.
+    unsafe fn map(&self, address: usize, len: usize) -> io::Result<()> {
+        // In this order: should the system refuse the second, what is run is still the old file,
+        // and nothing is written until both are mapped.
+        if let Some(writable) = self.writable {
+            // SAFETY: as the caller says.
+            unsafe { sys::map_file(writable, len, View::Write, &self.file)? };
+        }
+        // SAFETY: as the caller says.
+        unsafe { sys::map_file(address, len, self.view, &self.file) }
     }
 }
