@@ -158,9 +158,8 @@ fn in_registers(signature: &Signature) -> bool {
             params.iter().filter(move |param| class(param.value_type)).count()
         };
         let integer = class(|ty| ty.is_int() && ty.bits() <= 64);
-        let other = class(|ty| {
-            ty.is_float() && ty.bits() <= 64 || ty.is_vector() && ty.bits() == 128
-        });
+        let other =
+            class(|ty| ty.is_float() && ty.bits() <= 64 || ty.is_vector() && ty.bits() == 128);
         integer <= integers && other <= others && integer + other == params.len()
     };
     let on_stack = |param: &AbiParam| matches!(param.purpose, ArgumentPurpose::StructArgument(_));
@@ -203,8 +202,7 @@ fn lower() -> MachineCode {
     code.land(leave.expect("a gate checks the body"));
     code.jump(0xe9, Symbol::LeaveTail);
     code.land(bail.expect("a gate loads the body"));
-    let [Step::CountOut, Step::LightFence, Step::CheckBody, Step::Restart] =
-        Counting::Plain.bail()
+    let [Step::CountOut, Step::LightFence, Step::CheckBody, Step::Restart] = Counting::Plain.bail()
     else {
         unreachable!("the last two steps are the bail tail's")
     };

@@ -2,12 +2,14 @@
 //!
 //! A file of `golden/` is a header, functions in CLIF, a line `; ---- after ----`, and what the
 //! pass makes of each function. The header's lines are `; key: value`:
-//! - `pass`: `gate`, `host_entry`, `c_entry`, `preserving_stub` or `route_calls`. A gate, or
-//!   entry, is made for the signature of the function, whose body is left empty. After `gate`
+//! - `pass`: `gate`, `machine_gate`, `host_entry`, `c_entry`, `preserving_stub` or `route_calls`.
+//!   A gate, or entry, is made for the signature of the function, whose body is left empty. After `gate`
 //!   comes how it counts, `plain` or `atomic`, and `interleave` if it should. `host_entry` takes
 //!   functions by twos: the first has the outer signature, the second the inner one.
+//!   After the gates in machine code come the tails that they share.
 //! - `target`: the architecture, x86-64 if left out.
 //! - `replaceable`, `fixed`: for `route_calls`, the indices of the functions that are declared.
+//! - `layout`: for `machine_gate`, from the lane to its function, and from there to the current gate.
 //! - `print`: `code` to show instructions of the machine where they are of interest, else CLIF.
 //!
 //! In the output the symbols of this crate have their names, and `refused:` comes before an error.
@@ -15,6 +17,8 @@
 //! `BLESS=1 cargo test -p lastout-instrument --test golden` writes what is the output now below
 //! that line; read the difference before it is committed.
 
+#[path = "machine/listing.rs"]
+mod listing;
 mod support;
 
 use std::path::Path;
@@ -26,8 +30,8 @@ use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_reader::parse_functions;
 use lastout_instrument::{
-    Callee, Error, GateOptions, Symbol, c_entry, check_gate, gate, host_entry, preserving_stub,
-    route_calls,
+    Callee, Error, GateOptions, LaneLayout, Symbol, c_entry, check_gate, gate, host_entry,
+    machine_gate, machine_tails, preserving_stub, route_calls,
 };
 use lastout_reclaim::Counting;
 
@@ -66,6 +70,9 @@ fn output(name: &str, input: &str) -> String {
     let functions = parse_functions(input).unwrap_or_else(|error| panic!("{name}: {error}"));
     for function in functions.iter().filter(|function| function.layout.entry_block().is_some()) {
         support::verify(function, &*isa);
+    }
+    if header.get("pass") == Some("machine_gate") {
+        return machine(name, &header, &functions, &*isa);
     }
     let outputs: Vec<String> = results(name, &header, functions, &*isa)
         .into_iter()
@@ -124,6 +131,28 @@ fn results(
         }
         _ => panic!("{name}: there is no pass {pass}"),
     }
+}
+
+/// The gates of the functions in machine code, as far as there are any, and the tails.
+fn machine(name: &str, header: &Header<'_>, functions: &[Function], isa: &dyn TargetIsa) -> String {
+    let layout = header.get("layout").unwrap_or_else(|| panic!("{name}: which layout?"));
+    let distances: Vec<i32> =
+        layout.split(", ").map(|distance| distance.parse().expect("this is a number")).collect();
+    let [function, current] = distances[..] else { panic!("{name}: a layout is two distances") };
+    let plain = GateOptions { counting: Counting::Plain, interleave: false };
+    let gates = functions.iter().map(|function| machine_gate(&function.signature, plain, isa));
+    let tails = machine_tails(LaneLayout { function, current }, isa);
+    let [leave, bail] = match tails {
+        Some(tails) => tails.map(Some),
+        None => [None, None],
+    };
+    let parts =
+        gates.map(|gate| ("gate", gate)).chain([("leave tail", leave), ("bail tail", bail)]);
+    let listings = parts.map(|(part, code)| match code {
+        Some(code) => format!("{part}, {} bytes\n{}", code.bytes.len(), listing::listing(&code)),
+        None => format!("{part}: none\n"),
+    });
+    listings.collect::<Vec<_>>().join("\n")
 }
 
 /// The instructions of the machine, before they are bytes.

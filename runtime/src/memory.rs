@@ -109,7 +109,7 @@ struct Sections {
     read_only: Section,
     writable: Section,
     quarantine: Quarantine,
-    /// Freed blocks that still have to be filled with traps, because the system has refused that.
+    /// Freed blocks that still have to be filled with traps, because the system has refused it.
     refused: Vec<Parts>,
 }
 
@@ -220,10 +220,12 @@ impl Sections {
     fn allocate(&mut self, sizes: Sizes) -> Result<Parts> {
         loop {
             match self.try_allocate(sizes) {
-                // What is in quarantine is there to be used if need be.
+                // What is in quarantine is there to be used if need be, and what could not be
+                // filled with traps perhaps can be by now.
                 Err(Error::OutOfCodeMemory { .. }) if self.quarantine.bytes > 0 => {
                     self.release_oldest();
                 }
+                Err(Error::OutOfCodeMemory { .. }) if self.free_refused() => {}
                 result => return result,
             }
         }
@@ -256,8 +258,15 @@ impl Sections {
 
     /// Frees a block, or has it wait, in quarantine or until it can be filled with traps.
     fn free(&mut self, parts: Parts) {
+        self.refused.push(parts);
+        self.free_refused();
+    }
+
+    /// Frees what can be filled with traps; whether there was any.
+    fn free_refused(&mut self) -> bool {
         let refused = std::mem::take(&mut self.refused);
-        for parts in refused.into_iter().chain([parts]) {
+        let before = refused.len();
+        for parts in refused {
             if self.poison(&parts).is_err() {
                 self.refused.push(parts);
                 continue;
@@ -274,6 +283,7 @@ impl Sections {
         while self.quarantine.bytes > self.quarantine.limit {
             self.release_oldest();
         }
+        self.refused.len() < before
     }
 
     /// Lets the block that has been in quarantine for longest be used again.

@@ -2,6 +2,7 @@
 //! current still is, the next try succeeds, and in the end nothing is left.
 
 mod fences;
+mod seats;
 mod trial;
 
 use crate::sys::{Call, faults};
@@ -9,13 +10,14 @@ use crate::{DropPolicy, process};
 
 use trial::Setting;
 
-const CALLS: [Call; 9] = [
+const CALLS: [Call; 10] = [
     Call::CreateFile,
     Call::Resize,
     Call::Reserve,
     Call::MapFile,
     Call::MapData,
     Call::Write,
+    Call::Allocate,
     Call::PunchHole,
     Call::Discard,
     Call::HeavyFence,

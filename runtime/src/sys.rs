@@ -19,6 +19,7 @@ pub(crate) enum Call {
     MapFile,
     MapData,
     Write,
+    Allocate,
     PunchHole,
     Discard,
     HeavyFence,
@@ -115,6 +116,14 @@ pub(crate) fn write(file: impl AsFd, mut bytes: &[u8], mut offset: usize) -> io:
         offset += written;
     }
     Ok(())
+}
+
+/// Gets memory for pages of a file: a store through a view of them cannot fail any more, which it
+/// could tell only by a signal.
+pub(crate) fn allocate(file: impl AsFd, range: Range<usize>) -> io::Result<()> {
+    faults::check(Call::Allocate)?;
+    let (start, len) = (range.start as u64, range.len() as u64);
+    Ok(retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), start, len))?)
 }
 
 /// Gives pages of a file back. They read as zeros from now on.

@@ -6,7 +6,7 @@ use lastout::cranelift_codegen::Context;
 use lastout::cranelift_module::{DataDescription, DataId, Linkage, Module};
 use lastout::{Engine, Handle, Unit};
 use lastout_tests::call;
-use lastout_tests::support::{builder, engine};
+use lastout_tests::support::{Drops, builder, constant, engine, install_counted};
 
 /// Defines the functions of a text and exports them, under their names. Data is `u1:N` there.
 fn define(unit: &mut Unit, text: &str) {
@@ -69,16 +69,21 @@ fn word_at(engine: &Engine, name: &str) -> i64 {
     unsafe { std::ptr::with_exposed_provenance::<i64>(address).read() }
 }
 
-/// What may be done with the page that an address is in, as the system prints it.
-fn protection(address: usize) -> String {
+/// The views of the memory at an address, as the system prints what may be done with each: that of
+/// the address first, then, if the memory is a file's, the others.
+fn views(address: usize) -> Vec<String> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let line = maps.lines().find(|line| {
-        let (range, _) = line.split_once(' ').unwrap();
-        let (start, end) = range.split_once('-').unwrap();
+    let lines: Vec<Vec<&str>> =
+        maps.lines().map(|line| line.split_whitespace().collect()).collect();
+    let holds = |line: &&Vec<&str>| {
+        let (start, end) = line[0].split_once('-').unwrap();
         let bound = |text| usize::from_str_radix(text, 16).unwrap();
         (bound(start)..bound(end)).contains(&address)
-    });
-    line.unwrap().split_whitespace().nth(1).unwrap().to_owned()
+    };
+    let here = lines.iter().find(holds).unwrap();
+    let (range, inode) = (here[0], here[4]);
+    let others = lines.iter().filter(|line| inode != "0" && line[4] == inode && line[0] != range);
+    [here].into_iter().chain(others).map(|line| line[1].to_owned()).collect()
 }
 
 #[test]
@@ -108,28 +113,48 @@ fn initialised_and_zeroed_data_are_what_they_were_defined_as() {
 
 #[test]
 fn nothing_is_writable_and_executable() {
-    let engine = engine();
-    let mut unit = engine.unit();
-    let read_only = declare(&mut unit, "read_only", false);
-    let writable = declare(&mut unit, "writable", true);
-    define_words(&mut unit, read_only, &[1]);
-    define_words(&mut unit, writable, &[2]);
-    define(&mut unit, &(address_of("read_only", 0) + &address_of("writable", 1)));
-    // The address of a function of the unit's own is that of its code.
-    define(
-        &mut unit,
-        "function %code() -> i64 system_v {
-            fn0 = colocated u0:0() -> i64 system_v
-         block0:
-            v0 = func_addr.i64 fn0
-            return v0
-         }",
-    );
-    engine.install(unit).unwrap();
-    let protection = |name: &str| protection(call!(handle(&engine, name)).unwrap() as usize);
-    assert_eq!(protection("read_only"), "r--s");
-    assert_eq!(protection("writable"), "rw-p");
-    assert_eq!(protection("code"), "r-xs");
+    for strict in [false, true] {
+        let engine = builder().strict(strict).build().unwrap();
+        let mut unit = engine.unit();
+        let read_only = declare(&mut unit, "read_only", false);
+        let writable = declare(&mut unit, "writable", true);
+        define_words(&mut unit, read_only, &[1]);
+        define_words(&mut unit, writable, &[2]);
+        define(&mut unit, &(address_of("read_only", 0) + &address_of("writable", 1)));
+        // The address of a function of the unit's own is that of its code.
+        define(
+            &mut unit,
+            "function %code() -> i64 system_v {
+                fn0 = colocated u0:0() -> i64 system_v
+             block0:
+                v0 = func_addr.i64 fn0
+                return v0
+             }",
+        );
+        engine.install(unit).unwrap();
+        let views = |name: &str| views(call!(handle(&engine, name)).unwrap() as usize);
+        assert_eq!(views("writable"), ["rw-p"]);
+        if strict {
+            assert_eq!(views("read_only"), ["r--s"]);
+            assert_eq!(views("code"), ["r-xs"]);
+        } else {
+            assert_eq!(views("read_only"), ["r--s", "rw-s"]);
+            assert_eq!(views("code"), ["r-xs", "rw-s"]);
+        }
+    }
+}
+
+#[test]
+fn a_strict_engine_replaces_and_frees_like_any() {
+    let engine = builder().strict(true).build().unwrap();
+    let drops = Drops::new();
+    for value in 0..100 {
+        install_counted(&engine, &constant("f", value), &drops);
+        assert_eq!(call!(handle(&engine, "f")).unwrap(), value);
+        assert_eq!(drops.count() as i64, value);
+    }
+    engine.remove("f").unwrap();
+    assert_eq!(drops.count(), 100);
 }
 
 #[test]

@@ -24,6 +24,9 @@ use lastout_tests::{call, clif};
 
 use process::{Stage, fork, split};
 
+/// Both ways to write code: through a second view, and with the kernel's help.
+const STRICT: [bool; 2] = [false, true];
+
 /// One test at a time, since some count the descriptors of the process.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
@@ -89,8 +92,8 @@ fn exercise(engine: &Engine, rounds: i64) {
 #[test]
 fn a_child_replaces_removes_and_frees_and_the_parent_notices_nothing() {
     let _turn = turn();
-    for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+    for (counting, strict) in COUNTINGS.into_iter().zip(STRICT) {
+        let engine = builder().counting(counting).strict(strict).build().unwrap();
         let drops = Drops::new();
         let first = install_counted(&engine, &constant("f", 1), &drops);
         install(&engine, &caller("g", "f", 10));
@@ -160,9 +163,9 @@ fn install_large(engine: &Engine) {
 
 /// A process frees everything and fills the memory anew, while the other calls what was there at
 /// the fork, and is inside of it.
-fn one_writes_and_the_other_reads(writer_is_child: bool, quarantine: usize) {
+fn one_writes_and_the_other_reads(writer_is_child: bool, quarantine: usize, strict: bool) {
     const FUNCTIONS: i64 = 60;
-    let engine = builder().quarantine(quarantine).build().unwrap();
+    let engine = builder().quarantine(quarantine).strict(strict).build().unwrap();
     let name = |number: i64| format!("f{number}");
     for number in 0..FUNCTIONS {
         if number == FUNCTIONS / 2 {
@@ -229,39 +232,45 @@ fn one_writes_and_the_other_reads(writer_is_child: bool, quarantine: usize) {
 #[test]
 fn a_child_runs_what_its_parent_frees() {
     let _turn = turn();
-    one_writes_and_the_other_reads(false, 0);
-    one_writes_and_the_other_reads(false, 1 << 20);
+    for strict in STRICT {
+        one_writes_and_the_other_reads(false, 0, strict);
+        one_writes_and_the_other_reads(false, 1 << 20, strict);
+    }
 }
 
 #[test]
 fn a_parent_runs_what_its_child_frees() {
     let _turn = turn();
-    one_writes_and_the_other_reads(true, 0);
-    one_writes_and_the_other_reads(true, 1 << 20);
+    for strict in STRICT {
+        one_writes_and_the_other_reads(true, 0, strict);
+        one_writes_and_the_other_reads(true, 1 << 20, strict);
+    }
 }
 
 #[test]
 fn both_write_at_the_same_time_and_have_data_of_their_own() {
     let _turn = turn();
-    let engine = engine();
-    install(&engine, &constant("f", 0));
-    engine.install(counting_by(&engine, "count", 1)).unwrap();
-    let (f, count) = (handle(&engine, "f"), handle(&engine, "count"));
-    for number in 1..=7 {
-        assert_eq!(call!(count).unwrap(), number);
-    }
-    split().both(|child| {
-        let sign = if child { -1 } else { 1 };
-        for round in 1..=200 {
-            install(&engine, &constant("f", sign * round));
-            assert_eq!(call!(f).unwrap(), sign * round);
-            for _ in 0..=usize::from(child) {
-                call!(count).unwrap();
-            }
+    for strict in STRICT {
+        let engine = builder().strict(strict).build().unwrap();
+        install(&engine, &constant("f", 0));
+        engine.install(counting_by(&engine, "count", 1)).unwrap();
+        let (f, count) = (handle(&engine, "f"), handle(&engine, "count"));
+        for number in 1..=7 {
+            assert_eq!(call!(count).unwrap(), number);
         }
-        assert_eq!(call!(count).unwrap(), if child { 408 } else { 208 });
-        exercise(&engine, 20);
-    });
+        split().both(|child| {
+            let sign = if child { -1 } else { 1 };
+            for round in 1..=200 {
+                install(&engine, &constant("f", sign * round));
+                assert_eq!(call!(f).unwrap(), sign * round);
+                for _ in 0..=usize::from(child) {
+                    call!(count).unwrap();
+                }
+            }
+            assert_eq!(call!(count).unwrap(), if child { 408 } else { 208 });
+            exercise(&engine, 20);
+        });
+    }
 }
 
 #[test]
@@ -322,32 +331,34 @@ fn a_child_makes_an_engine_of_its_own() {
 #[test]
 fn children_that_touch_nothing_cost_the_parent_nothing_that_stays() {
     let _turn = turn();
-    let engine = builder().quarantine(0).build().unwrap();
-    let drops = Drops::new();
-    install_counted(&engine, &constant("f", 0), &drops);
-    let f = handle(&engine, "f");
-    let held = |number: usize| {
-        fork(|| assert_eq!(call!(f).unwrap(), number as i64 - 1)).join();
-        install_counted(&engine, &constant("f", number as i64), &drops);
-        exercise(&engine, 2);
-        assert_eq!(call!(f).unwrap(), number as i64);
-        assert_eq!(drops.count(), number);
-        let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
-        let maps = fs::read_to_string("/proc/self/maps").unwrap();
-        let views = maps.lines().filter(|line| line.contains("lastout")).count();
-        (descriptors, views, engine.stats().committed_bytes)
-    };
-    let before = held(1);
-    for number in 2..=20 {
-        assert_eq!(held(number), before);
+    for strict in STRICT {
+        let engine = builder().quarantine(0).strict(strict).build().unwrap();
+        let drops = Drops::new();
+        install_counted(&engine, &constant("f", 0), &drops);
+        let f = handle(&engine, "f");
+        let held = |number: usize| {
+            fork(|| assert_eq!(call!(f).unwrap(), number as i64 - 1)).join();
+            install_counted(&engine, &constant("f", number as i64), &drops);
+            exercise(&engine, 2);
+            assert_eq!(call!(f).unwrap(), number as i64);
+            assert_eq!(drops.count(), number);
+            let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
+            let maps = fs::read_to_string("/proc/self/maps").unwrap();
+            let views = maps.lines().filter(|line| line.contains("lastout")).count();
+            (descriptors, views, engine.stats().committed_bytes)
+        };
+        let before = held(1);
+        for number in 2..=20 {
+            assert_eq!(held(number), before);
+        }
     }
 }
 
 #[test]
 fn what_a_child_frees_is_no_trap_for_the_parent() {
     let _turn = turn();
-    for quarantine in [0, 1 << 20] {
-        let engine = builder().quarantine(quarantine).build().unwrap();
+    for (quarantine, strict) in [0, 1 << 20].into_iter().zip(STRICT) {
+        let engine = builder().quarantine(quarantine).strict(strict).build().unwrap();
         let names: Vec<_> = (0..200).map(|number| format!("f{number}")).collect();
         for (step, name) in (1..).zip(&names) {
             engine.install(counting_by(&engine, name, step)).unwrap();

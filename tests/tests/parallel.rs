@@ -7,7 +7,7 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 
 use lastout::cranelift_codegen::ir::Signature;
-use lastout::{Engine, Error, FunctionType, Handle, Stats};
+use lastout::{Engine, Error, FunctionType, Handle, Stats, Unit};
 use lastout_tests::support::{
     COUNTINGS, Drops, builder, caller, constant, engine, install, install_counted, unit,
 };
@@ -65,23 +65,19 @@ struct Record {
 impl Record {
     /// Installs versions of functions as one unit. Returns its number.
     fn install(&self, engine: &Engine, names: &[&str]) -> u64 {
+        self.prepare(engine, names).install(engine)
+    }
+
+    /// Fills a unit with versions of functions.
+    fn prepare(&self, engine: &Engine, names: &[&str]) -> Prepared<'_> {
         let mut unit = engine.unit();
-        let results: Vec<_> = names
-            .iter()
-            .map(|&name| (name, self.results.fetch_add(1, Ordering::Relaxed)))
-            .collect();
-        for &(name, result) in &results {
-            clif::define(&mut unit, &constant(name, result)).unwrap();
+        let next = || self.results.fetch_add(1, Ordering::Relaxed);
+        let results: Vec<_> = names.iter().map(|&name| (name.to_owned(), next())).collect();
+        for (name, result) in &results {
+            clif::define(&mut unit, &constant(name, *result)).unwrap();
         }
         unit.attach(self.drops.value());
-        let installed = engine.install(unit).unwrap();
-        let number = installed.versions()[0].number();
-        let mut record = self.installed.lock().unwrap();
-        for (name, result) in results {
-            assert_eq!(installed.version(name).unwrap().number(), number);
-            assert_eq!(record.insert((name.to_owned(), number), result), None);
-        }
-        number
+        Prepared { record: self, unit, results }
     }
 
     /// The newest version of a function, and what it returns.
@@ -98,6 +94,27 @@ impl Record {
 
     fn versions(&self) -> u64 {
         self.installed.lock().unwrap().len() as u64
+    }
+}
+
+/// A unit, and what its functions return.
+struct Prepared<'a> {
+    record: &'a Record,
+    unit: Unit,
+    results: Vec<(String, i64)>,
+}
+
+impl Prepared<'_> {
+    /// Returns the number of the versions.
+    fn install(self, engine: &Engine) -> u64 {
+        let installed = engine.install(self.unit).unwrap();
+        let number = installed.versions()[0].number();
+        let mut record = self.record.installed.lock().unwrap();
+        for (name, result) in self.results {
+            assert_eq!(installed.version(&name).unwrap().number(), number);
+            assert_eq!(record.insert((name, number), result), None);
+        }
+        number
     }
 }
 
@@ -185,37 +202,50 @@ fn refused(engine: &Engine, thread: usize) {
 
 #[test]
 fn a_name_that_is_new_to_all_is_one_function() {
-    const ROUNDS: usize = 150;
+    const ROUNDS: usize = 100;
+    const NAMES: usize = 16;
     let engine = engine();
     let nothing = warm(&engine);
     let record = Record::default();
+    let filled = Barrier::new(THREADS);
     for round in 0..ROUNDS {
         // Of a name that was removed before the same function may be left, or not.
-        let name = format!("new{}", round / 2);
+        let names: Vec<_> = (0..NAMES).map(|name| format!("new{}_{name}", round / 2)).collect();
         let handles = Mutex::new(Vec::new());
         on_threads(|thread| {
-            let importer = format!("importer{thread}");
-            record.install(&engine, &[&name]);
-            let new = handle(&engine, &name);
-            install(&engine, &caller(&importer, &name, 0));
-            handles.lock().unwrap().extend([new, handle(&engine, &importer)]);
+            let mut mine: Vec<_> = names.iter().map(String::as_str).collect();
+            if thread % 2 == 1 {
+                mine.reverse();
+            }
+            let unit = record.prepare(&engine, &mine);
+            filled.wait();
+            unit.install(&engine);
+            for name in mine {
+                let new = handle(&engine, name);
+                let importer = format!("importer{thread}_{}", name.rsplit_once('_').unwrap().1);
+                install(&engine, &caller(&importer, name, 0));
+                handles.lock().unwrap().push((name, [new, handle(&engine, &importer)]));
+            }
         });
-        let (number, result) = record.newest(&name);
-        let handles = handles.into_inner().unwrap();
-        assert_eq!(handles.len(), 2 * THREADS);
-        for handle in &handles {
-            assert_eq!(call!(handle).unwrap(), result, "{}", handle.name());
+        for (name, handles) in handles.into_inner().unwrap() {
+            let (number, result) = record.newest(name);
+            for handle in &handles {
+                assert_eq!(call!(handle).unwrap(), result, "{}", handle.name());
+            }
+            let versions = engine.versions(name).unwrap();
+            let numbers: Vec<_> = versions.iter().map(|info| info.version.number()).collect();
+            assert_eq!(numbers, [number]);
         }
-        let versions = engine.versions(&name).unwrap();
-        let numbers: Vec<_> = versions.iter().map(|info| info.version.number()).collect();
-        assert_eq!(numbers, [number]);
-        engine.remove(&name).unwrap();
-        for handle in &handles {
-            assert!(call!(handle).is_err(), "{}", handle.name());
+        let importers = engine.stats().functions - NAMES;
+        assert_eq!(engine.stats().alive() as usize, NAMES + importers);
+        for name in &names {
+            engine.remove(name).unwrap();
         }
     }
     for thread in 0..THREADS {
-        engine.remove(&format!("importer{thread}")).unwrap();
+        for name in 0..NAMES {
+            engine.remove(&format!("importer{thread}_{name}")).unwrap();
+        }
     }
     assert_eq!(held(engine.stats()), nothing);
     assert_eq!(record.drops.count(), THREADS * ROUNDS);

@@ -154,7 +154,7 @@ fn measure(part: &[&str]) -> Result<Json> {
 /// Says how far a part has come, on a terminal.
 pub(crate) fn progress(what: &str, done: usize, of: usize) {
     let step = (of / 100).max(1);
-    if done % step != 0 || !std::io::stderr().is_terminal() {
+    if !done.is_multiple_of(step) || !std::io::stderr().is_terminal() {
         return;
     }
     let mut stderr = std::io::stderr();

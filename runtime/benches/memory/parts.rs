@@ -41,7 +41,10 @@ fn resident() -> Result<usize> {
     Ok(kilobytes << 10)
 }
 
-fn call(handle: &Handle<fn(i64) -> i64>, argument: i64) -> Result<i64> {
+/// A function that is called through its gate.
+type Gated = Handle<fn(i64) -> i64>;
+
+fn call(handle: &Gated, argument: i64) -> Result<i64> {
     // SAFETY: the functions of this bench are sound for every argument.
     Ok(unsafe { handle.call(argument) }?)
 }
@@ -78,7 +81,7 @@ fn bytes(way: &str, size: usize) -> Result<Value> {
 
 /// Another thread, which has called a function and waits.
 fn idle_thread(engine: &Engine) -> Result<Sender<()>> {
-    let handle: Handle<fn(i64) -> i64> = engine.function("f0")?;
+    let handle: Gated = engine.function("f0")?;
     let (stop, stopped) = channel();
     let (ready, is_ready) = channel();
     thread::spawn(move || {
@@ -164,14 +167,12 @@ fn alive() -> Result<Value> {
             count += 1;
             progress("functions alive", count, 1_000_000);
         }
-        let names: Vec<String> = (0..RUNS).map(|number| format!("g{number}")).collect();
+        let names: Vec<String> = (count..count + RUNS).map(|number| format!("f{number}")).collect();
         let micros = micros(RUNS, |index| {
             engine.install(code.unit(&engine, &names[index])?)?;
             Ok(())
         })?;
-        for name in names {
-            engine.remove(&name)?;
-        }
+        count += RUNS;
         figures.insert(alive.to_string(), json!(micros));
     }
     let memory = engine.stats().committed_bytes;
@@ -192,7 +193,7 @@ fn round_robin(functions: usize) -> Result<Value> {
     };
     let bare_packed = bare("bare_packed", 1)?;
     let bare_paged = bare("bare_paged", 4096)?;
-    let gated = |prefix: &str, code: &Code| -> Result<Vec<Handle<fn(i64) -> i64>>> {
+    let gated = |prefix: &str, code: &Code| -> Result<Vec<Gated>> {
         let handles = (0..functions).map(|number| {
             let name = format!("{prefix}{number}");
             engine.install(code.unit(&engine, &name)?)?;
@@ -211,7 +212,7 @@ fn round_robin(functions: usize) -> Result<Value> {
     let modules_bare: Vec<Function> = modules.iter().map(|module| module.1).collect();
 
     let bare = |functions: &[Function]| time_each(functions, |function| Ok(function(1)));
-    let gated = |handles: &[Handle<_>]| time_each(handles, |handle| call(handle, 1));
+    let gated = |handles: &[Gated]| time_each(handles, |handle| call(handle, 1));
     let mut rounds = [const { Vec::new() }; 5];
     for _ in 0..ROUNDS {
         let round = [

@@ -7,7 +7,8 @@ use std::ops::Range;
 /// memory for it.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    pages: Vec<Page>,
+    /// The bits of each [`Page`]: of plain numbers the allocator knows that they are zeros.
+    pages: Vec<u16>,
     units_per_page: u32,
     committed: usize,
     /// How many pages are committed and hold nothing.
@@ -16,7 +17,7 @@ pub(crate) struct Pages {
     candidates: Vec<u32>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct Page(u16);
 
 impl Page {
@@ -44,7 +45,7 @@ impl Pages {
     pub(crate) fn new(pages: usize, units_per_page: u32) -> Self {
         debug_assert!(units_per_page <= u32::from(Page::UNITS));
         // A table of zeros, of which memory is used only where pages are.
-        let pages = vec![Page(0); pages];
+        let pages = vec![0; pages];
         Self { pages, units_per_page, committed: 0, empty: 0, candidates: Vec::new() }
     }
 
@@ -53,19 +54,27 @@ impl Pages {
         self.committed
     }
 
+    /// The first run of pages of an extent that are not committed.
+    pub(crate) fn missing(&self, extent: &Range<u32>) -> Option<Range<u32>> {
+        let mut pages = self.of(extent);
+        let start = pages.find(|&page| !self.is_committed(page))?;
+        let end = pages.find(|&page| self.is_committed(page));
+        Some(start..end.unwrap_or(self.of(extent).end))
+    }
+
     /// The pages that an extent is in.
-    pub(crate) fn of(&self, extent: &Range<u32>) -> Range<u32> {
+    fn of(&self, extent: &Range<u32>) -> Range<u32> {
         extent.start / self.units_per_page..extent.end.div_ceil(self.units_per_page)
     }
 
     pub(crate) fn is_committed(&self, page: u32) -> bool {
-        self.pages[page as usize].has(Page::COMMITTED)
+        self.page(page).has(Page::COMMITTED)
     }
 
     /// Notes that a page is committed, and empty.
     pub(crate) fn commit(&mut self, page: u32) {
-        debug_assert!(!self.pages[page as usize].has(Page::COMMITTED));
-        self.pages[page as usize].0 |= Page::COMMITTED;
+        debug_assert!(!self.is_committed(page));
+        self.pages[page as usize] |= Page::COMMITTED;
         self.committed += 1;
         self.empty += 1;
         self.note(page);
@@ -75,20 +84,19 @@ impl Pages {
     pub(crate) fn occupy(&mut self, extent: &Range<u32>) {
         for page in self.of(extent) {
             let units = self.units_in(page, extent);
-            let page = &mut self.pages[page as usize];
-            debug_assert!(page.has(Page::COMMITTED));
-            if page.units() == 0 {
+            debug_assert!(self.is_committed(page));
+            if self.page(page).units() == 0 {
                 self.empty -= 1;
             }
-            page.0 += units;
+            self.pages[page as usize] += units;
         }
     }
 
     /// Notes that an extent is no longer in use.
     pub(crate) fn vacate(&mut self, extent: &Range<u32>) {
         for page in self.of(extent) {
-            self.pages[page as usize].0 -= self.units_in(page, extent);
-            if self.pages[page as usize].units() == 0 {
+            self.pages[page as usize] -= self.units_in(page, extent);
+            if self.page(page).units() == 0 {
                 self.empty += 1;
                 self.note(page);
             }
@@ -105,16 +113,15 @@ impl Pages {
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.sort_unstable();
         candidates.retain(|&page| {
-            let page = &mut self.pages[page as usize];
-            page.0 &= !Page::NOTED;
-            page.units() == 0
+            self.pages[page as usize] &= !Page::NOTED;
+            self.page(page).units() == 0
         });
         for run in candidates.chunk_by(|page, next| page + 1 == *next) {
             let run = run[0]..run[run.len() - 1] + 1;
             let given_back = give_back(run.clone()).is_ok();
             for page in run {
                 if given_back {
-                    self.pages[page as usize].0 = 0;
+                    self.pages[page as usize] = 0;
                     self.committed -= 1;
                     self.empty -= 1;
                 } else {
@@ -126,7 +133,7 @@ impl Pages {
 
     /// The committed pages, in runs.
     pub(crate) fn runs(&self) -> impl Iterator<Item = Range<u32>> {
-        let mut pages = (0..).zip(&self.pages);
+        let mut pages = (0..).zip(self.pages.iter().copied().map(Page));
         std::iter::from_fn(move || {
             let (start, _) = pages.by_ref().find(|(_, page)| page.has(Page::COMMITTED))?;
             let more = pages.by_ref().take_while(|(_, page)| page.has(Page::COMMITTED));
@@ -134,9 +141,13 @@ impl Pages {
         })
     }
 
+    fn page(&self, page: u32) -> Page {
+        Page(self.pages[page as usize])
+    }
+
     fn note(&mut self, page: u32) {
-        if !self.pages[page as usize].has(Page::NOTED) {
-            self.pages[page as usize].0 |= Page::NOTED;
+        if !self.page(page).has(Page::NOTED) {
+            self.pages[page as usize] |= Page::NOTED;
             self.candidates.push(page);
         }
     }

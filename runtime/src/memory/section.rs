@@ -142,17 +142,30 @@ impl Section {
             return Ok(());
         }
         self.own()?;
-        for page in self.pages.of(extent) {
-            if self.pages.is_committed(page) {
-                continue;
-            }
+        while let Some(run) = self.pages.missing(extent) {
+            self.commit(run)?;
+        }
+        let written = self.write(extent.start as usize * LINE, bytes);
+        if written.is_err() && self.is_code() {
+            // As much of it as can be. Nobody has the address of what remains.
+            let _ = self.poison(extent, true);
+        }
+        written
+    }
+
+    /// Gets memory for a run of pages.
+    fn commit(&mut self, run: Range<u32>) -> io::Result<()> {
+        if let Backing::File(File { file, .. }) = &self.backing {
+            sys::allocate(file, run.start as usize * self.page..run.end as usize * self.page)?;
+        }
+        for page in run {
             // So that there is nothing but blocks and traps.
             if self.is_code() {
                 self.write(page as usize * self.page, &TRAPS[..self.page])?;
             }
             self.pages.commit(page);
         }
-        self.write(extent.start as usize * LINE, bytes)
+        Ok(())
     }
 
     /// Notes that a filled extent is in use.

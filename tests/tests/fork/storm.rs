@@ -7,13 +7,19 @@ use lastout_tests::call;
 use lastout_tests::support::{OnDrop, builder, caller, constant, install};
 
 use super::process::{fork, on_another_thread};
-use super::{counting_by, exercise, handle, turn};
+use super::{STRICT, counting_by, exercise, handle, turn};
 
 #[test]
 fn forks_find_no_thread_in_the_middle_of_anything() {
-    const FORKS: i64 = 50;
     let _turn = turn();
-    let engine = builder().quarantine(0).build().unwrap();
+    for strict in STRICT {
+        fork_in_a_storm(strict);
+    }
+}
+
+fn fork_in_a_storm(strict: bool) {
+    const FORKS: i64 = 50;
+    let engine = builder().quarantine(0).strict(strict).build().unwrap();
     install(&engine, &constant("f", 0));
     let f = handle(&engine, "f");
     let stop = AtomicBool::new(false);

@@ -1,0 +1,58 @@
+; pass: machine_gate
+; layout: 296, -88
+
+; Registers only.
+function u0:0(i64, f64, i32, i8x16) -> i64, f64 system_v {
+}
+
+; One integer is on the stack.
+function u0:1(i64, i64, i64, i64, i64, i64, i64) system_v {
+}
+
+; ---- after ----
+gate, 80 bytes
+  0x00  add dword [r15 + CellOffset], 1
+  0x08  mov r11, Lane
+  0x12  mov r10, [r11]
+  0x15  test r10, r10
+  0x18  je short 0x43
+  0x1a  sub rsp, 8
+  0x1e  call r10
+  0x21  add rsp, 8
+  0x25  sub dword [r15 + CellOffset], 1
+  0x2d  mov r11, Lane
+  0x37  cmp qword [r11], 0
+  0x3b  je short 0x3e
+  0x3d  ret
+  0x3e  jmp LeaveTail
+  0x43  sub dword [r15 + CellOffset], 1
+  0x4b  jmp BailTail
+
+gate: none
+
+leave tail, 11 bytes
+  0x00  push rdi
+  0x01  mov rdi, r11
+  0x04  call Leave
+  0x09  pop rdi
+  0x0a  ret
+
+bail tail, 55 bytes
+  0x00  push rdi
+  0x01  mov rdi, r11
+  0x04  cmp qword [r11], 0
+  0x08  jne short 0xf
+  0x0a  call Leave
+  0x0f  mov r11, [r11 + 0x128]
+  0x16  mov r11, [r11 - 0x58]
+  0x1d  test r11, r11
+  0x20  je short 0x26
+  0x22  pop rdi
+  0x23  jmp r11
+  0x26  call Removed
+  0x2b  pop rdi
+  0x2c  xor eax, eax
+  0x2e  xor edx, edx
+  0x30  xorps xmm0, xmm0
+  0x33  xorps xmm1, xmm1
+  0x36  ret

@@ -1,0 +1,164 @@
+//! Gates in machine code, broken on purpose.
+
+use std::fmt;
+use std::ops::Range;
+
+use cranelift_codegen::ir::Signature;
+use cranelift_codegen::isa::CallConv;
+use iced_x86::Code;
+use lastout_instrument::{
+    Fixup, GateOptions, LaneLayout, MachineCode, Symbol, machine_gate, machine_tails,
+};
+use lastout_reclaim::Counting;
+
+use crate::listing::{decode, listing};
+use crate::prove::{Machine, PARTS, Refusal};
+use crate::support;
+
+/// Different from each other and from 0, and on both sides of what they count from.
+pub(crate) const LAYOUT: LaneLayout = LaneLayout { function: 0x128, current: -0x58 };
+
+const NOP: u8 = 0x90;
+
+/// A gate with its tails, and how to change it. Instructions are named by their text, and by their
+/// number among those with the same text.
+#[derive(Clone)]
+pub(crate) struct Edit {
+    machine: Machine,
+}
+
+impl Edit {
+    /// What is to be broken.
+    pub(crate) fn whole() -> Self {
+        Self::with_layout(LAYOUT)
+    }
+
+    pub(crate) fn with_layout(layout: LaneLayout) -> Self {
+        let isa = support::isa("x86_64");
+        let options = GateOptions { counting: Counting::Plain, interleave: false };
+        let gate = machine_gate(&Signature::new(CallConv::SystemV), options, &*isa).unwrap();
+        let [leave, bail] = machine_tails(layout, &*isa).unwrap();
+        Self { machine: Machine { parts: [gate, leave, bail], layout } }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        self.machine.check()
+    }
+
+    pub(crate) fn part(&self, part: usize) -> &MachineCode {
+        &self.machine.parts[part]
+    }
+
+    pub(crate) fn part_mut(&mut self, part: usize) -> &mut MachineCode {
+        &mut self.machine.parts[part]
+    }
+
+    pub(crate) fn fixups(&mut self, part: usize) -> &mut Vec<Fixup> {
+        &mut self.part_mut(part).fixups
+    }
+
+    /// Where the instruction is that begins like this.
+    fn find(&self, part: usize, text: &str, nth: usize) -> Range<usize> {
+        let lines = decode(self.part(part));
+        let line = lines.iter().filter(|line| line.text().starts_with(text)).nth(nth);
+        line.unwrap_or_else(|| panic!("there is no {text} in\n{self}")).range()
+    }
+
+    /// Changes one byte of an instruction.
+    pub(crate) fn patch(&mut self, part: usize, text: &str, nth: usize, byte: usize, to: u8) {
+        let at = self.find(part, text, nth).start + byte;
+        self.part_mut(part).bytes[at] = to;
+    }
+
+    /// Leaves an instruction out, without moving the others.
+    pub(crate) fn drop(&mut self, part: usize, text: &str, nth: usize) {
+        self.blank(part, self.find(part, text, nth));
+    }
+
+    /// Leaves out what is there.
+    pub(crate) fn blank(&mut self, part: usize, range: Range<usize>) {
+        self.fixups(part).retain(|fixup| !range.contains(&(fixup.offset as usize)));
+        self.part_mut(part).bytes[range].fill(NOP);
+    }
+
+    /// Puts another instruction in the place of one that is no shorter.
+    pub(crate) fn replace(&mut self, part: usize, text: &str, nth: usize, by: &[u8]) {
+        let range = self.find(part, text, nth);
+        self.blank(part, range.clone());
+        self.part_mut(part).bytes[range][..by.len()].copy_from_slice(by);
+    }
+
+    /// Puts something before an instruction. What jumps to that comes to what is put there.
+    pub(crate) fn insert(&mut self, part: usize, text: &str, nth: usize, bytes: &[u8]) {
+        self.insert_at(part, self.find(part, text, nth).start, bytes);
+    }
+
+    pub(crate) fn insert_after(&mut self, part: usize, text: &str, nth: usize, bytes: &[u8]) {
+        self.insert_at(part, self.find(part, text, nth).end, bytes);
+    }
+
+    fn insert_at(&mut self, part: usize, at: usize, bytes: &[u8]) {
+        let jumps: Vec<_> = decode(self.part(part))
+            .iter()
+            .filter(|line| matches!(line.instruction.code(), Code::Je_rel8_64 | Code::Jne_rel8_64))
+            .filter(|line| {
+                line.offset() < at && line.instruction.near_branch_target() as usize > at
+            })
+            .map(|line| line.range().end - 1)
+            .collect();
+        for distance in jumps {
+            self.part_mut(part).bytes[distance] += bytes.len() as u8;
+        }
+        for fixup in self.fixups(part).iter_mut().filter(|fixup| fixup.offset as usize >= at) {
+            fixup.offset += bytes.len() as u32;
+        }
+        self.part_mut(part).bytes.splice(at..at, bytes.iter().copied());
+    }
+
+    /// Runs an instruction twice.
+    pub(crate) fn repeat(&mut self, part: usize, text: &str, nth: usize) {
+        let range = self.find(part, text, nth);
+        let bytes = self.part(part).bytes[range.clone()].to_vec();
+        let fixups = self.part(part).fixups.clone().into_iter();
+        let repeated = fixups.filter(|fixup| range.contains(&(fixup.offset as usize)));
+        self.insert_at(part, range.start, &bytes);
+        self.fixups(part).extend(repeated);
+    }
+
+    /// Exchanges an instruction that is no jump for the next.
+    pub(crate) fn swap(&mut self, part: usize, text: &str, nth: usize) {
+        let first = self.find(part, text, nth);
+        self.swap_at(part, first);
+    }
+
+    pub(crate) fn swap_at(&mut self, part: usize, first: Range<usize>) {
+        let lines = decode(self.part(part));
+        let second = lines.iter().find(|line| line.offset() == first.end).expect("it has a next");
+        let second = second.range();
+        self.part_mut(part).bytes[first.start..second.end].rotate_left(first.len());
+        for fixup in self.fixups(part) {
+            let at = fixup.offset as usize;
+            if first.contains(&at) {
+                fixup.offset += second.len() as u32;
+            } else if second.contains(&at) {
+                fixup.offset -= first.len() as u32;
+            }
+        }
+    }
+
+    /// Makes what refers to one symbol refer to another.
+    pub(crate) fn name(&mut self, part: usize, from: Symbol, to: Symbol) {
+        for fixup in self.fixups(part).iter_mut().filter(|fixup| fixup.symbol == from) {
+            fixup.symbol = to;
+        }
+    }
+}
+
+impl fmt::Display for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, code) in PARTS.iter().zip(&self.machine.parts) {
+            write!(f, "{name}\n{}", listing(code))?;
+        }
+        Ok(())
+    }
+}

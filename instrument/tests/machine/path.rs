@@ -1,0 +1,368 @@
+//! One path through the machine code of a gate, instruction by instruction.
+//!
+//! The body leaves nothing in the registers that it may change, nor on the stack below it. The
+//! stubs keep all registers, but not the flags.
+
+use std::collections::{BTreeMap, HashMap};
+
+use iced_x86::{Code, OpKind, Register};
+use lastout_instrument::{LaneLayout, Symbol};
+
+use crate::listing::{Line, Named};
+use crate::prove::{BAIL, GATE, LEAVE};
+use crate::word::{Event, Phase, Rule};
+
+/// What is in a register, or on the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value {
+    /// What the register held on entry.
+    Entry(Register),
+    /// The stack pointer on entry, and that much.
+    Stack(i64),
+    /// What the caller of the gate has pushed.
+    ReturnAddress,
+    Address(Symbol),
+    /// The address that is in the lane, of the lane's function.
+    Function,
+    /// What was loaded and is not zero.
+    Body,
+    Current,
+    /// All bits.
+    Zero,
+    /// What the body has returned in the register.
+    Result(Register),
+    /// Anything.
+    Spoilt,
+}
+
+const INTEGERS: [Register; 6] =
+    [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
+const KEPT: [Register; 6] =
+    [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
+const RESULTS: [Register; 4] = [Register::RAX, Register::RDX, Register::XMM0, Register::XMM1];
+
+/// The registers that carry something from the caller to the body: `al` has the number of vectors
+/// where arguments are variable.
+fn arguments() -> impl Iterator<Item = Register> {
+    let vectors = (0..8).map(|number| Register::XMM0 + number);
+    INTEGERS.into_iter().chain([Register::RAX]).chain(vectors)
+}
+
+fn all_registers() -> impl Iterator<Item = Register> {
+    (0..16).flat_map(|number| [Register::RAX + number, Register::XMM0 + number])
+}
+
+/// The beginning of a path.
+#[derive(Clone)]
+pub(crate) struct Path {
+    /// Which part of the machine it is in, and how many bytes from the start of that.
+    pub(crate) at: (usize, usize),
+    /// Where it has been.
+    pub(crate) met: Vec<(usize, usize)>,
+    registers: HashMap<Register, Value>,
+    stack: BTreeMap<i64, Value>,
+    /// Whether the last test found zero, if there was one and nothing has changed the flags since.
+    zero: Option<bool>,
+    phase: Phase,
+}
+
+impl Path {
+    pub(crate) fn start() -> Self {
+        let mut registers: HashMap<_, _> =
+            all_registers().map(|register| (register, Value::Entry(register))).collect();
+        registers.insert(Register::RSP, Value::Stack(0));
+        Self {
+            at: (GATE, 0),
+            met: Vec::new(),
+            registers,
+            stack: BTreeMap::from([(0, Value::ReturnAddress)]),
+            zero: None,
+            phase: Phase::Before,
+        }
+    }
+
+    /// Interprets an instruction, and returns the paths that go on from it.
+    pub(crate) fn step(mut self, line: &Line, layout: LaneLayout) -> Result<Vec<Self>, Rule> {
+        let it = &line.instruction;
+        if it.has_lock_prefix() || it.has_rep_prefix() || it.has_repne_prefix() {
+            return Err(Rule::Instruction);
+        }
+        let named = line.named().map_err(|()| Rule::Fixup)?;
+        let place = match (0..it.op_count()).any(|n| it.op_kind(n) == OpKind::Memory) {
+            true => Some(self.place(line, named, layout)?),
+            false => None,
+        };
+        self.at.1 = it.next_ip() as usize;
+        let (to, from) = (it.op0_register(), it.op1_register());
+        match (it.code(), named, place) {
+            (Code::Nopd, None, None) => {}
+            (Code::Add_rm32_imm8, Some(_), Some(Place::Cell)) => {
+                self.count(Event::In, it.immediate8())?
+            }
+            (Code::Sub_rm32_imm8, Some(_), Some(Place::Cell)) => {
+                self.count(Event::Out, it.immediate8())?
+            }
+
+            (Code::Mov_r64_imm64, Some(Named::Constant(symbol)), None) => {
+                self.write(to, Value::Address(symbol))?;
+            }
+            (Code::Mov_rm64_r64 | Code::Mov_r64_rm64, None, None) => {
+                self.write(to, self.registers[&from])?;
+            }
+            (Code::Mov_r64_rm64, None, Some(Place::Function)) => self.write(to, Value::Function)?,
+            (Code::Mov_r64_rm64, None, Some(Place::Shared(word))) => {
+                return self.fork(word, |path, zero| {
+                    path.write(to, if zero { Value::Zero } else { word.value() })
+                });
+            }
+            (Code::Cmp_rm64_imm8, None, Some(Place::Shared(word))) if it.immediate8() == 0 => {
+                return self.fork(word, |path, zero| {
+                    path.zero = Some(zero);
+                    Ok(())
+                });
+            }
+            (Code::Test_rm64_r64, None, None) if to == from => {
+                self.zero = match self.registers[&to] {
+                    Value::Zero => Some(true),
+                    Value::Body | Value::Current => Some(false),
+                    _ => return Err(Rule::Flags),
+                };
+            }
+            (Code::Je_rel8_64 | Code::Jne_rel8_64, None, None) => {
+                let zero = self.zero.ok_or(Rule::Flags)?;
+                if zero == (it.code() == Code::Je_rel8_64) {
+                    self.at.1 = it.near_branch_target() as usize;
+                }
+            }
+            (Code::Jmp_rel32_64, Some(Named::Target(symbol)), None) => {
+                self.at = match symbol {
+                    Symbol::LeaveTail => (LEAVE, 0),
+                    Symbol::BailTail => (BAIL, 0),
+                    _ => return Err(Rule::Jump),
+                };
+            }
+            (Code::Jmp_rm64, None, None) => {
+                self.restart(to)?;
+                return Ok(Vec::new());
+            }
+            (Code::Call_rm64, None, None) => self.call_body(to)?,
+            (Code::Call_rel32_64, Some(Named::Target(symbol)), None) => self.call_stub(symbol)?,
+            (Code::Retnq, None, None) => {
+                self.check_return()?;
+                return Ok(Vec::new());
+            }
+
+            (Code::Push_r64, None, None) => {
+                let value = self.registers[&to];
+                let top = self.move_stack(-8)?;
+                self.stack.insert(top, value);
+            }
+            (Code::Pop_r64, None, None) => {
+                let value = self.stack.get(&self.top()?).copied().ok_or(Rule::Stack)?;
+                self.move_stack(8)?;
+                self.write(to, value)?;
+            }
+            (Code::Sub_rm64_imm8, None, None) if to == Register::RSP => {
+                self.move_stack(-it.immediate8to64())?;
+                self.zero = None;
+            }
+            (Code::Add_rm64_imm8, None, None) if to == Register::RSP => {
+                self.move_stack(it.immediate8to64())?;
+                self.zero = None;
+            }
+
+            // Whatever else is in the register goes, too.
+            (Code::Xor_rm32_r32, None, None) if to == from => {
+                self.write(Register::RAX + (to as u32 - Register::EAX as u32), Value::Zero)?;
+                self.zero = Some(true);
+            }
+            (Code::Xorps_xmm_xmmm128, None, None) if to == from => self.write(to, Value::Zero)?,
+
+            (_, Some(_), _) => return Err(Rule::Fixup),
+            (_, None, _) => return Err(Rule::Instruction),
+        }
+        Ok(vec![self])
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), Rule> {
+        self.phase = self.phase.after(event)?;
+        Ok(())
+    }
+
+    fn write(&mut self, register: Register, value: Value) -> Result<(), Rule> {
+        if KEPT.contains(&register) {
+            return Err(Rule::Saved);
+        }
+        if register == Register::RSP {
+            return Err(Rule::Stack);
+        }
+        self.registers.insert(register, value);
+        Ok(())
+    }
+
+    fn count(&mut self, event: Event, by: u8) -> Result<(), Rule> {
+        if by != 1 {
+            return Err(Rule::ByOne);
+        }
+        self.zero = None;
+        self.event(event)
+    }
+
+    /// Goes on with the word being not zero, and with it being zero.
+    fn fork(
+        self,
+        word: Word,
+        found: impl Fn(&mut Self, bool) -> Result<(), Rule>,
+    ) -> Result<Vec<Self>, Rule> {
+        let fork = |zero| {
+            let mut path = self.clone();
+            path.event(word.event(zero))?;
+            found(&mut path, zero)?;
+            Ok(path)
+        };
+        [true, false].into_iter().map(fork).collect()
+    }
+
+    fn call_body(&mut self, target: Register) -> Result<(), Rule> {
+        if self.registers[&target] != Value::Body {
+            return Err(Rule::CallBody);
+        }
+        self.event(Event::CallBody)?;
+        self.check_arguments()?;
+        let top = self.aligned_top()?;
+        self.stack.retain(|&at, _| at >= top);
+        for register in all_registers().filter(|&it| it != Register::RSP && !KEPT.contains(&it)) {
+            let result = RESULTS.contains(&register);
+            let left = if result { Value::Result(register) } else { Value::Spoilt };
+            self.registers.insert(register, left);
+        }
+        self.zero = None;
+        Ok(())
+    }
+
+    fn call_stub(&mut self, stub: Symbol) -> Result<(), Rule> {
+        match stub {
+            Symbol::Leave => self.event(Event::Leave)?,
+            Symbol::Removed => self.event(Event::Removed)?,
+            _ => return Err(Rule::Jump),
+        }
+        if self.registers[&Register::RDI] != Value::Address(Symbol::Lane) {
+            return Err(Rule::Lane);
+        }
+        let top = self.aligned_top()?;
+        self.stack.retain(|&at, _| at >= top);
+        self.zero = None;
+        Ok(())
+    }
+
+    fn restart(&mut self, target: Register) -> Result<(), Rule> {
+        if self.registers[&target] != Value::Current {
+            return Err(Rule::Restart);
+        }
+        self.event(Event::Restart)?;
+        self.check_stack()?;
+        self.check_arguments()
+    }
+
+    fn check_return(&self) -> Result<(), Rule> {
+        let holds = |expected: fn(Register) -> Value| {
+            RESULTS.into_iter().all(|register| self.registers[&register] == expected(register))
+        };
+        match self.phase {
+            Phase::Checked { ran: true } if !holds(Value::Result) => return Err(Rule::Results),
+            Phase::Reported if !holds(|_| Value::Zero) => return Err(Rule::Zeros),
+            Phase::Checked { ran: true } | Phase::Reported => {}
+            phase => return Err(phase.due()),
+        }
+        self.check_stack()
+    }
+
+    fn check_arguments(&self) -> Result<(), Rule> {
+        let mut kept = arguments().map(|it| self.registers[&it] == Value::Entry(it));
+        if kept.all(|kept| kept) { Ok(()) } else { Err(Rule::Arguments) }
+    }
+
+    /// The stack is what it was on entry.
+    fn check_stack(&self) -> Result<(), Rule> {
+        let kept = self.top()? == 0 && self.stack.get(&0) == Some(&Value::ReturnAddress);
+        if kept { Ok(()) } else { Err(Rule::Stack) }
+    }
+
+    fn top(&self) -> Result<i64, Rule> {
+        match self.registers[&Register::RSP] {
+            Value::Stack(top) => Ok(top),
+            _ => Err(Rule::Stack),
+        }
+    }
+
+    /// The stack pointer, which a call wants to be a multiple of 16. On entry it has been one
+    /// before the return address was pushed.
+    fn aligned_top(&self) -> Result<i64, Rule> {
+        let top = self.top()?;
+        if (top - 8) % 16 == 0 { Ok(top) } else { Err(Rule::Alignment) }
+    }
+
+    /// Moves the stack pointer. What it leaves below may change at any time.
+    fn move_stack(&mut self, by: i64) -> Result<i64, Rule> {
+        let top = self.top()? + by;
+        if top > 8 {
+            return Err(Rule::Stack);
+        }
+        self.stack.retain(|&at, _| at >= top);
+        self.registers.insert(Register::RSP, Value::Stack(top));
+        Ok(top)
+    }
+
+    /// What an operand in memory is.
+    fn place(&self, line: &Line, named: Option<Named>, layout: LaneLayout) -> Result<Place, Rule> {
+        let it = &line.instruction;
+        if it.has_segment_prefix() || it.memory_index() != Register::None {
+            return Err(Rule::Memory);
+        }
+        let base = self.registers.get(&it.memory_base()).ok_or(Rule::Memory)?;
+        let distance = it.memory_displacement64() as i64;
+        let (function, current) = (i64::from(layout.function), i64::from(layout.current));
+        match (base, named) {
+            (Value::Entry(Register::R15), Some(Named::Displacement(Symbol::CellOffset))) => {
+                Ok(Place::Cell)
+            }
+            (Value::Address(Symbol::Lane), None) if distance == 0 => Ok(Place::Shared(Word::Body)),
+            (Value::Address(Symbol::Lane), None) if distance == function => Ok(Place::Function),
+            (Value::Function, None) if distance == current => Ok(Place::Shared(Word::Current)),
+            _ => Err(Rule::Memory),
+        }
+    }
+}
+
+/// A word in memory that gates know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Of 32 bits, the calling thread's.
+    Cell,
+    /// In the lane; never changes.
+    Function,
+    Shared(Word),
+}
+
+/// A word in memory that others may change at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Body,
+    Current,
+}
+
+impl Word {
+    fn event(self, zero: bool) -> Event {
+        match self {
+            Self::Body => Event::Body { zero },
+            Self::Current => Event::Current { zero },
+        }
+    }
+
+    fn value(self) -> Value {
+        match self {
+            Self::Body => Value::Body,
+            Self::Current => Value::Current,
+        }
+    }
+}
