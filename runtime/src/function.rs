@@ -1,6 +1,7 @@
 //! A function: what stays while its versions come and go.
 
 use std::mem::offset_of;
+use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -21,12 +22,15 @@ use crate::{Error, Result};
 ///
 /// Whoever can call a function owns it: handles, and the units that import it. So as long as a
 /// thread may be in or on its way to a gate, the function, and with it the gate, is there.
+#[repr(C)]
 pub(crate) struct Function {
     /// What callers load and call: the gate of some lane of this function, always.
     slot: AtomicUsize,
     /// The gate of the lane that is current, or 0 while there is no version. Who has bailed out
     /// of a gate goes on from here.
     current: AtomicUsize,
+    /// The first seat, next to the slot: most calls need nothing else of the function.
+    first: Seat,
     name: Arc<str>,
     prototype: Arc<Prototype>,
     seats: Lock<Seats>,
@@ -34,16 +38,18 @@ pub(crate) struct Function {
     shared: Arc<Shared>,
 }
 
+/// What is known of the seats of a function.
 #[derive(Default)]
 struct Seats {
-    all: Vec<Place>,
-    /// Which of them the current version sits in.
+    /// Set once, right after the function has got its address.
+    first: Option<Place>,
+    more: Vec<(Arc<Seat>, Place)>,
+    /// Which of them the current version sits in, counted from the first.
     live: Option<u32>,
 }
 
-/// A seat, its gate, and what was put into it last.
+/// The gate of a seat, and what was put into it last.
 struct Place {
-    seat: Arc<Seat>,
     gate: Block,
     version: Option<Version>,
     /// An install has chosen it and not published yet.
@@ -94,7 +100,24 @@ impl Seat {
 /// published or dropped.
 pub(crate) struct FreeSeat {
     function: Arc<Function>,
-    index: usize,
+    seat: Chosen,
+    index: u32,
+}
+
+/// Which seat of a function.
+#[derive(Clone)]
+enum Chosen {
+    First,
+    Other(Arc<Seat>),
+}
+
+impl Chosen {
+    fn of<'a>(&'a self, function: &'a Function) -> &'a Seat {
+        match self {
+            Self::First => &function.first,
+            Self::Other(seat) => seat,
+        }
+    }
 }
 
 impl FreeSeat {
@@ -112,7 +135,7 @@ impl FreeSeat {
     pub(crate) unsafe fn publish(self, body: usize, payload: Payload) -> Option<Closing> {
         let function = &self.function;
         let mut seats = function.seats.lock();
-        let Place { seat, gate, version, .. } = &mut seats.all[self.index];
+        let Place { gate, version, .. } = seats.place(self.index);
         *version = Some(payload.version().clone());
         // In this order, so that no thread goes back to an older version. A caller that finds the
         // new gate and not the body yet bails, to what is still current. One that finds the body,
@@ -121,9 +144,9 @@ impl FreeSeat {
         function.slot.store(gate.address(), Ordering::Release);
         // SAFETY: the lane was free when it was chosen, and only who has chosen it occupies it.
         // The caller says that the body is code.
-        unsafe { seat.lane.occupy(body, payload) };
+        unsafe { self.seat.of(function).lane.occupy(body, payload) };
         function.current.store(gate.address(), Ordering::Release);
-        let replaced = seats.live.replace(self.index as u32)?;
+        let replaced = seats.live.replace(self.index)?;
         Some(seats.closing(replaced, function))
     }
 }
@@ -131,17 +154,16 @@ impl FreeSeat {
 impl Drop for FreeSeat {
     fn drop(&mut self) {
         // If it was published, its lane is not free any more.
-        self.function.seats.lock().all[self.index].reserved = false;
+        self.function.seats.lock().place(self.index).reserved = false;
     }
 }
 
 /// A version that can no longer be entered and is to be let go after a heavy fence. Keeps the
 /// function, and so the lane, until then.
 pub(crate) struct Closing {
-    seat: Arc<Seat>,
+    seat: Chosen,
     version: Option<Version>,
-    /// Its gate's slot goes with the function.
-    _function: Arc<Function>,
+    function: Arc<Function>,
 }
 
 impl Closing {
@@ -155,7 +177,7 @@ impl Closing {
             version.advance(VersionState::Retired);
         }
         // SAFETY: it was live until it was unpublished, and nobody else closes it.
-        unsafe { self.seat.lane.close() };
+        unsafe { self.seat.of(&self.function).lane.close() };
     }
 
     /// Lets the version go.
@@ -165,15 +187,35 @@ impl Closing {
     /// A heavy fence was executed after the version was closed.
     pub(crate) unsafe fn retire(self) {
         // SAFETY: the lane was closed, and the caller says that there was a fence since.
-        unsafe { self.seat.lane.retire() };
+        unsafe { self.seat.of(&self.function).lane.retire() };
     }
 }
 
 impl Seats {
-    fn closing(&self, index: u32, function: &Arc<Function>) -> Closing {
-        let Place { seat, version, .. } = &self.all[index as usize];
-        let (seat, version) = (Arc::clone(seat), version.clone());
-        Closing { seat, version, _function: Arc::clone(function) }
+    /// The place with this number, which there is.
+    fn place(&mut self, index: u32) -> &mut Place {
+        match index {
+            0 => self.first.as_mut().expect("it was set when the function was made"),
+            _ => &mut self.more[index as usize - 1].1,
+        }
+    }
+
+    fn chosen(&self, index: u32) -> Chosen {
+        match index {
+            0 => Chosen::First,
+            _ => Chosen::Other(Arc::clone(&self.more[index as usize - 1].0)),
+        }
+    }
+
+    fn closing(&mut self, index: u32, function: &Arc<Function>) -> Closing {
+        let (seat, version) = (self.chosen(index), self.place(index).version.clone());
+        Closing { seat, version, function: Arc::clone(function) }
+    }
+
+    /// All of them, in order.
+    fn iter<'a>(&'a self, first: &'a Seat) -> impl Iterator<Item = (&'a Seat, &'a Place)> {
+        let more = self.more.iter().map(|(seat, place)| (&**seat, place));
+        self.first.iter().map(move |place| (first, place)).chain(more)
     }
 }
 
@@ -184,22 +226,22 @@ impl Function {
         signature: &Signature,
         shared: &Arc<Shared>,
     ) -> Result<Arc<Self>> {
-        let function = Arc::new(Self {
+        let prototype = shared.templates.prototype(signature)?;
+        let lane = thread::domain().lane()?;
+        let function = Arc::new_cyclic(|this| Self {
             slot: AtomicUsize::new(0),
             current: AtomicUsize::new(0),
+            first: Seat { lane, function: this.as_ptr() },
             name,
-            prototype: shared.templates.prototype(signature)?,
+            prototype,
             seats: Lock::default(),
             entry: OnceLock::new(),
             shared: Arc::clone(shared),
         });
         // The slot must hold a gate before anyone can call.
-        let mut seats = function.seats.lock();
-        let first = function.place()?;
+        let first = function.place(&function.first)?;
         function.slot.store(first.gate.address(), Ordering::Release);
-        seats.all.reserve_exact(1);
-        seats.all.push(first);
-        drop(seats);
+        function.seats.lock().first = Some(first);
         Ok(function)
     }
 
@@ -251,33 +293,36 @@ impl Function {
     /// A seat for the next version: one whose last has been freed, or else a new one.
     pub(crate) fn free_seat(self: &Arc<Self>) -> Result<FreeSeat> {
         let mut seats = self.seats.lock();
-        let free =
-            |place: &Place| !place.reserved && place.seat.lane.state().state() == State::Free;
-        let index = match seats.all.iter().position(free) {
-            Some(index) => index,
+        let free = |(seat, place): (&Seat, &Place)| {
+            !place.reserved && seat.lane.state().state() == State::Free
+        };
+        let index = seats.iter(&self.first).position(free);
+        let index = match index {
+            Some(index) => index as u32,
             None => {
-                let new = self.place()?;
-                seats.all.push(new);
-                seats.all.len() - 1
+                let lane = thread::domain().lane()?;
+                let new = Arc::new(Seat { lane, function: Arc::as_ptr(self) });
+                let place = self.place(&new)?;
+                seats.more.push((new, place));
+                seats.more.len() as u32
             }
         };
-        seats.all[index].reserved = true;
+        seats.place(index).reserved = true;
+        let seat = seats.chosen(index);
         drop(seats);
-        Ok(FreeSeat { function: Arc::clone(self), index })
+        Ok(FreeSeat { function: Arc::clone(self), seat, index })
     }
 
-    /// A new seat with its gate.
-    fn place(self: &Arc<Self>) -> Result<Place> {
-        let lane = thread::domain().lane()?;
-        let seat = Arc::new(Seat { lane, function: Arc::as_ptr(self) });
+    /// Makes the gate of a seat, which has its address for good.
+    fn place(&self, seat: &Seat) -> Result<Place> {
         let Shared { memory, stubs, .. } = &*self.shared;
         let gate = instantiate(&self.prototype.gate, memory, |symbol| match symbol {
-            Symbol::Lane => Arc::as_ptr(&seat).addr(),
+            Symbol::Lane => ptr::from_ref(seat).addr(),
             Symbol::CellOffset => seat.lane.cell() as usize * size_of::<u32>(),
             Symbol::Current => self.current.as_ptr().addr(),
             symbol => stubs.address(symbol),
         })?;
-        Ok(Place { seat, gate, version: None, reserved: false })
+        Ok(Place { gate, version: None, reserved: false })
     }
 
     /// Leaves the function without a version: what was current is to be closed.
@@ -297,12 +342,12 @@ impl Function {
     /// Its versions that are not freed yet, oldest first.
     pub(crate) fn versions(&self) -> Vec<VersionInfo> {
         let seats = self.seats.lock();
-        let infos = seats.all.iter().filter_map(|place| {
+        let infos = seats.iter(&self.first).filter_map(|(seat, place)| {
             let version = place.version.clone()?;
             if version.state() == VersionState::Freed {
                 return None;
             }
-            let threads = place.seat.lane.frames().into_iter().map(|frames| ThreadFrames {
+            let threads = seat.lane.frames().into_iter().map(|frames| ThreadFrames {
                 thread_id: frames.owner,
                 name: thread::name(frames.owner),
                 frames: frames.frames,

@@ -13,6 +13,9 @@ use crate::fork::Pass;
 /// address space for each, and uses memory for those it counts in.
 const LANES: u32 = 1 << 22;
 
+// Gates in machine code have the offset of a cell as a signed number of 32 bits.
+const _: () = assert!(LANES as u64 * 4 <= i32::MAX as u64);
+
 /// What the fast path of a call looks at, in one place and without a destructor.
 pub(crate) struct Thread {
     /// The ledger of the thread's context; null until it has one.

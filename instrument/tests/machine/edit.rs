@@ -41,7 +41,7 @@ impl Edit {
         Self { machine: Machine { parts: [gate, leave, bail], layout } }
     }
 
-    pub(crate) fn check(&self) -> Result<(), Refusal> {
+    pub(crate) fn check(&self) -> Result<usize, Refusal> {
         self.machine.check()
     }
 
@@ -102,7 +102,7 @@ impl Edit {
             .iter()
             .filter(|line| matches!(line.instruction.code(), Code::Je_rel8_64 | Code::Jne_rel8_64))
             .filter(|line| {
-                line.offset() < at && line.instruction.near_branch_target() as usize > at
+                line.range().start < at && line.instruction.near_branch_target() as usize > at
             })
             .map(|line| line.range().end - 1)
             .collect();
@@ -133,7 +133,8 @@ impl Edit {
 
     pub(crate) fn swap_at(&mut self, part: usize, first: Range<usize>) {
         let lines = decode(self.part(part));
-        let second = lines.iter().find(|line| line.offset() == first.end).expect("it has a next");
+        let second =
+            lines.iter().find(|line| line.range().start == first.end).expect("it has a next");
         let second = second.range();
         self.part_mut(part).bytes[first.start..second.end].rotate_left(first.len());
         for fixup in self.fixups(part) {

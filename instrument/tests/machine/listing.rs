@@ -31,13 +31,9 @@ pub(crate) enum Named {
 }
 
 impl Line {
-    pub(crate) fn offset(&self) -> usize {
-        self.instruction.ip() as usize
-    }
-
     /// The bytes of it, from the start of the code.
     pub(crate) fn range(&self) -> Range<usize> {
-        self.offset()..self.instruction.next_ip() as usize
+        self.instruction.ip() as usize..self.instruction.next_ip() as usize
     }
 
     /// What is filled in, if the fixups fill exactly one part of the instruction with exactly the
@@ -108,7 +104,7 @@ pub(crate) fn decode(code: &MachineCode) -> Vec<Line> {
 pub(crate) fn listing(code: &MachineCode) -> String {
     let mut text = String::new();
     for line in decode(code) {
-        writeln!(text, "  0x{:02x}  {}", line.offset(), line.text()).expect("strings take it");
+        writeln!(text, "  0x{:02x}  {}", line.range().start, line.text()).expect("strings take it");
     }
     text
 }

@@ -32,7 +32,10 @@ fn accepts_the_gate_for_any_layout() {
 
 fn accepts(layout: LaneLayout) {
     let gate = Edit::with_layout(layout);
-    gate.check().unwrap_or_else(|refusal| panic!("{refusal}\n\n{gate}"));
+    let paths = gate.check().unwrap_or_else(|refusal| panic!("{refusal}\n\n{gate}"));
+    // The body is there, or not; after counting out it is there, or not; and where it was not at
+    // first, there is a current gate, or not.
+    assert_eq!(paths, 2 + 2 * 2, "{gate}");
 }
 
 /// What every call runs is in one cache line, for gates that start at one, and the rest does not

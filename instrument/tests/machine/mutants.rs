@@ -23,7 +23,7 @@ fn refuses(rule: Rule, edit: impl FnOnce(&mut Edit)) {
     edit(&mut mutant);
     match mutant.check() {
         Err(refusal) => assert_eq!(refusal.rule, rule, "{refusal}"),
-        Ok(()) => panic!("{rule:?} is broken, and that goes unnoticed:\n{mutant}"),
+        Ok(_) => panic!("{rule:?} is broken, and that goes unnoticed:\n{mutant}"),
     }
 }
 
@@ -96,7 +96,7 @@ fn calling_something_else() {
 
 #[test]
 fn calling_the_body_twice() {
-    refuses(Rule::CountOut, |it| it.repeat(GATE, "call r10", 0));
+    refuses(Rule::CallBody, |it| it.repeat(GATE, "call r10", 0));
 }
 
 #[test]
@@ -166,12 +166,15 @@ fn with_another_symbol() {
 
 #[test]
 fn with_a_fixup_that_fills_in_something_else() {
-    let wrong: [fn(&mut Fixup); 5] = [
+    let wrong: [fn(&mut Fixup); 7] = [
         |fixup| fixup.addend += 4,
         |fixup| fixup.addend -= 4,
         |fixup| fixup.offset += 1,
         |fixup| fixup.offset -= 1,
         |fixup| fixup.kind = Reloc::X86PCRel4,
+        |fixup| fixup.offset = 1000,
+        // The distance is right, but begins with the opcode.
+        |fixup| (fixup.offset, fixup.addend) = (fixup.offset - 1, fixup.addend - 1),
     ];
     for wrong in wrong {
         for part in [GATE, LEAVE, BAIL] {
@@ -197,9 +200,9 @@ fn with_a_fixup_of_another_size() {
 
 #[test]
 fn without_a_fixup() {
-    refuses(Rule::Memory, |it| drop(it.fixups(GATE).remove(0)));
-    refuses(Rule::Instruction, |it| drop(it.fixups(GATE).remove(1)));
-    refuses(Rule::Instruction, |it| drop(it.fixups(LEAVE).remove(0)));
+    refuses(Rule::Memory, |it| _ = it.fixups(GATE).remove(0));
+    refuses(Rule::Instruction, |it| _ = it.fixups(GATE).remove(1));
+    refuses(Rule::Instruction, |it| _ = it.fixups(LEAVE).remove(0));
 }
 
 #[test]
@@ -311,6 +314,60 @@ fn changing_a_register_of_the_caller() {
 #[test]
 fn with_instructions_that_no_path_comes_to() {
     refuses(Rule::Unreached, |it| it.insert_after(LEAVE, "ret", 0, &[0xc3]));
+}
+
+/// All of which change what an instruction does to memory.
+#[test]
+fn with_a_prefix() {
+    let (lock, segment, short_address) = (0xf0, 0x64, 0x67);
+    refuses(Rule::Instruction, |it| it.insert(GATE, IN, 0, &[lock]));
+    for prefix in [segment, short_address] {
+        refuses(Rule::Memory, |it| it.insert(GATE, IN, 0, &[prefix]));
+        refuses(Rule::Memory, |it| it.insert(GATE, "mov r10", 0, &[prefix]));
+    }
+}
+
+/// A signal may come at any time, and its handler runs down there.
+#[test]
+fn reading_below_the_stack() {
+    refuses(Rule::Stack, |it| {
+        it.insert(BAIL, "pop rdi", 0, &LOWER);
+        it.insert(BAIL, "sub rsp", 0, &HIGHER);
+    });
+}
+
+/// The same, where the stack pointer is not raised by an addition.
+#[test]
+fn setting_the_stack_pointer() {
+    refuses(Rule::Stack, |it| {
+        it.insert(BAIL, "pop rdi", 0, &LOWER);
+        it.insert(BAIL, "sub rsp", 0, &[0x4c, 0x89, 0xd4]); // mov rsp, r10
+        it.insert(BAIL, "push rdi", 0, &[0x49, 0x89, 0xe2]); // mov r10, rsp
+    });
+}
+
+/// The return address is in its place in the end.
+#[test]
+fn writing_into_the_frame_of_the_caller() {
+    refuses(Rule::Stack, |it| {
+        it.insert(LEAVE, "ret", 0, &[0x41, 0x52, 0x41, 0x53]); // push r10; push r11
+        it.insert(LEAVE, "push r10", 0, &HIGHER);
+        it.insert(LEAVE, "add rsp", 0, &[0x41, 0x5b]); // pop r11
+    });
+}
+
+/// A body does not keep flags, a stub keeps registers only, and a count sets them.
+#[test]
+fn jumping_on_a_test_from_before_something_else() {
+    refuses(Rule::Flags, |it| it.insert_after(GATE, OUT, 1, &[0x74, 0]));
+    refuses(Rule::Flags, |it| it.insert_after(GATE, "call r10", 0, &[0x74, 0]));
+    refuses(Rule::Flags, |it| it.insert_after(LEAVE, "call Leave", 0, &[0x74, 0]));
+    refuses(Rule::Flags, |it| it.insert_after(BAIL, "call Removed", 0, &[0x74, 0]));
+}
+
+#[test]
+fn with_something_behind_it_that_is_no_instruction() {
+    refuses(Rule::Instruction, |it| it.insert_after(LEAVE, "ret", 0, &[0x06]));
 }
 
 #[test]

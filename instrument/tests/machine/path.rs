@@ -39,11 +39,12 @@ const INTEGERS: [Register; 6] =
     [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
 const KEPT: [Register; 6] =
     [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
-const RESULTS: [Register; 4] = [Register::RAX, Register::RDX, Register::XMM0, Register::XMM1];
+pub(crate) const RESULTS: [Register; 4] =
+    [Register::RAX, Register::RDX, Register::XMM0, Register::XMM1];
 
 /// The registers that carry something from the caller to the body: `al` has the number of vectors
 /// where arguments are variable.
-fn arguments() -> impl Iterator<Item = Register> {
+pub(crate) fn arguments() -> impl Iterator<Item = Register> {
     let vectors = (0..8).map(|number| Register::XMM0 + number);
     INTEGERS.into_iter().chain([Register::RAX]).chain(vectors)
 }
@@ -178,8 +179,7 @@ impl Path {
             }
             (Code::Xorps_xmm_xmmm128, None, None) if to == from => self.write(to, Value::Zero)?,
 
-            (_, Some(_), _) => return Err(Rule::Fixup),
-            (_, None, _) => return Err(Rule::Instruction),
+            _ => return Err(Rule::Instruction),
         }
         Ok(vec![self])
     }
@@ -229,8 +229,7 @@ impl Path {
         }
         self.event(Event::CallBody)?;
         self.check_arguments()?;
-        let top = self.aligned_top()?;
-        self.stack.retain(|&at, _| at >= top);
+        self.check_alignment()?;
         for register in all_registers().filter(|&it| it != Register::RSP && !KEPT.contains(&it)) {
             let result = RESULTS.contains(&register);
             let left = if result { Value::Result(register) } else { Value::Spoilt };
@@ -249,8 +248,7 @@ impl Path {
         if self.registers[&Register::RDI] != Value::Address(Symbol::Lane) {
             return Err(Rule::Lane);
         }
-        let top = self.aligned_top()?;
-        self.stack.retain(|&at, _| at >= top);
+        self.check_alignment()?;
         self.zero = None;
         Ok(())
     }
@@ -295,11 +293,10 @@ impl Path {
         }
     }
 
-    /// The stack pointer, which a call wants to be a multiple of 16. On entry it has been one
-    /// before the return address was pushed.
-    fn aligned_top(&self) -> Result<i64, Rule> {
-        let top = self.top()?;
-        if (top - 8) % 16 == 0 { Ok(top) } else { Err(Rule::Alignment) }
+    /// A call wants the stack pointer to be a multiple of 16. On entry it has been one before the
+    /// return address was pushed.
+    fn check_alignment(&self) -> Result<(), Rule> {
+        if (self.top()? - 8) % 16 == 0 { Ok(()) } else { Err(Rule::Alignment) }
     }
 
     /// Moves the stack pointer. What it leaves below may change at any time.

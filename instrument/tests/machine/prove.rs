@@ -46,8 +46,8 @@ impl fmt::Display for Refusal {
 }
 
 impl Machine {
-    /// Refuses what is no gate.
-    pub(crate) fn check(&self) -> Result<(), Refusal> {
+    /// The number of paths through what is a gate.
+    pub(crate) fn check(&self) -> Result<usize, Refusal> {
         let lines = self.parts.each_ref().map(decode);
         let refused = |rule, met: &[(usize, usize)]| {
             let line = |&(part, offset)| match find(&lines, part, offset) {
@@ -61,7 +61,12 @@ impl Machine {
             if held != code.fixups.len() {
                 return refused(Rule::Fixup, &[]);
             }
+            let decoded = lines[part].last().map_or(0, |line| line.range().end);
+            if decoded != code.bytes.len() {
+                return refused(Rule::Instruction, &[(part, decoded)]);
+            }
         }
+        let mut ended = 0;
         let mut reached = BTreeSet::new();
         let mut paths = vec![Path::start()];
         while let Some(mut path) = paths.pop() {
@@ -74,19 +79,23 @@ impl Machine {
             };
             reached.insert(at);
             match path.step(line, self.layout) {
-                Ok(next) => paths.extend(next),
+                Ok(next) => {
+                    ended += usize::from(next.is_empty());
+                    paths.extend(next);
+                }
                 Err(rule) => return refused(rule, &met),
             }
         }
         let all = lines.iter().enumerate();
-        let all = all.flat_map(|(part, lines)| lines.iter().map(move |line| (part, line.offset())));
+        let all =
+            all.flat_map(|(part, lines)| lines.iter().map(move |line| (part, line.range().start)));
         match all.into_iter().find(|at| !reached.contains(at)) {
             Some(at) => refused(Rule::Unreached, &[at]),
-            None => Ok(()),
+            None => Ok(ended),
         }
     }
 }
 
 fn find(lines: &[Vec<Line>; 3], part: usize, offset: usize) -> Option<&Line> {
-    lines[part].iter().find(|line| line.offset() == offset)
+    lines[part].iter().find(|line| line.range().start == offset)
 }

@@ -50,11 +50,11 @@ pub(crate) enum Rule {
     Flags,
     /// Memory that is none of the words that gates know.
     Memory,
-    /// What is filled in is not one part of an instruction, or not of this one.
+    /// What is filled in is not exactly one part of an instruction, or not exactly a symbol.
     Fixup,
     /// A jump goes nowhere, or back.
     Jump,
-    /// The interpreter does not know this instruction, so gates must not have it.
+    /// The interpreter does not know this instruction, or not with this part of it filled in.
     Instruction,
     /// There are instructions that no path comes to.
     Unreached,
