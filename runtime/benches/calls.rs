@@ -16,6 +16,7 @@ use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, default_libcall_names};
 use lastout::{Engine, Handle};
 use lastout_tests::clif;
+use lastout_tests::machine::machine;
 use serde_json::{Value, json};
 
 /// Rounds, and the calls of each way in each.
@@ -240,14 +241,4 @@ fn callee(steps: usize) -> String {
         last = next;
     }
     text + &format!("return v{last}\n}}\n")
-}
-
-/// The name of the processor.
-fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
-    let model =
-        model.map_or("unknown processor", |model| model.trim_start_matches([' ', '\t', ':']));
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-    format!("{model}, {processors} processors")
 }

@@ -184,14 +184,16 @@ impl Memory {
     pub(crate) fn allocate(self: &Arc<Self>, sizes: Sizes) -> Result<Draft> {
         let mut sections = self.sections.lock();
         let parts = sections.allocate(sizes)?;
-        let content = |section: &Section, extent: &Range<u32>, room: Room, byte: u8| Content {
-            address: section.address(extent),
-            bytes: vec![byte; room.len],
-        };
+        let code = sections.code.address(&parts.code);
+        let read_only = sections.read_only.address(&parts.read_only);
+        let writable = sections.writable.address(&parts.writable);
+        drop(sections);
+        let content =
+            |address, room: Room, byte: u8| Content { address, bytes: vec![byte; room.len] };
         Ok(Draft {
-            code: content(&sections.code, &parts.code, sizes.code, TRAP_BYTE),
-            read_only: content(&sections.read_only, &parts.read_only, sizes.read_only, 0),
-            writable: content(&sections.writable, &parts.writable, sizes.writable, 0),
+            code: content(code, sizes.code, TRAP_BYTE),
+            read_only: content(read_only, sizes.read_only, 0),
+            writable: content(writable, sizes.writable, 0),
             allocated: Allocated { memory: Arc::clone(self), parts },
         })
     }

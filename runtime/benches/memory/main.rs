@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::process::{Command, Stdio};
 
+use lastout_tests::machine::machine;
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -161,14 +162,4 @@ pub(crate) fn progress(what: &str, done: usize, of: usize) {
     // Nothing is lost if it cannot be said.
     let _ = write!(stderr, "\r{:3} % {what}   \r", 100 * done / of);
     let _ = stderr.flush();
-}
-
-/// The name of the processor.
-fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
-    let model =
-        model.map_or("unknown processor", |model| model.trim_start_matches([' ', '\t', ':']));
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-    format!("{model}, {processors} processors")
 }
