@@ -103,6 +103,10 @@ fn an_import_of_a_host_function_must_have_its_signature() {
         ("(i64, i64) -> i64 windows_fastcall", false),
         ("(i64, i64 sarg(16)) -> i64 system_v", false),
     ] {
+        let x86_only = signature.contains("fastcall") || signature.contains("sarg");
+        if x86_only && !cfg!(target_arch = "x86_64") {
+            continue;
+        }
         let text = format!(
             "function %f() -> i64 system_v {{
                 fn0 = %call_back{signature}
@@ -163,6 +167,8 @@ fn of_two_host_symbols_with_one_name_the_later_counts() {
     assert_eq!(call!(handle(&engine, "f")).unwrap(), TWO.load(Ordering::Relaxed));
 }
 
+// No other host has struct arguments.
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn a_struct_argument_is_copied_with_the_hosts_memcpy() {
     let engine = engine();

@@ -4,6 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
+use wasmtime_internal_jit_icache_coherence as icache;
+
 use super::extents::Extents;
 use super::pages::Pages;
 use crate::sys::View;
@@ -197,6 +199,11 @@ impl Section {
             let len = TRAPS.len().min(end - offset);
             self.write(offset, &TRAPS[..len])?;
             offset += len;
+        }
+        if self.is_code() {
+            let start = std::ptr::with_exposed_provenance(self.address(extent));
+            // SAFETY: the range is this section's, and mapped to be read.
+            unsafe { icache::clear_cache(start, extent.len() * LINE) }.map_err(io::Error::other)?;
         }
         Ok(())
     }
