@@ -49,6 +49,13 @@ impl Code {
         Ok(unit)
     }
 
+    /// Makes [`bare`](Self::bare)'s function known, so that its gate is there before its code.
+    pub(crate) fn declare_bare(&self, engine: &Engine, name: &str) -> Result<()> {
+        let mut signature = Signature::new(self.signature.call_conv);
+        signature.returns.push(AbiParam::new(types::I64));
+        Ok(engine.declare(name, &signature)?)
+    }
+
     /// The address of the function in a unit of its own, which stays installed. Nothing counts
     /// calls of that address.
     pub(crate) fn bare(&self, engine: &Engine, name: &str, align: u64) -> Result<Function> {

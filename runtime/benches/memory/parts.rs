@@ -186,10 +186,11 @@ fn round_robin(functions: usize) -> Result<Value> {
     const ROUNDS: usize = 15;
     let engine = Engine::new()?;
     let code = Code::new(engine.isa(), 20)?;
+    // Gates first, so that there is nothing between the versions.
     let bare = |prefix: &str, align: u64| -> Result<Vec<Function>> {
-        (0..functions)
-            .map(|number| code.bare(&engine, &format!("{prefix}{number}"), align))
-            .collect()
+        let names: Vec<_> = (0..functions).map(|number| format!("{prefix}{number}")).collect();
+        names.iter().try_for_each(|name| code.declare_bare(&engine, name))?;
+        names.iter().map(|name| code.bare(&engine, name, align)).collect()
     };
     let bare_packed = bare("bare_packed", 1)?;
     let bare_paged = bare("bare_paged", 4096)?;
