@@ -10,10 +10,10 @@
 //! within a round.
 
 use std::collections::BTreeMap;
-use std::hint::black_box;
-use std::sync::Barrier;
+use std::hint::{self, black_box};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lastout_tests::machine::machine;
 use serde_json::{Value, json};
@@ -119,31 +119,43 @@ fn measure(subject: &Subject) -> Measured {
 }
 
 /// The rate of each of two threads that make the same calls at the same time, by that of one
-/// thread alone. A thread alone comes first and last in every round.
+/// thread alone. In every round, one thread alone comes first and last.
 fn on_two_threads(subject: &Subject) -> BTreeMap<&'static str, f64> {
-    let both = |run: &Loop| {
-        let barrier = Barrier::new(2);
-        let times = thread::scope(|scope| {
-            let threads = [(); 2].map(|()| {
-                scope.spawn(|| {
-                    // Whatever a thread's first call does is not counted.
-                    black_box(run(1));
-                    barrier.wait();
-                    time(run)
-                })
-            });
-            threads.map(|thread| thread.join().expect("the loops return"))
-        });
-        (times[0] + times[1]) / 2.0
-    };
     let rate = |run: &Loop| {
-        let rates = (0..ROUNDS).map(|_| {
-            let (before, together, after) = (time(run), both(run), time(run));
-            (before + after) / 2.0 / together
+        let rates = (0..ROUNDS / 4).map(|_| {
+            let (before, together, after) = (rate(run, 1), rate(run, 2), rate(run, 1));
+            2.0 * together / (before + after)
         });
         median(rates.collect())
     };
     subject.ways.iter().map(|(way, run)| (*way, rate(run))).collect()
+}
+
+/// Calls per second that each of so many threads makes, on average, while all of them do.
+fn rate(run: &Loop, threads: usize) -> f64 {
+    const TIME: Duration = Duration::from_millis(10);
+    let ready = AtomicUsize::new(0);
+    let of_thread = || {
+        // Whatever a thread's first call does is not counted.
+        black_box(run(1));
+        ready.fetch_add(1, Ordering::SeqCst);
+        // Awake, so that all begin at once.
+        while ready.load(Ordering::SeqCst) < threads {
+            hint::spin_loop();
+        }
+        let began = Instant::now();
+        let mut calls = 0;
+        while began.elapsed() < TIME {
+            black_box(run(CALLS / 10));
+            calls += CALLS / 10;
+        }
+        calls as f64 / began.elapsed().as_secs_f64()
+    };
+    thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(of_thread)).collect();
+        let rates = all.into_iter().map(|thread| thread.join().expect("the loops return"));
+        rates.sum::<f64>() / threads as f64
+    })
 }
 
 /// Nanoseconds a call.
