@@ -8,13 +8,14 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::{fs, thread};
+use std::thread;
 
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use lastout::cranelift_codegen::ir::{AbiParam, InstBuilder, types};
 use lastout::cranelift_module::{FuncId, Linkage, Module, ModuleResult, default_libcall_names};
 use lastout::{Adopted, Engine, Handle};
+use lastout_tests::measure::resident;
 use serde_json::json;
 
 const VERSIONS: i64 = 1000;
@@ -97,20 +98,13 @@ fn call(scale: &Handle<fn(i64) -> i64>, stop: &AtomicBool) -> (u64, u64) {
     (calls, backwards)
 }
 
-/// How much memory this process has, in bytes.
-fn resident() -> Result<usize, Error> {
-    let statm = fs::read_to_string("/proc/self/statm")?;
-    let pages = statm.split(' ').nth(1).ok_or("statm has a second field")?;
-    Ok(pages.parse::<usize>()? * rustix::param::page_size())
-}
-
 fn run(json: bool) -> Result<bool, Error> {
     let engine = Engine::new()?;
     let freed = Arc::new(AtomicU64::new(0));
     install(&engine, compile(1)?, &freed)?;
     let scale = engine.function::<fn(i64) -> i64>("scale")?;
     let stop = AtomicBool::new(false);
-    let resident_start = resident()?;
+    let resident_start = resident();
 
     let (calls, backwards) = thread::scope(|scope| {
         let callers: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| call(&scale, &stop))).collect();
@@ -128,7 +122,7 @@ fn run(json: bool) -> Result<bool, Error> {
         replaced.map(|()| counts)
     })?;
 
-    let resident_end = resident()?;
+    let resident_end = resident();
     println!("{calls} calls by {THREADS} threads, {backwards} of them of an older version again");
     println!("{resident_start} bytes resident at the start, {resident_end} at the end");
     engine.remove("scale")?;

@@ -99,9 +99,7 @@ impl Engine {
     }
 
     fn publish(&self, publication: Publication) -> Installed {
-        let (installed, mut leftovers) = publication.publish(&self.names);
-        let replaced = std::mem::take(&mut leftovers.replaced);
-        drop(leftovers);
+        let (installed, replaced) = publication.publish(&self.names);
         self.shared.retire(replaced);
         installed
     }

@@ -75,7 +75,6 @@ pub(crate) struct Linked {
 
 /// Code with a seat for each of its versions, and what is put there: nothing can fail any more.
 pub(crate) struct Publication {
-    image: Arc<Image>,
     roots: Vec<Seated>,
     functions: HashMap<FuncId, Arc<Function>>,
 }
@@ -97,6 +96,7 @@ impl Publication {
         let Linked { code, roots, callees } = linked;
         let seats = roots.iter().map(|root| root.function.free_seat());
         let seats = seats.collect::<Result<Vec<_>>>()?;
+        // Only the payloads keep it: it goes with the last of them, and at once if there are none.
         let image = Arc::new(Image::new(code, callees, attached()));
         let seated = roots.iter().zip(seats).map(|(&Root { body, public, .. }, seat)| {
             let version = Version::new(Arc::clone(seat.function().name()));
@@ -106,18 +106,16 @@ impl Publication {
         });
         let seated = seated.collect();
         let exposed = roots.into_iter().filter_map(|root| Some((root.exposed?, root.function)));
-        Ok(Self { image, roots: seated, functions: exposed.collect() })
+        Ok(Self { roots: seated, functions: exposed.collect() })
     }
 
-    /// Makes the versions current, and those that they replace impossible to enter. What that
-    /// leaves behind is to be let go after the names are unlocked.
-    pub(crate) fn publish(self, names: &Names) -> (Installed, Leftovers) {
-        let Self { image, roots, functions } = self;
+    /// Makes the versions current, and those that they replace impossible to enter. These are to
+    /// be retired.
+    pub(crate) fn publish(self, names: &Names) -> (Installed, Vec<Closing>) {
+        let Self { roots, functions } = self;
         let versions = roots.iter().map(|root| root.payload.version().clone()).collect();
         let installed = Installed { versions, functions };
         let mut replaced = Vec::with_capacity(roots.len());
-        // The functions that are not known by name may go with their seats.
-        let mut seats = Vec::with_capacity(roots.len());
         let mut names = names.lock();
         names.installs += 1;
         for Seated { seat, body, public, payload } in roots {
@@ -125,7 +123,6 @@ impl Publication {
             if public {
                 names.publish(seat.function());
             }
-            seats.push(Arc::clone(seat.function()));
             // SAFETY: the names are locked, so this thread is the only one publishing. `body` was
             // compiled with the function's signature into the image that the payload keeps.
             replaced.extend(unsafe { seat.publish(body, payload) });
@@ -136,16 +133,6 @@ impl Publication {
             // SAFETY: as above, and these were replaced just now.
             unsafe { closing.close() };
         }
-        drop(names);
-        (installed, Leftovers { replaced, _functions: seats, _image: image })
+        (installed, replaced)
     }
-}
-
-/// What an install lets go of, with nothing locked.
-pub(crate) struct Leftovers {
-    /// To be retired.
-    pub(crate) replaced: Vec<Closing>,
-    _functions: Vec<Arc<Function>>,
-    /// If it has no versions, it goes at once.
-    _image: Arc<Image>,
 }

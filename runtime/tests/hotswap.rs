@@ -4,22 +4,12 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+mod example;
 
-/// The example, which `cargo test` builds beside the tests.
+use example::{example, report};
+
 fn hotswap() -> Command {
-    let test = std::env::current_exe().expect("a running test knows where it is");
-    let profile = test.ancestors().nth(2).expect("tests are in a folder of the profile's");
-    let example = profile.join("examples/hotswap");
-    assert!(example.exists(), "{} is not built; run `cargo test`", example.display());
-    Command::new(example)
-}
-
-/// The object on the last line of what was printed.
-fn report(output: &Output) -> Value {
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let last = printed.lines().last().expect("it prints something");
-    serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {printed}"))
+    example("hotswap")
 }
 
 fn stderr(output: &Output) -> String {

@@ -2,7 +2,7 @@
 
 pub mod clif;
 pub mod emit;
-pub mod machine;
+pub mod measure;
 pub mod ops;
 pub mod signature;
 pub mod support;

@@ -1,7 +1,6 @@
 //! Functions that are compiled, called once and dropped, two hundred thousand of them: nothing
 //! is left of them.
 
-use std::fs;
 use std::time::Instant;
 
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -10,6 +9,7 @@ use cranelift_module::{FuncId, Linkage, Module};
 use lastout::{Engine, FunctionType, Handle, Unit};
 use lastout_tests::call;
 use lastout_tests::emit::Emitter;
+use lastout_tests::measure::resident;
 
 const FUNCTIONS: i64 = 200_000;
 /// After so many, everything that grows with the number of threads, types or tables has grown.
@@ -47,13 +47,6 @@ fn named(engine: &Engine, emitter: &mut Emitter, number: i64) {
     let plus: Handle<Plus> = engine.function(&name).unwrap();
     assert_eq!(call!(plus, 1).unwrap(), number + 1);
     engine.remove(&name).unwrap();
-}
-
-/// How much memory this process has, in bytes.
-fn resident() -> usize {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages << 12
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lastout_tests::machine::machine;
+use lastout_tests::measure::{machine, median};
 use serde_json::{Value, json};
 
 mod rivals;
@@ -163,11 +163,6 @@ fn time(run: &Loop) -> f64 {
     let began = Instant::now();
     black_box(run(CALLS));
     began.elapsed().as_nanos() as f64 / CALLS as f64
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// How long one step of a body takes, from bodies that are long enough to tell.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::process::{Command, Stdio};
 
-use lastout_tests::machine::machine;
+use lastout_tests::measure::machine;
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 

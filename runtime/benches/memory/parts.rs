@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use lastout::{Engine, Handle};
+use lastout_tests::measure::median;
 use serde_json::{Value, json};
 
 use crate::code::{Code, Function};
@@ -105,11 +106,6 @@ fn micros(runs: usize, mut run: impl FnMut(usize) -> Result<()>) -> Result<f64> 
         blocks.push(began.elapsed().as_secs_f64() * 1e6 / BLOCK as f64);
     }
     Ok(median(blocks))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Installing and freeing code that is compiled already, with one other thread that is idle.

@@ -1,20 +1,14 @@
 //! The examples about adopted code, run as a user runs them.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
-/// What an example, which `cargo test` builds beside the tests, prints as its last line.
-fn report(example: &str) -> Value {
-    let test = std::env::current_exe().expect("a running test knows where it is");
-    let profile = test.ancestors().nth(2).expect("tests are in a folder of the profile's");
-    let path = profile.join("examples").join(example);
-    assert!(path.exists(), "{} is not built; run `cargo test`", path.display());
-    let output = Command::new(path).arg("--json").output().expect("it can be run");
+mod example;
+
+/// What an example prints as its last line.
+fn report(name: &str) -> Value {
+    let output = example::example(name).arg("--json").output().expect("it can be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let last = printed.lines().last().expect("it prints something");
-    serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {printed}"))
+    example::report(&output)
 }
 
 #[test]
