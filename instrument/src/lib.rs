@@ -71,20 +71,20 @@ mod checker;
 mod dispatch;
 mod entry;
 mod gate;
+mod machine_gate;
 mod signature;
 mod stub;
 mod symbol;
-mod x64;
 mod zero;
 
 pub use checker::{Rule, Violation, check_gate};
 pub use dispatch::{Callee, route_calls};
 pub use entry::{c_entry, host_entry};
 pub use gate::{GateOptions, gate};
+pub use machine_gate::{Fixup, LaneLayout, MachineCode, machine_gate, machine_tails};
 pub use signature::check_signature;
 pub use stub::preserving_stub;
 pub use symbol::{Symbol, symbol_name};
-pub use x64::{Fixup, LaneLayout, MachineCode, machine_gate, machine_tails};
 
 /// Why a function or signature cannot be instrumented.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
