@@ -5,12 +5,25 @@ use std::iter;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::entity::SecondaryMap;
 use cranelift_codegen::ir::{
-    ExternalName, FuncRef, Function, GlobalValue, GlobalValueData, Inst, InstBuilder,
+    ExtFuncData, ExternalName, FuncRef, Function, GlobalValue, GlobalValueData, Inst, InstBuilder,
     InstructionData, MemFlagsData, Opcode, Type, ValueList,
 };
 use cranelift_codegen::isa::TargetIsa;
 
-use crate::{Error, Symbol, symbol};
+use crate::{Error, Symbol, symbol, symbol_name};
+
+/// How calls find the gate of the version that is current.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Dispatch {
+    /// They load it from the function's slot, and call what they have loaded. To replace a
+    /// function is to store one word.
+    #[default]
+    Slot,
+    /// They are direct calls, of which each is patched when the function is replaced: nothing is
+    /// loaded and nothing has to be predicted, and a replacement takes longer the more calls of
+    /// the function there are.
+    PatchedSites,
+}
 
 /// What a function's name stands for, as [`route_calls`] needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +35,13 @@ pub enum Callee {
     Fixed,
 }
 
-/// Sends the calls in `func` of replaceable functions through their slots, and turns the
-/// addresses it takes of them into their stable entries.
+/// Sends the calls in `func` of replaceable functions to the gates of their current versions, as
+/// `dispatch` says, and turns the addresses it takes of them into their stable entries.
 ///
 /// `callee` says what the function named `u0:index` is, or `None` if there is no such function.
-/// The symbols that the rewritten code refers to are [`Symbol::Slot`] and [`Symbol::Entry`] of
-/// that index. Everything else in `func`, calls through pointers too, stays as it is.
+/// The symbols that the rewritten code refers to are [`Symbol::Slot`] or [`Symbol::Gate`], and
+/// [`Symbol::Entry`], of that index. Everything else in `func`, calls through pointers too, stays
+/// as it is.
 ///
 /// # Errors
 ///
@@ -41,6 +55,7 @@ pub enum Callee {
 pub fn route_calls(
     func: &mut Function,
     isa: &dyn TargetIsa,
+    dispatch: Dispatch,
     mut callee: impl FnMut(u32) -> Option<Callee>,
 ) -> Result<(), Error> {
     let mut routes = routes(func, &mut callee)?;
@@ -49,7 +64,7 @@ pub fn route_calls(
     let mut pos = FuncCursor::new(func);
     while pos.next_block().is_some() {
         while let Some(inst) = pos.next_inst() {
-            route_instruction(&mut pos, inst, &mut routes, pointer)?;
+            route_instruction(&mut pos, inst, dispatch, &mut routes, pointer)?;
         }
     }
     Ok(())
@@ -60,6 +75,7 @@ pub fn route_calls(
 struct Route {
     index: u32,
     slot: Option<GlobalValue>,
+    gate: Option<FuncRef>,
     entry: Option<GlobalValue>,
 }
 
@@ -68,6 +84,20 @@ impl Route {
         *self.slot.get_or_insert_with(|| {
             let data = symbol::data(func, Symbol::Slot(self.index));
             func.create_global_value(data)
+        })
+    }
+
+    /// What a direct call of `callee`, which this is the route to, calls instead.
+    fn gate(&mut self, func: &mut Function, callee: FuncRef) -> FuncRef {
+        *self.gate.get_or_insert_with(|| {
+            let name = func.declare_imported_user_function(symbol_name(Symbol::Gate(self.index)));
+            let signature = func.dfg.ext_funcs[callee].signature;
+            func.import_function(ExtFuncData {
+                name: ExternalName::user(name),
+                signature,
+                colocated: true,
+                patchable: false,
+            })
         })
     }
 
@@ -87,7 +117,7 @@ fn routes(
     let mut routes = SecondaryMap::new();
     for (func_ref, data) in func.dfg.ext_funcs.iter() {
         let index = replaceable(func, &data.name, callee)?;
-        routes[func_ref] = index.map(|index| Route { index, slot: None, entry: None });
+        routes[func_ref] = index.map(|index| Route { index, slot: None, gate: None, entry: None });
     }
     Ok(routes)
 }
@@ -139,6 +169,7 @@ fn route_symbols(
 fn route_instruction(
     pos: &mut FuncCursor<'_>,
     inst: Inst,
+    dispatch: Dispatch,
     routes: &mut SecondaryMap<FuncRef, Option<Route>>,
     pointer: Type,
 ) -> Result<(), Error> {
@@ -154,6 +185,11 @@ fn route_instruction(
             }
             if pos.func.dfg.ext_funcs[func_ref].patchable {
                 return refuse(pos, "a call of a replaceable function cannot be patchable");
+            }
+            if dispatch == Dispatch::PatchedSites {
+                let func_ref = route.gate(pos.func, func_ref);
+                pos.func.dfg.insts[inst] = InstructionData::Call { opcode, func_ref, args };
+                return Ok(());
             }
             let slot = route.slot(pos.func);
             let slot = pos.ins().symbol_value(pointer, slot);

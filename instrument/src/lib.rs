@@ -23,7 +23,8 @@
 //! - [`machine_gate`] lowers the same steps to machine code, on x86-64 and where all arguments are
 //!   in registers: a gate of 80 bytes, where that of Cranelift takes 245.
 //! - [`route_calls`] rewrites a function so that its calls of replaceable functions load the gate
-//!   from their *slot*, and so that an address it takes of one is the *stable entry*.
+//!   from their *slot*, or are direct calls of the gate that are to be patched ([`Dispatch`]), and
+//!   so that an address it takes of one is the *stable entry*.
 //! - [`host_entry`] and [`c_entry`] emit the ways in for code that does not have the *ledger*, the
 //!   thread's table of counts, in the pinned register.
 //! - [`preserving_stub`] emits what a gate's rare calls of the runtime go through.
@@ -78,7 +79,7 @@ mod symbol;
 mod zero;
 
 pub use checker::{Rule, Violation, check_gate};
-pub use dispatch::{Callee, route_calls};
+pub use dispatch::{Callee, Dispatch, route_calls};
 pub use entry::{c_entry, host_entry};
 pub use gate::{GateOptions, gate};
 pub use machine_gate::{Fixup, LaneLayout, MachineCode, machine_gate, machine_tails};

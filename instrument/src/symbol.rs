@@ -19,6 +19,9 @@ pub enum Symbol {
     Slot(u32),
     /// The stable entry of a function, for use as an address.
     Entry(u32),
+    /// The gate of the version of a function that is current, in reach of a direct call, which is
+    /// patched when that changes.
+    Gate(u32),
     /// The lane, which starts with its body word.
     Lane,
     /// The distance in bytes of the lane's cell from the start of any ledger; not an address.
@@ -48,7 +51,8 @@ pub enum Symbol {
 
 const SLOTS: u32 = 2;
 const ENTRIES: u32 = 3;
-const SINGLE: u32 = 4;
+const GATES: u32 = 4;
+const SINGLE: u32 = 5;
 const SINGLES: [Symbol; 11] = [
     Symbol::Lane,
     Symbol::CellOffset,
@@ -69,6 +73,7 @@ impl Symbol {
         match namespace {
             SLOTS => Some(Self::Slot(index)),
             ENTRIES => Some(Self::Entry(index)),
+            GATES => Some(Self::Gate(index)),
             SINGLE => SINGLES.get(index as usize).copied(),
             _ => None,
         }
@@ -80,6 +85,7 @@ pub fn symbol_name(symbol: Symbol) -> UserExternalName {
     let (namespace, index) = match symbol {
         Symbol::Slot(function) => (SLOTS, function),
         Symbol::Entry(function) => (ENTRIES, function),
+        Symbol::Gate(function) => (GATES, function),
         single => {
             let before = SINGLES.iter().take_while(|&&other| other != single);
             (SINGLE, before.count() as u32)

@@ -6,7 +6,7 @@ use std::fmt;
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
-use lastout_instrument::GateOptions;
+use lastout_instrument::{Dispatch, GateOptions};
 use lastout_reclaim::{Counting, register_membarrier};
 
 use crate::engine::Engine;
@@ -18,18 +18,19 @@ use crate::template::Templates;
 use crate::types::HostFunction;
 use crate::{Error, Result};
 
-/// How many bytes of code an engine may have unless it is told otherwise.
-const DEFAULT_CODE_MEMORY: usize = MAX_SIZE;
+/// How many it may have if calls are patched: as far as a call reaches.
+const MAX_PATCHED: usize = if cfg!(target_arch = "aarch64") { 1 << 27 } else { MAX_SIZE };
 
 /// What an engine is made with.
 pub struct EngineBuilder {
     flags: Vec<(String, String)>,
     host: Vec<(String, Host)>,
-    code_memory: usize,
+    code_memory: Option<usize>,
     drop_policy: DropPolicy,
     quarantine: usize,
     strict: bool,
     counting: Option<Counting>,
+    dispatch: Dispatch,
     interleave: Option<extern "C" fn()>,
 }
 
@@ -52,11 +53,12 @@ impl EngineBuilder {
         Self {
             flags: vec![("opt_level".to_owned(), "speed".to_owned())],
             host: Vec::new(),
-            code_memory: DEFAULT_CODE_MEMORY,
+            code_memory: None,
             drop_policy: DropPolicy::default(),
             quarantine: 0,
             strict: false,
             counting: None,
+            dispatch: Dispatch::default(),
             interleave: None,
         }
     }
@@ -91,12 +93,13 @@ impl EngineBuilder {
     }
 
     /// How many bytes of code there may be at a time, gates and entries included: at most a
-    /// gigabyte, which is also the default.
+    /// gigabyte, which is also the default. On aarch64 both are an eighth of that if calls are
+    /// [patched](Dispatch::PatchedSites).
     ///
     /// So many addresses are reserved, and as many again for read-only data and for writable data;
     /// memory is used only for what is there. Each engine also takes two file descriptors.
     pub fn code_memory(mut self, bytes: usize) -> Self {
-        self.code_memory = bytes;
+        self.code_memory = Some(bytes);
         self
     }
 
@@ -129,6 +132,15 @@ impl EngineBuilder {
         self
     }
 
+    /// How calls between units, and of preemptible functions, find the version that is current. The
+    /// default is [`Dispatch::Slot`].
+    ///
+    /// Handles, stable entries and everything else are the same with both.
+    pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.dispatch = dispatch;
+        self
+    }
+
     /// Has every gate call `hook` between any two of its steps, so that threads can be made to
     /// change places there. For tests of the protocol.
     pub fn interleave(mut self, hook: extern "C" fn()) -> Self {
@@ -157,7 +169,15 @@ impl EngineBuilder {
         let options = GateOptions { counting, interleave: self.interleave.is_some() };
         let templates = Templates::new(unoptimized, options);
         fork::watch();
-        let memory = Memory::new(self.code_memory, self.quarantine, self.strict)?;
+        let most = match self.dispatch {
+            Dispatch::Slot => MAX_SIZE,
+            Dispatch::PatchedSites => MAX_PATCHED,
+        };
+        let size = self.code_memory.unwrap_or(most);
+        if size > most {
+            return Err(Error::CodeMemoryTooLarge { asked: size, most });
+        }
+        let memory = Memory::new(size, self.quarantine, self.strict)?;
         let stubs = Stubs::new(&templates, &memory, &*isa, self.interleave)?;
         let host: HashMap<_, _> = self
             .host
@@ -168,7 +188,8 @@ impl EngineBuilder {
             })
             .collect();
         let disposal = Disposal::new(self.drop_policy);
-        let shared = Shared::new(isa, templates, stubs, memory, disposal, host, counting);
+        let shared =
+            Shared::new(isa, templates, stubs, memory, disposal, host, counting, self.dispatch);
         Ok(Engine::from_shared(shared))
     }
 }

@@ -81,7 +81,7 @@ impl Engine {
         }
         let linked = link(&self.shared, &self.names, &unit)?;
         let attached = || std::mem::take(&mut unit.attached);
-        Ok(self.publish(Publication::new(&self.shared, linked, attached)?))
+        self.publish(Publication::new(&self.shared, linked, attached)?)
     }
 
     /// Installs code that something else owns, all of its exports at once, as
@@ -95,13 +95,13 @@ impl Engine {
     /// memory. Then the owner lets go of the code, and what was current before still is.
     pub fn adopt(&self, adopted: Adopted) -> Result<Installed> {
         let linked = adopted.link(&self.shared, &self.names)?;
-        Ok(self.publish(Publication::new(&self.shared, linked, Vec::new)?))
+        self.publish(Publication::new(&self.shared, linked, Vec::new)?)
     }
 
-    fn publish(&self, publication: Publication) -> Installed {
-        let (installed, replaced) = publication.publish(&self.names);
+    fn publish(&self, publication: Publication) -> Result<Installed> {
+        let (installed, replaced) = publication.publish(&self.shared, &self.names)?;
         self.shared.retire(replaced);
-        installed
+        Ok(installed)
     }
 
     /// Makes a function known before any unit defines it, so that units that call each other can
@@ -188,11 +188,14 @@ impl Engine {
     /// What the engine holds at the moment.
     pub fn stats(&self) -> Stats {
         let (installed, freed) = self.shared.disposal.counts();
+        let calls = self.shared.calls.get();
         Stats {
             functions: self.names.lock().len(),
             installed,
             freed,
             heavy_fences: self.shared.fences(),
+            patched_calls: calls.in_place,
+            patched_calls_by_jump: calls.by_jump,
             code_bytes: self.shared.memory.code_bytes(),
             data_bytes: self.shared.memory.data_bytes(),
             committed_bytes: self.shared.memory.committed_bytes(),
@@ -230,6 +233,12 @@ pub struct Stats {
     /// Heavy fences executed so far: one for each install or removal that had a version to retire,
     /// however many it had.
     pub heavy_fences: u64,
+    /// With [`Dispatch::PatchedSites`](crate::Dispatch::PatchedSites), the calls of replaceable
+    /// functions in installed units that are patched themselves; else 0.
+    pub patched_calls: usize,
+    /// Those that cannot be, because of how the bytes of the call lie: each goes by way of a jump
+    /// of its unit's, which is patched instead.
+    pub patched_calls_by_jump: usize,
     /// Bytes of machine code, of versions, gates and entries, in whole cache lines.
     pub code_bytes: usize,
     /// Bytes of the data of units, in whole cache lines.

@@ -13,6 +13,7 @@ use crate::fork::{Lock, Pass};
 use crate::memory::Block;
 use crate::payload::Payload;
 use crate::shared::Shared;
+use crate::sites::Sites;
 use crate::template::{Kind, Prototype, instantiate};
 use crate::thread;
 use crate::version::{ThreadFrames, Version, VersionInfo, VersionState};
@@ -34,6 +35,7 @@ pub(crate) struct Function {
     name: Arc<str>,
     prototype: Arc<Prototype>,
     seats: Lock<Seats>,
+    sites: Sites,
     entry: OnceLock<Box<Block>>,
     shared: Arc<Shared>,
 }
@@ -132,7 +134,7 @@ impl FreeSeat {
     ///
     /// The caller is the only one publishing. `body` is code of the function's signature, which
     /// lives until `payload` is dropped.
-    pub(crate) unsafe fn publish(self, body: usize, payload: Payload) -> Option<Closing> {
+    pub(crate) unsafe fn publish(&self, body: usize, payload: Payload) -> Option<Closing> {
         let function = &self.function;
         let mut seats = function.seats.lock();
         let Place { gate, version, .. } = seats.place(self.index);
@@ -235,6 +237,7 @@ impl Function {
             name,
             prototype,
             seats: Lock::default(),
+            sites: Sites::default(),
             entry: OnceLock::new(),
             shared: Arc::clone(shared),
         });
@@ -259,6 +262,16 @@ impl Function {
 
     pub(crate) fn slot(&self) -> *const usize {
         self.slot.as_ptr()
+    }
+
+    /// The gate in the slot.
+    pub(crate) fn gate(&self) -> usize {
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    /// The calls of this function that are to be patched.
+    pub(crate) fn sites(&self) -> &Sites {
+        &self.sites
     }
 
     /// An error unless `signature` is the function's.

@@ -6,12 +6,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use cranelift_module::FuncId;
+use lastout_instrument::Dispatch;
 
 use crate::function::{Closing, FreeSeat, Function};
 use crate::handle::Handle;
+use crate::memory::Patches;
 use crate::names::Names;
 use crate::payload::{Code, Image, Payload};
 use crate::shared::Shared;
+use crate::sites::Callee;
 use crate::types::FunctionType;
 use crate::version::Version;
 use crate::{Error, Result};
@@ -70,10 +73,10 @@ pub(crate) struct Linked {
     pub(crate) code: Code,
     pub(crate) roots: Vec<Root>,
     /// The replaceable functions that the code refers to, its own among them.
-    pub(crate) callees: Vec<Arc<Function>>,
+    pub(crate) callees: Vec<Callee>,
 }
 
-/// Code with a seat for each of its versions, and what is put there: nothing can fail any more.
+/// Code with a seat for each of its versions, and what is put there.
 pub(crate) struct Publication {
     roots: Vec<Seated>,
     functions: HashMap<FuncId, Arc<Function>>,
@@ -111,21 +114,36 @@ impl Publication {
 
     /// Makes the versions current, and those that they replace impossible to enter. These are to
     /// be retired.
-    pub(crate) fn publish(self, names: &Names) -> (Installed, Vec<Closing>) {
+    ///
+    /// # Errors
+    ///
+    /// If calls have to be patched and the system does not let us. Then nothing has changed.
+    pub(crate) fn publish(
+        self,
+        shared: &Shared,
+        names: &Names,
+    ) -> Result<(Installed, Vec<Closing>)> {
         let Self { roots, functions } = self;
         let versions = roots.iter().map(|root| root.payload.version().clone()).collect();
         let installed = Installed { versions, functions };
         let mut replaced = Vec::with_capacity(roots.len());
+        let mut moved = Vec::new();
+        // On an error they are unlocked before the payloads are dropped, which may run anything.
         let mut names = names.lock();
+        let patches = patches(shared, &roots)?;
         names.installs += 1;
         for Seated { seat, body, public, payload } in roots {
-            payload.version().set_number(names.installs);
+            payload.publish(names.installs);
             if public {
                 names.publish(seat.function());
             }
+            let gate = seat.function().gate();
             // SAFETY: the names are locked, so this thread is the only one publishing. `body` was
             // compiled with the function's signature into the image that the payload keeps.
             replaced.extend(unsafe { seat.publish(body, payload) });
+            if patches.is_some() && seat.function().gate() != gate {
+                moved.push(seat);
+            }
         }
         // Not before all slots point elsewhere: callers turn away from a closed gate to what is
         // current, and would find half a unit.
@@ -133,6 +151,26 @@ impl Publication {
             // SAFETY: as above, and these were replaced just now.
             unsafe { closing.close() };
         }
-        (installed, replaced)
+        // Not before all replaced gates are closed, so that no thread that has come by one site to
+        // a new version comes by another to the old one.
+        if let Some(patches) = patches {
+            for seat in &moved {
+                seat.function().sites().aim(seat.function().gate(), &patches);
+            }
+        }
+        Ok((installed, replaced))
     }
+}
+
+/// What calls of these functions are patched with, if that is how they are called.
+fn patches<'a>(shared: &'a Shared, roots: &[Seated]) -> Result<Option<Patches<'a>>> {
+    if shared.dispatch != Dispatch::PatchedSites {
+        return Ok(None);
+    }
+    let mut patches = shared.memory.patches();
+    // From here on no sites come or go.
+    if roots.iter().any(|root| root.seat.function().sites().any()) {
+        patches.prepare()?;
+    }
+    Ok(Some(patches))
 }

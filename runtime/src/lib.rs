@@ -115,6 +115,7 @@ mod process;
 mod refusals;
 mod relocation;
 mod shared;
+mod sites;
 mod sys;
 mod template;
 mod thread;
@@ -135,4 +136,5 @@ pub use version::{ThreadFrames, Version, VersionInfo, VersionState};
 
 pub use cranelift_codegen;
 pub use cranelift_module;
+pub use lastout_instrument::Dispatch;
 pub use lastout_reclaim::Counting;

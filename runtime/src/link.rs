@@ -13,11 +13,12 @@ use lastout_instrument::Symbol;
 
 use crate::function::Function;
 use crate::install::{Linked, Root};
-use crate::memory::{Block, Sizes};
+use crate::memory::{Block, Draft, Sizes};
 use crate::names::Names;
 use crate::payload::Code;
-use crate::relocation::{self, Object, VENEER_SIZE};
+use crate::relocation::{self, JUMP, JUMP_SIZE, Object, VENEER_SIZE};
 use crate::shared::Shared;
+use crate::sites::{Callee, Calls, Site};
 use crate::unit::Unit;
 use crate::{Error, Result};
 
@@ -26,24 +27,38 @@ pub(crate) fn link(shared: &Arc<Shared>, names: &Names, unit: &Unit) -> Result<L
     let mut linker = Linker::new(shared, names, unit);
     linker.check_definitions()?;
     linker.find_roots()?;
-    let block = linker.link()?;
-    let Linker { layout, roots, callees, .. } = linker;
+    let (block, callees) = linker.link()?;
+    let Linker { layout, roots, .. } = linker;
     let roots = roots.into_iter().map(|(id, function)| Root {
         function,
         body: block.address() + layout.functions[&id],
         public: is_public(unit.declarations().get_function_decl(id).linkage),
         exposed: unit.exposed.contains(&id).then_some(id),
     });
-    Ok(Linked {
-        roots: roots.collect(),
-        callees: callees.into_values().collect(),
-        code: Code::Block { _block: block },
-    })
+    Ok(Linked { roots: roots.collect(), callees, code: Code::Block { _block: block } })
 }
 
 /// Whether functions of this linkage are known in the engine by their names.
 fn is_public(linkage: Linkage) -> bool {
     matches!(linkage, Linkage::Export | Linkage::Preemptible)
+}
+
+/// Whether a function that is called as a replaceable one was declared, later, as one that is not.
+fn is_fixed(unit: &Unit, id: FuncId) -> bool {
+    let linkage = unit.declarations().get_function_decl(id).linkage;
+    linkage.is_definable() && !is_public(linkage)
+}
+
+/// The function that a call in `object` is of, if the call is to be patched when the function is
+/// replaced.
+fn site_callee(unit: &Unit, object: &Object, reloc: &ModuleReloc) -> Option<FuncId> {
+    if !relocation::can_be_aimed(object, reloc) {
+        return None;
+    }
+    let ModuleRelocTarget::User { namespace, index } = reloc.name else { return None };
+    let Some(Symbol::Gate(index)) = Symbol::from_name(namespace, index) else { return None };
+    let id = FuncId::from_u32(index);
+    (id.index() < unit.declared_functions && !is_fixed(unit, id)).then_some(id)
 }
 
 /// Where everything in a unit is, from the start of its section.
@@ -59,6 +74,9 @@ struct Layout {
     /// Room at the end of the code, one piece for each thing outside that it calls and may not
     /// reach.
     veneers: Vec<usize>,
+    /// Room for jumps that can be patched, for each function that is called from where that cannot
+    /// be done.
+    jumps: BTreeMap<FuncId, usize>,
 }
 
 impl Layout {
@@ -72,6 +90,7 @@ impl Layout {
                 layout.note_fixed_slot(unit, reloc);
             }
         }
+        layout.make_room_for_jumps(unit);
         layout.make_room_for_veneers(unit);
         for (&id, data) in &unit.data {
             let Sizes { writable, read_only, .. } = &mut layout.sizes;
@@ -92,7 +111,10 @@ impl Layout {
                 let inside = self.functions.contains_key(&FuncId::from_u32(index));
                 (!inside).then_some((0, index))
             }
-            ModuleRelocTarget::User { namespace, index } => Some((namespace, index)),
+            ModuleRelocTarget::User { namespace, index } => {
+                let gate = matches!(Symbol::from_name(namespace, index), Some(Symbol::Gate(_)));
+                (!gate).then_some((namespace, index))
+            }
             ModuleRelocTarget::LibCall(libcall) => Some((u32::MAX, libcall as u32)),
             ModuleRelocTarget::KnownSymbol(_) | ModuleRelocTarget::FunctionOffset(..) => None,
         });
@@ -101,15 +123,26 @@ impl Layout {
         self.veneers = targets.iter().map(|_| code.add(VENEER_SIZE, VENEER_SIZE)).collect();
     }
 
+    fn make_room_for_jumps(&mut self, unit: &Unit) {
+        for (id, object) in &unit.functions {
+            let start = self.functions[id];
+            for reloc in &object.relocs {
+                let Some(callee) = site_callee(unit, object, reloc) else { continue };
+                if !Site::is_patchable(start + reloc.offset as usize) {
+                    self.jumps.insert(callee, 0);
+                }
+            }
+        }
+        for offset in self.jumps.values_mut() {
+            *offset = self.sizes.code.add(JUMP_SIZE, JUMP_SIZE);
+        }
+    }
+
     fn note_fixed_slot(&mut self, unit: &Unit, reloc: &ModuleReloc) {
         let ModuleRelocTarget::User { namespace, index } = reloc.name else { return };
         let Some(Symbol::Slot(index)) = Symbol::from_name(namespace, index) else { return };
         let id = FuncId::from_u32(index);
-        if id.index() >= unit.declared_functions {
-            return;
-        }
-        let linkage = unit.declarations().get_function_decl(id).linkage;
-        if linkage.is_definable() && !is_public(linkage) {
+        if id.index() < unit.declared_functions && is_fixed(unit, id) {
             self.fixed_slots.insert(id, 0);
         }
     }
@@ -124,12 +157,23 @@ struct Linker<'a> {
     roots: BTreeMap<FuncId, Arc<Function>>,
     /// The replaceable functions that the unit refers to, its own among them.
     callees: HashMap<FuncId, Arc<Function>>,
+    /// The calls that are to be patched, by what they call.
+    sites: BTreeMap<FuncId, CallSites>,
+}
+
+/// Calls of one function that are to be patched.
+#[derive(Default)]
+struct CallSites {
+    /// Where in the code the bytes are that change.
+    offsets: Vec<usize>,
+    calls: Calls,
 }
 
 impl<'a> Linker<'a> {
     fn new(shared: &'a Arc<Shared>, names: &'a Names, unit: &'a Unit) -> Self {
         let layout = Layout::new(unit);
-        Self { shared, names, unit, layout, roots: BTreeMap::new(), callees: HashMap::new() }
+        let (roots, callees, sites) = Default::default();
+        Self { shared, names, unit, layout, roots, callees, sites }
     }
 
     fn declaration(&self, id: FuncId) -> &'a FunctionDeclaration {
@@ -180,7 +224,7 @@ impl<'a> Linker<'a> {
     }
 
     /// Writes code and data into memory, with all addresses in them.
-    fn link(&mut self) -> Result<Block> {
+    fn link(&mut self) -> Result<(Block, Vec<Callee>)> {
         let unit = self.unit;
         let mut draft = self.shared.memory.allocate(self.layout.sizes)?;
         let base = Bases {
@@ -191,8 +235,14 @@ impl<'a> Linker<'a> {
         let mut veneers = Veneers { free: self.layout.veneers.clone(), made: HashMap::new() };
         for (&id, object) in &unit.functions {
             let offset = self.layout.functions[&id];
+            self.note_sites(offset, object);
             let (code, address) = draft.code();
             self.write(code, address, offset, object, base, &mut veneers)?;
+        }
+        for (id, &offset) in &self.layout.jumps {
+            let (jump, distance) = JUMP;
+            draft.code().0[offset..offset + jump.len()].copy_from_slice(&jump);
+            self.sites.entry(*id).or_default().offsets.push(offset + distance);
         }
         for (&target, &offset) in &veneers.made {
             let veneer = relocation::veneer(self.shared.isa.triple(), target);
@@ -209,7 +259,49 @@ impl<'a> Linker<'a> {
             let word = (base.code + function).to_ne_bytes();
             draft.read_only().0[offset..offset + word.len()].copy_from_slice(&word);
         }
-        draft.publish()
+        self.publish(draft, base.code)
+    }
+
+    /// Makes the code runnable, and its calls such that they are patched.
+    fn publish(&mut self, draft: Draft, base: usize) -> Result<(Block, Vec<Callee>)> {
+        let sites = std::mem::take(&mut self.sites);
+        // The functions stay with `self`: none must go while the memory is locked.
+        let called =
+            sites.iter().map(|(&id, sites)| Ok((Arc::clone(self.replaceable(id)?), sites)));
+        let called = called.collect::<Result<Vec<_>>>()?;
+        let start = base - self.shared.memory.code_start();
+        let (block, mut callees) = draft.publish_with(|code| {
+            // What is in the slot at this moment is what the next to change it counts on.
+            for (function, sites) in &called {
+                for &offset in &sites.offsets {
+                    relocation::aim(code, offset, base + offset, function.gate())
+                        .map_err(|why| Error::Link { symbol: function.name().to_string(), why })?;
+                }
+            }
+            let register = |(function, sites): (Arc<Function>, &CallSites)| {
+                let places = sites.offsets.iter().map(|offset| Site::at(start + offset));
+                Callee::register(function, places.collect(), sites.calls)
+            };
+            Ok(called.into_iter().map(register).collect::<Vec<_>>())
+        })?;
+        let others = self.callees.iter().filter(|(id, _)| !sites.contains_key(id));
+        callees.extend(others.map(|(_, function)| Callee::new(Arc::clone(function))));
+        Ok((block, callees))
+    }
+
+    /// Notes the calls in a function, which is at `offset`, that are to be patched.
+    fn note_sites(&mut self, offset: usize, object: &Object) {
+        for reloc in &object.relocs {
+            let Some(callee) = site_callee(self.unit, object, reloc) else { continue };
+            let sites = self.sites.entry(callee).or_default();
+            let offset = offset + reloc.offset as usize;
+            if Site::is_patchable(offset) {
+                sites.offsets.push(offset);
+                sites.calls.in_place += 1;
+            } else {
+                sites.calls.by_jump += 1;
+            }
+        }
     }
 
     fn write(
@@ -227,7 +319,13 @@ impl<'a> Linker<'a> {
         let name = |target: &ModuleRelocTarget| describe(unit, target);
         let resolve = |target: &ModuleRelocTarget| self.resolve(target, base);
         let near = |target| Some(base.code + veneers.offset(target)?);
-        relocation::relocate(place, start + offset, &object.relocs, resolve, near, name)
+        // Those that are to be patched get their target when they are registered.
+        let patched = |reloc: &&ModuleReloc| {
+            site_callee(unit, object, reloc).is_some()
+                && Site::is_patchable(offset + reloc.offset as usize)
+        };
+        let relocs = object.relocs.iter().filter(|reloc| !patched(reloc));
+        relocation::relocate(place, start + offset, relocs, resolve, near, name)
     }
 
     fn resolve(&mut self, target: &ModuleRelocTarget, base: Bases) -> Result<usize> {
@@ -251,6 +349,14 @@ impl<'a> Linker<'a> {
                     }
                     Some(Symbol::Entry(index)) if declared(index) => {
                         self.function_address(FuncId::from_u32(index), base)
+                    }
+                    // A call that cannot be patched, or need not.
+                    Some(Symbol::Gate(index)) if declared(index) => {
+                        let id = FuncId::from_u32(index);
+                        match self.layout.jumps.get(&id) {
+                            Some(jump) => Ok(base.code + jump),
+                            None => self.function_address(id, base),
+                        }
                     }
                     _ => Err(unknown()),
                 }
@@ -379,7 +485,9 @@ fn describe(unit: &Unit, target: &ModuleRelocTarget) -> String {
             unit.declarations().get_data_decl(id).linkage_name(id).into_owned()
         }
         ModuleRelocTarget::User { namespace, index } => match Symbol::from_name(namespace, index) {
-            Some(Symbol::Slot(index) | Symbol::Entry(index)) => function(index),
+            Some(Symbol::Slot(index) | Symbol::Entry(index) | Symbol::Gate(index)) => {
+                function(index)
+            }
             _ => target.to_string(),
         },
         _ => target.to_string(),

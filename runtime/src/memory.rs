@@ -55,10 +55,12 @@ use crate::{Error, Result, sys};
 
 mod extents;
 mod pages;
+mod patches;
 mod section;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use patches::Patches;
 use section::{Section, TRAP_BYTE, Use};
 
 /// What a [section](Sizes) of a block needs.
@@ -141,9 +143,7 @@ impl Memory {
     ///
     /// If `strict`, there is no view through which code or read-only data could be written.
     pub(crate) fn new(size: usize, quarantine: usize, strict: bool) -> Result<Arc<Self>> {
-        if size > MAX_SIZE {
-            return Err(Error::CodeMemoryTooLarge { asked: size, most: MAX_SIZE });
-        }
+        debug_assert!(size <= MAX_SIZE);
         let size = size.max(1).next_multiple_of(rustix::param::page_size());
         let reserved = Reserved::new(3 * size)?;
         let writable = if strict { None } else { Some(Reserved::new(2 * size)?) };
@@ -161,6 +161,11 @@ impl Memory {
         };
         let code = sections.code.address(&(0..0));
         Ok(Arc::new(Self { code, sections: Lock::new(sections), _reserved: (reserved, writable) }))
+    }
+
+    /// Where the section of code starts.
+    pub(crate) fn code_start(&self) -> usize {
+        self.code
     }
 
     /// Bytes of code in published blocks, in whole lines.
@@ -353,10 +358,23 @@ impl Draft {
 
     /// Makes the block runnable for every thread of the process.
     pub(crate) fn publish(self) -> Result<Block> {
-        let Self { code, read_only, writable, mut allocated } = self;
+        let (block, ()) = self.publish_with(|_| Ok(()))?;
+        Ok(block)
+    }
+
+    /// As [`publish`](Self::publish), after `last` has had a look at the code. Nobody changes
+    /// [sites](Patches) between that and the publication. If the block cannot be published, what
+    /// `last` has returned is dropped before anyone does.
+    pub(crate) fn publish_with<T>(
+        self,
+        last: impl FnOnce(&mut [u8]) -> Result<T>,
+    ) -> Result<(Block, T)> {
+        let Self { mut code, read_only, writable, mut allocated } = self;
         let memory = Arc::clone(&allocated.memory);
+        let looked;
         {
             let mut sections = memory.sections.lock();
+            let done = last(&mut code.bytes)?;
             let parts = &allocated.parts;
             sections.read_only.fill(&parts.read_only, &read_only.bytes)?;
             sections.writable.fill(&parts.writable, &writable.bytes)?;
@@ -364,6 +382,7 @@ impl Draft {
             sections.read_only.occupy(&parts.read_only);
             sections.writable.occupy(&parts.writable);
             sections.code.occupy(&parts.code);
+            looked = done;
         }
         let Parts { code: lines, read_only, writable } = std::mem::take(&mut allocated.parts);
         let data = !(read_only.is_empty() && writable.is_empty());
@@ -373,7 +392,7 @@ impl Draft {
         // SAFETY: the range is the code just written.
         unsafe { icache::clear_cache(start, code.bytes.len()) }.map_err(io::Error::other)?;
         icache::pipeline_flush_mt().map_err(io::Error::other)?;
-        Ok(block)
+        Ok((block, looked))
     }
 }
 

@@ -7,8 +7,8 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use crate::function::Function;
 use crate::memory::Block;
+use crate::sites::Callee;
 use crate::version::{Version, VersionState};
 
 /// Where the payload of a version is dropped once everyone has left it.
@@ -29,9 +29,10 @@ pub enum DropPolicy {
 /// the unit has installed, one a function, and dropped with the last of them.
 pub(crate) struct Image {
     // In the order in which they are dropped: what the user attached goes while the code that may
-    // know of it is still there, and functions it calls go before it does.
+    // know of it is still there, and functions it calls, with the sites that call them, go before
+    // it does.
     attached: Option<Box<Attached>>,
-    callees: Box<[Arc<Function>]>,
+    callees: Box<[Callee]>,
     _code: Code,
 }
 
@@ -77,7 +78,7 @@ fn survive(release: impl FnOnce()) {
 impl Image {
     pub(crate) fn new(
         code: Code,
-        callees: Vec<Arc<Function>>,
+        callees: Vec<Callee>,
         attached: Vec<Box<dyn Any + Send>>,
     ) -> Self {
         let attached = (!attached.is_empty()).then(|| Box::new(Attached(attached)));
@@ -198,16 +199,26 @@ struct Resident {
 unsafe impl Send for Resident {}
 
 impl Payload {
+    /// What a version will own, once it is [published](Self::publish).
     pub(crate) fn new(image: Arc<Image>, version: Version, disposal: Arc<Disposal>) -> Self {
-        disposal.installed.fetch_add(1, Ordering::Release);
         let resident = Resident { image, version, disposal, next: ptr::null_mut() };
         Self { resident: Some(Box::new(resident)) }
     }
 
+    /// Notes that its version is about to be installed, and the number of that.
+    pub(crate) fn publish(&self, number: u64) {
+        let Resident { version, disposal, .. } = self.resident();
+        version.set_number(number);
+        disposal.installed.fetch_add(1, Ordering::Release);
+    }
+
     /// Whose payload it is.
     pub(crate) fn version(&self) -> &Version {
-        let resident = self.resident.as_ref();
-        &resident.expect("it is taken only when the payload is dropped").version
+        &self.resident().version
+    }
+
+    fn resident(&self) -> &Resident {
+        self.resident.as_ref().expect("it is taken only when the payload is dropped")
     }
 }
 
@@ -254,6 +265,9 @@ fn release(resident: Box<Resident>) {
 fn free(resident: Resident) {
     let Resident { image, version, disposal, next: _ } = resident;
     drop(image);
-    disposal.freed.fetch_add(1, Ordering::Release);
+    // If it was installed at all.
+    if version.number() > 0 {
+        disposal.freed.fetch_add(1, Ordering::Release);
+    }
     version.advance(VersionState::Freed);
 }

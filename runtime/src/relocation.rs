@@ -60,10 +60,10 @@ impl Object {
 ///
 /// `resolve` says where a symbol is, `near` where there is a veneer of what is called from too far
 /// away, if there can be one, and `name` what to call a symbol in an error.
-pub(crate) fn relocate(
+pub(crate) fn relocate<'a>(
     bytes: &mut [u8],
     address: usize,
-    relocs: &[ModuleReloc],
+    relocs: impl IntoIterator<Item = &'a ModuleReloc>,
     mut resolve: impl FnMut(&ModuleRelocTarget) -> Result<usize>,
     mut near: impl FnMut(usize) -> Option<usize>,
     name: impl Fn(&ModuleRelocTarget) -> String,
@@ -91,6 +91,41 @@ pub(crate) fn relocate(
 pub(crate) fn is_call(kind: Reloc) -> bool {
     matches!(kind, Reloc::X86CallPCRel4 | Reloc::X86CallPLTRel4 | Reloc::Arm64Call)
 }
+
+/// How calls and jumps of this host have their targets: the kind of relocation, and what is added.
+const CALL: (Reloc, i64) = if cfg!(target_arch = "x86_64") {
+    // The distance counts from its own end.
+    (Reloc::X86CallPCRel4, -4)
+} else {
+    (Reloc::Arm64Call, 0)
+};
+
+/// Whether a relocation is of a call that can be [aimed](aim).
+pub(crate) fn can_be_aimed(object: &Object, reloc: &ModuleReloc) -> bool {
+    (reloc.kind, reloc.addend) == CALL && reloc.offset as usize + 4 <= object.bytes.len()
+}
+
+/// Has the call or jump whose distance is at `offset` of `bytes`, which are used such that it is
+/// at `place`, call `target`.
+pub(crate) fn aim(
+    bytes: &mut [u8],
+    offset: usize,
+    place: usize,
+    target: usize,
+) -> Result<(), Refusal> {
+    let (kind, addend) = CALL;
+    Patch { bytes, offset, place }.apply(kind, target.wrapping_add_signed(addend as isize))
+}
+
+/// A jump that can be [aimed](aim): what it is aligned to, too.
+pub(crate) const JUMP_SIZE: usize = 8;
+
+/// Such a jump, and where in it the distance is.
+pub(crate) const JUMP: ([u8; JUMP_SIZE], usize) = if cfg!(target_arch = "x86_64") {
+    ([0xe9, 0, 0, 0, 0, 0xcc, 0xcc, 0xcc], 1) // jmp
+} else {
+    ([0, 0, 0, 0x14, 0, 0, 0, 0], 0) // b
+};
 
 /// The bytes of a veneer, and what it is aligned to.
 pub(crate) const VENEER_SIZE: usize = 16;
@@ -124,7 +159,7 @@ struct Patch<'a> {
 }
 
 /// Why a place cannot be written.
-type Refusal = &'static str;
+pub(crate) type Refusal = &'static str;
 
 const OUT_OF_REACH: Refusal = "it is too far away";
 
@@ -148,7 +183,7 @@ impl Patch<'_> {
                 if !(-(1 << 25)..1 << 25).contains(&words) {
                     return Err(OUT_OF_REACH);
                 }
-                self.or(words as u32 & 0x03ff_ffff)
+                self.replace(0x03ff_ffff, words as u32)
             }
             // ADRP: the distance in pages, its two low bits in bits 29 and 30, the rest from 5.
             Reloc::Aarch64AdrPrelPgHi21 => {
@@ -157,10 +192,10 @@ impl Patch<'_> {
                     return Err(OUT_OF_REACH);
                 }
                 let pages = pages as u32 & 0x1f_ffff;
-                self.or((pages & 3) << 29 | (pages >> 2) << 5)
+                self.replace(0x60ff_ffe0, (pages & 3) << 29 | (pages >> 2) << 5)
             }
             // ADD: bits 10 to 21 hold the offset within the page.
-            Reloc::Aarch64AddAbsLo12Nc => self.or((target as u32 & 0xfff) << 10),
+            Reloc::Aarch64AddAbsLo12Nc => self.replace(0x003f_fc00, (target as u32) << 10),
             _ => Err("this kind of relocation is not supported"),
         }
     }
@@ -171,11 +206,11 @@ impl Patch<'_> {
         Ok(())
     }
 
-    /// Sets bits of a 32-bit instruction.
-    fn or(&mut self, bits: u32) -> Result<(), Refusal> {
+    /// Sets those bits of a 32-bit instruction that `mask` has.
+    fn replace(&mut self, mask: u32, bits: u32) -> Result<(), Refusal> {
         let place = self.bytes.get_mut(self.offset..).and_then(|rest| rest.first_chunk_mut::<4>());
         let place = place.ok_or("the relocation is outside of what it relocates")?;
-        *place = (u32::from_le_bytes(*place) | bits).to_le_bytes();
+        *place = (u32::from_le_bytes(*place) & !mask | bits & mask).to_le_bytes();
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
-use lastout_instrument::{Symbol, machine_tails};
+use lastout_instrument::{Dispatch, Symbol, machine_tails};
 use lastout_reclaim::Counting;
 
 use crate::fork::Lock;
@@ -16,6 +16,7 @@ use crate::function::{Closing, LANE_LAYOUT, Seat};
 use crate::memory::{Block, Memory};
 use crate::payload::Disposal;
 use crate::relocation::Object;
+use crate::sites::AllCalls;
 use crate::template::{Kind, Templates, instantiate};
 use crate::{Result, sys};
 
@@ -28,6 +29,9 @@ pub(crate) struct Shared {
     pub(crate) disposal: Arc<Disposal>,
     pub(crate) host: HashMap<String, HostSymbol>,
     pub(crate) counting: Counting,
+    pub(crate) dispatch: Dispatch,
+    /// How many calls are patched, and how.
+    pub(crate) calls: AllCalls,
     /// Versions that are closed and still wait for a heavy fence, because the system has refused
     /// the last one.
     unfenced: Lock<Vec<Closing>>,
@@ -53,6 +57,7 @@ impl Shared {
         disposal: Disposal,
         host: HashMap<String, HostSymbol>,
         counting: Counting,
+        dispatch: Dispatch,
     ) -> Self {
         Self {
             isa,
@@ -62,6 +67,8 @@ impl Shared {
             disposal: Arc::new(disposal),
             host,
             counting,
+            dispatch,
+            calls: AllCalls::default(),
             unfenced: Lock::default(),
             fences: AtomicU64::new(0),
             host_entries: Lock::default(),

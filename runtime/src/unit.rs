@@ -195,7 +195,7 @@ impl Module for Unit {
     }
 
     /// As everywhere, and `context` is left with the function as it was compiled: calls of
-    /// replaceable functions go through their slots.
+    /// replaceable functions go as the engine's [`Dispatch`](crate::Dispatch) says.
     fn define_function_with_control_plane(
         &mut self,
         id: FuncId,
@@ -221,7 +221,7 @@ impl Module for Unit {
             check_signature(signature, isa).map_err(|error| ModuleError::Backend(error.into()))?;
         }
         self.check_callees(&context.func)?;
-        route_calls(&mut context.func, isa, |index| self.callee(index))
+        route_calls(&mut context.func, isa, self.shared.dispatch, |index| self.callee(index))
             .map_err(|error| ModuleError::Backend(error.into()))?;
         let object = Object::compile(id, context, isa, control)?;
         self.functions.insert(id, object);

@@ -6,8 +6,10 @@ use std::os::fd::OwnedFd;
 
 use wasmtime_internal_jit_icache_coherence as icache;
 
+use super::Reserved;
 use super::extents::Extents;
 use super::pages::Pages;
+use super::patches::CodeView;
 use crate::sys::View;
 use crate::{Error, Result, fork, sys};
 
@@ -239,6 +241,24 @@ impl Section {
 
     fn is_code(&self) -> bool {
         matches!(self.backing, Backing::File(File { view: View::Execute, .. }))
+    }
+
+    /// A view through which published code can be written, for as long as the file stays the one
+    /// that it is.
+    pub(super) fn code_view(&mut self) -> io::Result<CodeView> {
+        self.own()?;
+        match &self.backing {
+            Backing::File(File { writable: Some(start), .. }) => {
+                Ok(CodeView { start: *start, _own: None })
+            }
+            Backing::File(File { file, .. }) => {
+                let own = Reserved::new(self.len)?;
+                // SAFETY: the addresses were reserved for this just now.
+                unsafe { sys::map_file(own.start, self.len, View::Write, file)? };
+                Ok(CodeView { start: own.start, _own: Some(own) })
+            }
+            Backing::Private => unreachable!("code is in a file"),
+        }
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {

@@ -1,0 +1,60 @@
+//! Changing calls in code that threads may be executing.
+
+use wasmtime_internal_jit_icache_coherence as icache;
+
+use super::{Memory, Reserved, Sections};
+use crate::Result;
+use crate::fork::Guard;
+use crate::sites::{AtomicWord, Site};
+
+/// The right to change [sites](Site). While there is one, nobody else changes any, and no code is
+/// published or freed.
+pub(crate) struct Patches<'a> {
+    sections: Guard<'a, Sections>,
+    /// Where code can be written, once that is [prepared](Self::prepare).
+    view: Option<CodeView>,
+}
+
+/// A view through which code can be written.
+pub(super) struct CodeView {
+    pub(super) start: usize,
+    /// Its addresses, if it is there for this purpose only.
+    pub(super) _own: Option<Reserved>,
+}
+
+impl Memory {
+    /// Waits for whoever else changes the memory.
+    pub(crate) fn patches(&self) -> Patches<'_> {
+        Patches { sections: self.sections.lock(), view: None }
+    }
+}
+
+impl Patches<'_> {
+    /// Does all that may fail: makes the code this process's own, and maps a view to write through
+    /// where there is none.
+    pub(crate) fn prepare(&mut self) -> Result<()> {
+        self.view = Some(self.sections.code.code_view()?);
+        Ok(())
+    }
+
+    /// Has a site call `target`: by one store, so that a thread that executes it meanwhile calls
+    /// what it called before, or `target`. See [`sites`](crate::sites).
+    ///
+    /// Does nothing unless [prepared](Self::prepare).
+    pub(crate) fn aim(&self, site: Site, target: usize) {
+        let Some(view) = &self.view else { return };
+        let word = std::ptr::with_exposed_provenance_mut(view.start + site.word());
+        // SAFETY: the site is in a block that is published and, since its unit is registered, not
+        // freed before these patches are dropped. Its word is aligned as the block is, and mapped
+        // to be written. Whatever writes to published code goes through here.
+        let word = unsafe { AtomicWord::from_ptr(word) };
+        let place = self.sections.code.address(&(0..0)) + site.offset();
+        site.aim(word, place, target);
+        // SAFETY: the word is in the section of code.
+        let coherent = unsafe {
+            icache::clear_cache(std::ptr::with_exposed_provenance(place), size_of_val(word))
+        };
+        // On the hosts that there are it cannot fail. What would be met then is a closed gate.
+        debug_assert!(coherent.is_ok());
+    }
+}
