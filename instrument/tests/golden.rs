@@ -9,6 +9,7 @@
 //!   After the gates in machine code come the tails that they share.
 //! - `target`: the architecture, x86-64 if left out.
 //! - `replaceable`, `fixed`: for `route_calls`, the indices of the functions that are declared.
+//! - `dispatch`: for `route_calls`, `patched` if calls are to be patched.
 //! - `layout`: for `machine_gate`, from the lane to its function, and from there to the current gate.
 //! - `print`: `code` to show instructions of the machine where they are of interest, else CLIF.
 //!
@@ -30,8 +31,8 @@ use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_reader::parse_functions;
 use lastout_instrument::{
-    Callee, Error, GateOptions, LaneLayout, Symbol, c_entry, check_gate, gate, host_entry,
-    machine_gate, machine_tails, preserving_stub, route_calls,
+    Callee, Dispatch, Error, GateOptions, LaneLayout, Symbol, c_entry, check_gate, gate,
+    host_entry, machine_gate, machine_tails, preserving_stub, route_calls,
 };
 use lastout_reclaim::Counting;
 
@@ -126,7 +127,12 @@ fn results(
                 index if header.lists("fixed", index) => Some(Callee::Fixed),
                 _ => None,
             };
-            let route = |mut func| route_calls(&mut func, isa, callee).map(|()| func);
+            let dispatch = match header.get("dispatch") {
+                Some("patched") => Dispatch::PatchedSites,
+                Some(other) => panic!("{name}: there is no dispatch {other}"),
+                None => Dispatch::Slot,
+            };
+            let route = |mut func| route_calls(&mut func, isa, dispatch, callee).map(|()| func);
             functions.into_iter().map(route).collect()
         }
         _ => panic!("{name}: there is no pass {pass}"),

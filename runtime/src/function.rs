@@ -127,8 +127,15 @@ impl FreeSeat {
         &self.function
     }
 
-    /// Publishes a version: from now on calls go to `body`. What was current before can still be
-    /// entered, until it is closed: see [`Closing::close`].
+    /// Has the slot hold this seat's gate; whether it held another.
+    pub(crate) fn enter_slot(&self) -> bool {
+        let gate = self.function.seats.lock().place(self.index).gate.address();
+        self.function.slot.swap(gate, Ordering::Release) != gate
+    }
+
+    /// Makes a version current: who comes to this seat's gate, or bails out of another, calls
+    /// `body`. What was current before can still be entered, until it is closed: see
+    /// [`Closing::close`].
     ///
     /// # Safety
     ///
@@ -139,11 +146,6 @@ impl FreeSeat {
         let mut seats = function.seats.lock();
         let Place { gate, version, .. } = seats.place(self.index);
         *version = Some(payload.version().clone());
-        // In this order, so that no thread goes back to an older version. A caller that finds the
-        // new gate and not the body yet bails, to what is still current. One that finds the body,
-        // even by way of a lane that it was late for, finds the new gate from then on: the stores
-        // of the body and of the current gate are releases, and gates load both with acquire.
-        function.slot.store(gate.address(), Ordering::Release);
         // SAFETY: the lane was free when it was chosen, and only who has chosen it occupies it.
         // The caller says that the body is code.
         unsafe { self.seat.of(function).lane.occupy(body, payload) };

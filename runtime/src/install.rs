@@ -127,35 +127,43 @@ impl Publication {
         let versions = roots.iter().map(|root| root.payload.version().clone()).collect();
         let installed = Installed { versions, functions };
         let mut replaced = Vec::with_capacity(roots.len());
-        let mut moved = Vec::new();
         // On an error they are unlocked before the payloads are dropped, which may run anything.
         let mut names = names.lock();
         let patches = patches(shared, &roots)?;
         names.installs += 1;
+        let mut seats = Vec::with_capacity(roots.len());
         for Seated { seat, body, public, payload } in roots {
             payload.publish(names.installs);
             if public {
                 names.publish(seat.function());
             }
-            let gate = seat.function().gate();
+            // Where calls go by slots, no thread is to go back to an older version. So the slot
+            // comes first. A caller that finds the new gate and not the body yet bails, to what is
+            // still current. One that finds the body, even by way of a lane that it was late for,
+            // finds the new gate from then on: the stores of the body and of the current gate are
+            // releases, and gates load both with acquire.
+            if patches.is_none() {
+                seat.enter_slot();
+            }
             // SAFETY: the names are locked, so this thread is the only one publishing. `body` was
             // compiled with the function's signature into the image that the payload keeps.
             replaced.extend(unsafe { seat.publish(body, payload) });
-            if patches.is_some() && seat.function().gate() != gate {
-                moved.push(seat);
-            }
+            seats.push(seat);
         }
-        // Not before all slots point elsewhere: callers turn away from a closed gate to what is
-        // current, and would find half a unit.
+        // Not before all that is new is current: callers turn away from a closed gate to what is,
+        // and would find half a unit.
         for closing in &replaced {
             // SAFETY: as above, and these were replaced just now.
             unsafe { closing.close() };
         }
-        // Not before all replaced gates are closed, so that no thread that has come by one site to
-        // a new version comes by another to the old one.
+        // Sites do not change all at once, nor together with the slot. So it is the closing that
+        // decides: before it every way leads to the old version, after it to the new one, if need
+        // be by bailing.
         if let Some(patches) = patches {
-            for seat in &moved {
-                seat.function().sites().aim(seat.function().gate(), &patches);
+            for seat in &seats {
+                if seat.enter_slot() {
+                    seat.function().sites().aim(seat.function().gate(), &patches);
+                }
             }
         }
         Ok((installed, replaced))

@@ -263,27 +263,32 @@ impl<'a> Linker<'a> {
     }
 
     /// Makes the code runnable, and its calls such that they are patched.
-    fn publish(&mut self, draft: Draft, base: usize) -> Result<(Block, Vec<Callee>)> {
+    fn publish(&mut self, mut draft: Draft, base: usize) -> Result<(Block, Vec<Callee>)> {
         let sites = std::mem::take(&mut self.sites);
-        // The functions stay with `self`: none must go while the memory is locked.
         let called =
             sites.iter().map(|(&id, sites)| Ok((Arc::clone(self.replaceable(id)?), sites)));
         let called = called.collect::<Result<Vec<_>>>()?;
-        let start = base - self.shared.memory.code_start();
-        let (block, mut callees) = draft.publish_with(|code| {
-            // What is in the slot at this moment is what the next to change it counts on.
-            for (function, sites) in &called {
-                for &offset in &sites.offsets {
-                    relocation::aim(code, offset, base + offset, function.gate())
-                        .map_err(|why| Error::Link { symbol: function.name().to_string(), why })?;
-                }
+        if called.is_empty() {
+            let callees = self.callees.values().map(|function| Callee::new(Arc::clone(function)));
+            return Ok((draft.publish()?, callees.collect()));
+        }
+        let memory = &self.shared.memory;
+        // What is in a slot at this moment is what the next to change it counts on.
+        let _patches = memory.patches();
+        let (code, _) = draft.code();
+        for (function, sites) in &called {
+            for &offset in &sites.offsets {
+                relocation::aim(code, offset, base + offset, function.gate())
+                    .map_err(|why| Error::Link { symbol: function.name().to_string(), why })?;
             }
-            let register = |(function, sites): (Arc<Function>, &CallSites)| {
-                let places = sites.offsets.iter().map(|offset| Site::at(start + offset));
-                Callee::register(function, places.collect(), sites.calls)
-            };
-            Ok(called.into_iter().map(register).collect::<Vec<_>>())
-        })?;
+        }
+        let block = draft.publish()?;
+        let start = base - memory.code_start();
+        let register = |(function, sites): (Arc<Function>, &CallSites)| {
+            let places = sites.offsets.iter().map(|offset| Site::at(start + offset));
+            Callee::register(function, places.collect(), sites.calls)
+        };
+        let mut callees: Vec<_> = called.into_iter().map(register).collect();
         let others = self.callees.iter().filter(|(id, _)| !sites.contains_key(id));
         callees.extend(others.map(|(_, function)| Callee::new(Arc::clone(function))));
         Ok((block, callees))

@@ -102,6 +102,8 @@ pub(crate) struct Memory {
     /// Where the section of code starts.
     code: usize,
     sections: Lock<Sections>,
+    /// Held by whoever changes call sites in published code.
+    patching: Lock<()>,
     // Dropped after them: the addresses of the sections, and of the views to write through.
     _reserved: (Reserved, Option<Reserved>),
 }
@@ -160,7 +162,12 @@ impl Memory {
             refused: Vec::new(),
         };
         let code = sections.code.address(&(0..0));
-        Ok(Arc::new(Self { code, sections: Lock::new(sections), _reserved: (reserved, writable) }))
+        Ok(Arc::new(Self {
+            code,
+            sections: Lock::new(sections),
+            patching: Lock::default(),
+            _reserved: (reserved, writable),
+        }))
     }
 
     /// Where the section of code starts.
@@ -358,23 +365,10 @@ impl Draft {
 
     /// Makes the block runnable for every thread of the process.
     pub(crate) fn publish(self) -> Result<Block> {
-        let (block, ()) = self.publish_with(|_| Ok(()))?;
-        Ok(block)
-    }
-
-    /// As [`publish`](Self::publish), after `last` has had a look at the code. Nobody changes
-    /// [sites](Patches) between that and the publication. If the block cannot be published, what
-    /// `last` has returned is dropped before anyone does.
-    pub(crate) fn publish_with<T>(
-        self,
-        last: impl FnOnce(&mut [u8]) -> Result<T>,
-    ) -> Result<(Block, T)> {
-        let Self { mut code, read_only, writable, mut allocated } = self;
+        let Self { code, read_only, writable, mut allocated } = self;
         let memory = Arc::clone(&allocated.memory);
-        let looked;
         {
             let mut sections = memory.sections.lock();
-            let done = last(&mut code.bytes)?;
             let parts = &allocated.parts;
             sections.read_only.fill(&parts.read_only, &read_only.bytes)?;
             sections.writable.fill(&parts.writable, &writable.bytes)?;
@@ -382,7 +376,6 @@ impl Draft {
             sections.read_only.occupy(&parts.read_only);
             sections.writable.occupy(&parts.writable);
             sections.code.occupy(&parts.code);
-            looked = done;
         }
         let Parts { code: lines, read_only, writable } = std::mem::take(&mut allocated.parts);
         let data = !(read_only.is_empty() && writable.is_empty());
@@ -392,7 +385,7 @@ impl Draft {
         // SAFETY: the range is the code just written.
         unsafe { icache::clear_cache(start, code.bytes.len()) }.map_err(io::Error::other)?;
         icache::pipeline_flush_mt().map_err(io::Error::other)?;
-        Ok((block, looked))
+        Ok(block)
     }
 }
 

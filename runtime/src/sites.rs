@@ -32,19 +32,20 @@
 //! `lastout-reclaim` run with both.
 //!
 //! **Install keeps its promise.** The replaced lanes are closed before the first site changes. From
-//! then on nobody enters them, by whatever site; what the sites still cost until they have all
+//! then on nobody enters them, by whatever way; what the sites still cost until they have all
 //! changed is a bail. The heavy fence after it serializes all running threads, so that no call that
 //! begins after install has returned is one that was fetched before.
 //!
-//! What is weaker than with slots: while an install is under way, a thread that has called the new
-//! version by way of a handle may call the old one by way of a site, until it is closed a moment
-//! later.
+//! One thing is weaker than with slots. A thread that is on its way to a gate for so long that the
+//! lane has been freed and chosen for the next version may run that version just before the
+//! current one is closed, and meet that once more in its next call. With slots the slot has
+//! changed by then.
 //!
 //! # Who writes
 //!
-//! Sites change while [`Memory`](crate::memory::Memory) is locked, and so one after the other. The
-//! unit they are in is registered while it is locked, too, with what is current at that moment. It
-//! is deregistered before its code is freed.
+//! Sites are changed by whoever has the [`Patches`] of the engine's memory, and so one after the
+//! other. Who registers a unit has them, too, and the sites call what is in the slots at that
+//! moment. A unit is deregistered before its code is freed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -173,8 +174,8 @@ impl Callee {
         Self { function, registered: None }
     }
 
-    /// One that is. From now on the sites are patched; nobody may patch sites meanwhile, and they
-    /// call the gate that is in the function's slot.
+    /// One that is. From now on the sites are patched. The caller has the [`Patches`], and the
+    /// sites call the gate that is in the function's slot.
     pub(crate) fn register(function: Arc<Function>, sites: Vec<Site>, calls: Calls) -> Self {
         let key = function.sites().add(sites.into());
         function.shared().calls.add(calls);

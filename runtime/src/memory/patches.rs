@@ -2,15 +2,17 @@
 
 use wasmtime_internal_jit_icache_coherence as icache;
 
-use super::{Memory, Reserved, Sections};
+use super::{Memory, Reserved};
 use crate::Result;
 use crate::fork::Guard;
 use crate::sites::{AtomicWord, Site};
 
-/// The right to change [sites](Site). While there is one, nobody else changes any, and no code is
-/// published or freed.
+/// The right to change [sites](Site), and to say what will be one.
 pub(crate) struct Patches<'a> {
-    sections: Guard<'a, Sections>,
+    memory: &'a Memory,
+    /// While this is held the process does not fork, so that the file with the code stays what it
+    /// is.
+    _turn: Guard<'a, ()>,
     /// Where code can be written, once that is [prepared](Self::prepare).
     view: Option<CodeView>,
 }
@@ -23,9 +25,9 @@ pub(super) struct CodeView {
 }
 
 impl Memory {
-    /// Waits for whoever else changes the memory.
+    /// Waits for whoever else has the right.
     pub(crate) fn patches(&self) -> Patches<'_> {
-        Patches { sections: self.sections.lock(), view: None }
+        Patches { memory: self, _turn: self.patching.lock(), view: None }
     }
 }
 
@@ -33,7 +35,7 @@ impl Patches<'_> {
     /// Does all that may fail: makes the code this process's own, and maps a view to write through
     /// where there is none.
     pub(crate) fn prepare(&mut self) -> Result<()> {
-        self.view = Some(self.sections.code.code_view()?);
+        self.view = Some(self.memory.sections.lock().code.code_view()?);
         Ok(())
     }
 
@@ -45,15 +47,14 @@ impl Patches<'_> {
         let Some(view) = &self.view else { return };
         let word = std::ptr::with_exposed_provenance_mut(view.start + site.word());
         // SAFETY: the site is in a block that is published and, since its unit is registered, not
-        // freed before these patches are dropped. Its word is aligned as the block is, and mapped
-        // to be written. Whatever writes to published code goes through here.
+        // freed yet. Its word is aligned as the block is, and mapped to be written. Whatever
+        // writes to published code goes through here.
         let word = unsafe { AtomicWord::from_ptr(word) };
-        let place = self.sections.code.address(&(0..0)) + site.offset();
+        let place = self.memory.code + site.offset();
         site.aim(word, place, target);
-        // SAFETY: the word is in the section of code.
-        let coherent = unsafe {
-            icache::clear_cache(std::ptr::with_exposed_provenance(place), size_of_val(word))
-        };
+        let place = std::ptr::with_exposed_provenance(place);
+        // SAFETY: the site is in the section of code.
+        let coherent = unsafe { icache::clear_cache(place, 4) };
         // On the hosts that there are it cannot fail. What would be met then is a closed gate.
         debug_assert!(coherent.is_ok());
     }
