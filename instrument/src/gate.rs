@@ -10,7 +10,7 @@ use lastout_reclaim::{Counting, Step};
 
 use crate::arch::Access;
 use crate::stub::preserving_signature;
-use crate::{Error, Symbol, check_signature, symbol, zero};
+use crate::{Error, LaneLayout, Symbol, check_signature, symbol, zero};
 
 /// What kind of gate to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,47 +41,45 @@ pub fn gate(
     isa: &dyn TargetIsa,
 ) -> Result<Function, Error> {
     check_signature(signature, isa)?;
-    let mut func = Function::with_name_signature(UserFuncName::default(), signature.clone());
-    let forwarded = func.import_signature(signature.clone());
-    let preserving = func.import_signature(preserving_signature(isa));
-    let entry = func.dfg.make_block();
-    let arguments: Vec<Value> = signature
-        .params
-        .iter()
-        .map(|param| func.dfg.append_block_param(entry, param.value_type))
-        .collect();
-    let mut pos = FuncCursor::new(&mut func);
-    pos.insert_block(entry);
-    let mut gate = Gate {
-        pos,
-        access: Access::of(isa),
-        pointer: isa.pointer_type(),
-        options,
-        signature,
-        forwarded,
-        preserving,
-        arguments,
-        body: None,
-        results: Vec::new(),
-        bail: None,
-    };
-    for &step in options.counting.gate() {
-        gate.step(step);
-    }
-    let results = std::mem::take(&mut gate.results);
-    gate.pos.ins().return_(&results);
-    if let Some(bail) = gate.bail.take() {
-        gate.pos.insert_block(bail);
-        gate.pos.func.layout.set_cold(bail);
-        for &step in options.counting.bail() {
-            gate.step(step);
-        }
-    }
+    let (mut func, arguments) = empty_function(signature.clone());
+    let pos = at_bottom_of_entry(&mut func);
+    Gate::new(pos, options, isa, signature, arguments, Place::Symbols, None).emit();
     Ok(func)
 }
 
+/// A function with an entry block that is still empty, and that block's parameters.
+pub(crate) fn empty_function(signature: Signature) -> (Function, Vec<Value>) {
+    let mut func = Function::with_name_signature(UserFuncName::default(), signature);
+    let block = func.dfg.make_block();
+    func.layout.append_block(block);
+    let types: Vec<_> = func.signature.params.iter().map(|param| param.value_type).collect();
+    let params = types.into_iter().map(|ty| func.dfg.append_block_param(block, ty)).collect();
+    (func, params)
+}
+
+/// A cursor where a function with one block is to be continued.
+pub(crate) fn at_bottom_of_entry(func: &mut Function) -> FuncCursor<'_> {
+    let entry = func.layout.entry_block().expect("the function was made with one");
+    FuncCursor::new(func).at_bottom(entry)
+}
+
+/// Where a gate finds its lane.
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
+    /// By symbols, since it is made for the lane.
+    Symbols,
+    /// In memory: the lane that is current for a function as the call begins.
+    Current {
+        /// The function, which starts with its slot.
+        function: Value,
+        /// The lane.
+        lane: Value,
+        layout: LaneLayout,
+    },
+}
+
 /// A gate in the making.
-struct Gate<'a> {
+pub(crate) struct Gate<'a> {
     pos: FuncCursor<'a>,
     access: Access,
     pointer: Type,
@@ -91,6 +89,9 @@ struct Gate<'a> {
     forwarded: SigRef,
     preserving: SigRef,
     arguments: Vec<Value>,
+    place: Place,
+    /// What the pinned register is to hold again in the end, if it was changed.
+    outer: Option<Value>,
     /// What [`Step::LoadBody`] loaded.
     body: Option<Value>,
     /// What [`Step::CallBody`] returned.
@@ -99,7 +100,58 @@ struct Gate<'a> {
     bail: Option<Block>,
 }
 
-impl Gate<'_> {
+impl<'a> Gate<'a> {
+    pub(crate) fn new(
+        pos: FuncCursor<'a>,
+        options: GateOptions,
+        isa: &dyn TargetIsa,
+        signature: &'a Signature,
+        arguments: Vec<Value>,
+        place: Place,
+        outer: Option<Value>,
+    ) -> Self {
+        let forwarded = pos.func.import_signature(signature.clone());
+        let preserving = pos.func.import_signature(preserving_signature(isa));
+        Self {
+            pos,
+            access: Access::of(isa),
+            pointer: isa.pointer_type(),
+            options,
+            signature,
+            forwarded,
+            preserving,
+            arguments,
+            place,
+            outer,
+            body: None,
+            results: Vec::new(),
+            bail: None,
+        }
+    }
+
+    /// The rest of the function: everything that the gate does.
+    pub(crate) fn emit(mut self) {
+        for &step in self.options.counting.gate() {
+            self.step(step);
+        }
+        let results = std::mem::take(&mut self.results);
+        self.return_(&results);
+        if let Some(bail) = self.bail.take() {
+            self.pos.insert_block(bail);
+            self.pos.func.layout.set_cold(bail);
+            for &step in self.options.counting.bail() {
+                self.step(step);
+            }
+        }
+    }
+
+    fn return_(&mut self, results: &[Value]) {
+        if let Some(outer) = self.outer {
+            self.pos.ins().set_pinned_reg(outer);
+        }
+        self.pos.ins().return_(results);
+    }
+
     fn step(&mut self, step: Step) {
         if self.options.interleave {
             self.call_preserving(Symbol::Interleave);
@@ -159,7 +211,12 @@ impl Gate<'_> {
     /// Calls the current lane's gate, or, if the function has none, reports that and returns
     /// zeros: the caller's results must be something, and generated code has no other channel.
     fn restart(&mut self) {
-        let current = symbol::value(&mut self.pos, self.pointer, Symbol::Current);
+        let current = match self.place {
+            Place::Symbols => symbol::value(&mut self.pos, self.pointer, Symbol::Current),
+            Place::Current { function, layout, .. } => {
+                self.pos.ins().iadd_imm_s(function, i64::from(layout.current))
+            }
+        };
         let gate = self.access.load_acquire(&mut self.pos, self.pointer, current);
         let again = self.pos.func.dfg.make_block();
         let removed = self.pos.func.dfg.make_block();
@@ -169,20 +226,25 @@ impl Gate<'_> {
         self.pos.func.layout.set_cold(again);
         let call = self.pos.ins().call_indirect(self.forwarded, gate, &self.arguments);
         let results = self.pos.func.dfg.inst_results(call).to_vec();
-        self.pos.ins().return_(&results);
+        self.return_(&results);
 
         self.pos.insert_block(removed);
         self.pos.func.layout.set_cold(removed);
         self.call_preserving(Symbol::Removed);
         let types = self.signature.returns.iter().map(|result| result.value_type);
         let zeros: Vec<Value> = types.map(|ty| zero::value(&mut self.pos, ty)).collect();
-        self.pos.ins().return_(&zeros);
+        self.return_(&zeros);
     }
 
     /// The address of the calling thread's count. Computed anew for each use, see [`gate`].
     fn cell(&mut self) -> Value {
         let ledger = self.pos.ins().get_pinned_reg(self.pointer);
-        let offset = symbol::value(&mut self.pos, self.pointer, Symbol::CellOffset);
+        let offset = match self.place {
+            Place::Symbols => symbol::value(&mut self.pos, self.pointer, Symbol::CellOffset),
+            Place::Current { lane, layout, .. } => {
+                self.pos.ins().load(self.pointer, MemFlagsData::trusted(), lane, layout.cell_offset)
+            }
+        };
         self.pos.ins().iadd(ledger, offset)
     }
 
@@ -192,14 +254,21 @@ impl Gate<'_> {
         self.access.rmw_fenced(&mut self.pos, types::I32, op, cell, one);
     }
 
+    fn lane(&mut self) -> Value {
+        match self.place {
+            Place::Symbols => symbol::value(&mut self.pos, self.pointer, Symbol::Lane),
+            Place::Current { lane, .. } => lane,
+        }
+    }
+
     fn load_body(&mut self) -> Value {
-        let lane = symbol::value(&mut self.pos, self.pointer, Symbol::Lane);
+        let lane = self.lane();
         self.access.load_acquire(&mut self.pos, self.pointer, lane)
     }
 
     fn call_preserving(&mut self, stub: Symbol) {
         let stub = symbol::value(&mut self.pos, self.pointer, stub);
-        let lane = symbol::value(&mut self.pos, self.pointer, Symbol::Lane);
+        let lane = self.lane();
         self.pos.ins().call_indirect(self.preserving, stub, &[lane]);
     }
 }

@@ -21,12 +21,13 @@
 //!   leave a retired version. It lowers the steps in [`lastout_reclaim::Counting::gate`], which
 //!   the models of the protocol interpret too.
 //! - [`machine_gate`] lowers the same steps to machine code, on x86-64 and where all arguments are
-//!   in registers: a gate of 80 bytes, where that of Cranelift takes 245.
+//!   in registers: a gate of 63 bytes, where that of Cranelift takes 245.
 //! - [`route_calls`] rewrites a function so that its calls of replaceable functions load the gate
 //!   from their *slot*, or are direct calls of the gate that are to be patched ([`Dispatch`]), and
 //!   so that an address it takes of one is the *stable entry*.
 //! - [`host_entry`] and [`c_entry`] emit the ways in for code that does not have the *ledger*, the
-//!   thread's table of counts, in the pinned register.
+//!   thread's table of counts, in the pinned register: gates themselves, for whichever lane is
+//!   current. [`machine_entry`] does the first of these in machine code.
 //! - [`preserving_stub`] emits what a gate's rare calls of the runtime go through.
 //! - [`check_gate`] proves of CLIF, without knowing where it is from, that it is a gate.
 //!
@@ -72,6 +73,8 @@ mod checker;
 mod dispatch;
 mod entry;
 mod gate;
+mod machine_code;
+mod machine_entry;
 mod machine_gate;
 mod signature;
 mod stub;
@@ -82,7 +85,9 @@ pub use checker::{Rule, Violation, check_gate};
 pub use dispatch::{Callee, Dispatch, route_calls};
 pub use entry::{c_entry, host_entry};
 pub use gate::{GateOptions, gate};
-pub use machine_gate::{Fixup, LaneLayout, MachineCode, machine_gate, machine_tails};
+pub use machine_code::{Fixup, MachineCode};
+pub use machine_entry::machine_entry;
+pub use machine_gate::{LaneLayout, machine_gate, machine_tails};
 pub use signature::check_signature;
 pub use stub::preserving_stub;
 pub use symbol::{Symbol, symbol_name};

@@ -2,15 +2,15 @@
 //!
 //! A file of `golden/` is a header, functions in CLIF, a line `; ---- after ----`, and what the
 //! pass makes of each function. The header's lines are `; key: value`:
-//! - `pass`: `gate`, `machine_gate`, `host_entry`, `c_entry`, `preserving_stub` or `route_calls`.
-//!   A gate, or entry, is made for the signature of the function, whose body is left empty. After `gate`
-//!   comes how it counts, `plain` or `atomic`, and `interleave` if it should. `host_entry` takes
-//!   functions by twos: the first has the outer signature, the second the inner one.
-//!   After the gates in machine code come the tails that they share.
+//! - `pass`: `gate`, `machine_gate`, `host_entry`, `machine_entry`, `c_entry`, `preserving_stub` or
+//!   `route_calls`. A gate, or entry, is made for the signature of the function, whose body is left
+//!   empty. After `gate`, `host_entry` and `c_entry` comes how it counts, `plain` or `atomic`, plain
+//!   if left out, and `interleave` if it should. `host_entry` takes
+//!   functions by twos: the first has the outer signature, the second the inner one. So does
+//!   `machine_entry`. After the gates in machine code come the tails that they share.
 //! - `target`: the architecture, x86-64 if left out.
 //! - `replaceable`, `fixed`: for `route_calls`, the indices of the functions that are declared.
 //! - `dispatch`: for `route_calls`, `patched` if calls are to be patched.
-//! - `layout`: for `machine_gate`, from the lane to its function, and from there to the current gate.
 //! - `print`: `code` to show instructions of the machine where they are of interest, else CLIF.
 //!
 //! In the output the symbols of this crate have their names, and `refused:` comes before an error.
@@ -31,10 +31,13 @@ use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_reader::parse_functions;
 use lastout_instrument::{
-    Callee, Dispatch, Error, GateOptions, LaneLayout, Symbol, c_entry, check_gate, gate,
-    host_entry, machine_gate, machine_tails, preserving_stub, route_calls,
+    Callee, Dispatch, Error, GateOptions, LaneLayout, MachineCode, Symbol, c_entry, check_gate,
+    gate, host_entry, machine_entry, machine_gate, machine_tails, preserving_stub, route_calls,
 };
 use lastout_reclaim::Counting;
+
+/// Where all entries, and the tails of gates, find things.
+const LAYOUT: LaneLayout = LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16 };
 
 const AFTER: &str = "; ---- after ----\n";
 
@@ -72,8 +75,10 @@ fn output(name: &str, input: &str) -> String {
     for function in functions.iter().filter(|function| function.layout.entry_block().is_some()) {
         support::verify(function, &*isa);
     }
-    if header.get("pass") == Some("machine_gate") {
-        return machine(name, &header, &functions, &*isa);
+    match header.get("pass") {
+        Some("machine_gate") => return machine_gates(&functions, &*isa),
+        Some("machine_entry") => return machine_entries(&functions, &*isa),
+        _ => {}
     }
     let outputs: Vec<String> = results(name, &header, functions, &*isa)
         .into_iter()
@@ -102,24 +107,25 @@ fn results(
     let pass = header.get("pass").unwrap_or_else(|| panic!("{name}: which pass?"));
     let signatures = functions.iter().map(|function| &function.signature);
     match pass.split(' ').collect::<Vec<_>>()[..] {
-        ["gate", counting, ref rest @ ..] => {
-            let counting = match counting {
-                "plain" => Counting::Plain,
-                "atomic" => Counting::Atomic,
-                other => panic!("{name}: no counting is {other}"),
-            };
-            let options = GateOptions { counting, interleave: rest == ["interleave"] };
+        ["gate", ref rest @ ..] => {
+            let options = gate_options(name, rest);
             let checked = |func: Function| {
                 check_gate(&func, isa).unwrap_or_else(|violation| panic!("{name}: {violation}"));
                 func
             };
             signatures.map(|signature| gate(signature, options, isa).map(checked)).collect()
         }
-        ["c_entry"] => signatures.map(|signature| c_entry(signature, isa)).collect(),
-        ["host_entry"] => functions
-            .chunks(2)
-            .map(|pair| host_entry(&pair[0].signature, &pair[1].signature, isa))
-            .collect(),
+        ["c_entry", ref rest @ ..] => {
+            let options = gate_options(name, rest);
+            signatures.map(|signature| c_entry(signature, LAYOUT, options, isa)).collect()
+        }
+        ["host_entry", ref rest @ ..] => {
+            let options = gate_options(name, rest);
+            functions
+                .chunks(2)
+                .map(|it| host_entry(&it[0].signature, &it[1].signature, LAYOUT, options, isa))
+                .collect()
+        }
         ["preserving_stub"] => vec![Ok(preserving_stub(isa))],
         ["route_calls"] => {
             let callee = |index| match index {
@@ -139,21 +145,40 @@ fn results(
     }
 }
 
+/// What comes after the name of a pass that makes gates.
+fn gate_options(name: &str, words: &[&str]) -> GateOptions {
+    let (counting, rest) = match words {
+        ["atomic", rest @ ..] => (Counting::Atomic, rest),
+        ["plain", rest @ ..] => (Counting::Plain, rest),
+        rest => (Counting::Plain, rest),
+    };
+    match rest {
+        [] | ["interleave"] => GateOptions { counting, interleave: !rest.is_empty() },
+        _ => panic!("{name}: no gate is {}", words.join(" ")),
+    }
+}
+
+const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
+
 /// The gates of the functions in machine code, as far as there are any, and the tails.
-fn machine(name: &str, header: &Header<'_>, functions: &[Function], isa: &dyn TargetIsa) -> String {
-    let layout = header.get("layout").unwrap_or_else(|| panic!("{name}: which layout?"));
-    let distances: Vec<i32> =
-        layout.split(", ").map(|distance| distance.parse().expect("this is a number")).collect();
-    let [function, current] = distances[..] else { panic!("{name}: a layout is two distances") };
-    let plain = GateOptions { counting: Counting::Plain, interleave: false };
-    let gates = functions.iter().map(|function| machine_gate(&function.signature, plain, isa));
-    let tails = machine_tails(LaneLayout { function, current }, isa);
-    let [leave, bail] = match tails {
+fn machine_gates(functions: &[Function], isa: &dyn TargetIsa) -> String {
+    let gates = functions.iter().map(|function| machine_gate(&function.signature, PLAIN, isa));
+    let [leave, bail] = match machine_tails(LAYOUT, isa) {
         Some(tails) => tails.map(Some),
         None => [None, None],
     };
-    let parts =
-        gates.map(|gate| ("gate", gate)).chain([("leave tail", leave), ("bail tail", bail)]);
+    listings(gates.map(|gate| ("gate", gate)).chain([("leave tail", leave), ("bail tail", bail)]))
+}
+
+/// The entries of functions in machine code, as far as there are any, two functions for one.
+fn machine_entries(functions: &[Function], isa: &dyn TargetIsa) -> String {
+    let entries = functions
+        .chunks(2)
+        .map(|pair| machine_entry(&pair[0].signature, &pair[1].signature, LAYOUT, PLAIN, isa));
+    listings(entries.map(|entry| ("entry", entry)))
+}
+
+fn listings<'a>(parts: impl Iterator<Item = (&'a str, Option<MachineCode>)>) -> String {
     let listings = parts.map(|(part, code)| match code {
         Some(code) => format!("{part}, {} bytes\n{}", code.bytes.len(), listing::listing(&code)),
         None => format!("{part}: none\n"),

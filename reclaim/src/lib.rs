@@ -25,8 +25,8 @@
 //! - **[`Lane`]**: a seat that a version occupies, from install until its payload is dropped. It
 //!   stays where it is as long as anyone can reach its gate, and is used again.
 //! - **Gate**: a lane's [steps](Counting::gate): count in, check, call, count out, check.
-//! - **Slot**: where callers find the gate of the lane that is current. Not of this crate: nothing
-//!   here depends on who sees it change when.
+//! - **Slot**, **sites**: where callers find the gate of the lane that is current: a word, or calls
+//!   that are patched. Not of this crate: nothing here depends on who sees them change when.
 //! - **[`Context`]**: a thread, or whatever else calls. It has a **ledger**: a counter, or *cell*,
 //!   for each lane of the **[`Domain`]**.
 //! - **Install, retire, drain, free**: publish a version; unpublish it; its last frame leaves; its
@@ -110,14 +110,20 @@
 //!
 //! **The next version against late callers.** Whoever comes to the gate of a lane that has been
 //! occupied again runs the new version, whatever it came for. That is a version of the same
-//! function, it is counted where it should be, and it may be current a moment before the slot says
-//! so: install must not publish what it may yet take back.
+//! function, it is counted where it should be, and it may be current a moment before the slot or
+//! a site says so: install must not publish what it may yet take back.
+//!
+//! **A late fetch against a new lane.** A caller finds its gate in the slot, or has it in a call
+//! that was fetched before the call was patched, and between that and counting in any number of
+//! replacements may pass. What it found does not matter, nor when: gates stay, and its gate is that
+//! of a lane that is closed, where it bails to what is current; or of one that is occupied again,
+//! the race before this. No count is needed before the gate, and no fence between site and gate.
 //!
 //! The state's other accesses: `Live` is stored with release and `Retired` loaded with acquire, so
 //! that the freer finds the payload; `Free` is stored with release and loaded by `occupy` with
 //! acquire, so that the next version moves in after the last one's payload is gone; `body` is
 //! stored with release and loaded with acquire, so that a gate finds the code, and so that who
-//! finds 0 also finds what the slot was set to before.
+//! finds 0 also finds what is current in its place.
 //!
 //! # The fallback
 //!
@@ -134,6 +140,14 @@
 //! the way is planted as a mutant that the models must refute: no heavy fence, `Retired` too early,
 //! no fence in `leave`, no generation, and the counter inside the function. The models are
 //! asymmetric as the protocol is, since a symmetric one passes the second of these.
+//!
+//! All this with callers that find gates by the slot, by sites that are patched one after the
+//! other, and by a site that never is. With each dispatch goes the order in which an install makes
+//! its changes, so that who bails has somewhere newer to go, and that no thread goes back from a
+//! version to the one before; by sites it may, if it came late. Orders that break this are mutants,
+//! too: a site patched before the old lane is closed, the slot set after the new lane is occupied,
+//! a lane closed before another is current, bailing back to the site, and gates that are freed with
+//! their version.
 //!
 //! What they do not cover: more than three threads, more preemptions than each test says, and
 //! instruction fetch, which is the heavy fence's to order.

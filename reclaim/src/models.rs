@@ -36,12 +36,39 @@
 //! It is tempting to make both fences `fence(SeqCst)` and be done.
 //! [`mutants::a_symmetric_model_is_blind`] shows what that would miss.
 //!
+//! # The two dispatches
+//!
+//! The protocol promises its safety whatever gate a caller comes to and whenever. So the models
+//! have both ways in which the runtime lets callers find one, each with the order of changes that
+//! an install has there, [`machine::Dispatch::order`]:
+//!
+//! - By the **slot**: one word, which changes before the new lane can be entered.
+//! - By **sites**: words that change one after the other, once the old lane is closed. A thread
+//!   makes its calls by two of them in turn, one of which may be the slot, as other callers go on
+//!   using it. Patched code is a word here, as it is on a machine: it is written by one store, and
+//!   what is fetched is the old call or the new one.
+//!
+//! Both words are loaded relaxed, so a caller may find any gate that was ever in it, up to the last
+//! one that it knows to be replaced. That is how a call which was fetched long ago is modelled; and
+//! in [`sound::stale_site`] a site is never patched at all.
+//!
+//! Two things depend on the order of changes. A caller that bails finds a gate to go on with that
+//! is newer than where it comes from, or it would wait for an install to go on. And a thread does
+//! not go *back*: having run a version it runs no older one. By the slot it never does, for who has
+//! met a new body finds the slot set before. By sites there is an exception, which
+//! [`sound::sites_in_order`] is exact about. Who comes to a gate so late that its version was
+//! replaced before the last one was, may get to the newest before the last is closed: in the lane
+//! that it came for, which is occupied again, or from there as it bails to what is current. Then
+//! its next call may still find the last one. And all that is said of a machine on which who finds
+//! a new site also finds what was stored before it, as when instructions are fetched in order and
+//! before they load anything. Without, in [`sound::sites`], a thread may go back until the heavy
+//! fence, and nothing else changes.
+//!
 //! # What is not modelled
 //!
 //! - Instructions: that a processor fetches the new code and not what was there before is the
 //!   heavy fence's promise.
-//! - Delays without end: in a model, unlike on a machine, a relaxed load in a loop may miss the
-//!   same store for ever. So a call that starts again looks at the slot with acquire.
+//! - Several functions that are published together.
 //! - Lanes that are added, see [`function::Function`].
 //! - More than three threads, and more preemptions than each test says. loom, too, is a little
 //!   stronger than the language: to it, the later of two full fences synchronizes with the earlier.
@@ -49,11 +76,13 @@
 //! # Reading on
 //!
 //! [`machine`] is what can vary, [`function`] and [`world`] what there is, [`scenarios`] the
-//! programs that run. [`sound`] says what holds in them; [`mutants`] and [`literal`] are mistakes,
-//! each of which loom has to refute in a scenario that without it passes. [`explore`] calls loom.
+//! programs that run, [`events`] what must happen in them. [`sound`] says what holds in them;
+//! [`mutants`] and [`literal`] are mistakes, each of which loom has to refute in a scenario that
+//! without it passes. [`explore`] calls loom.
 //!
 //! `cargo test -p lastout-reclaim -- --nocapture` prints how many executions each takes.
 
+mod events;
 mod explore;
 mod function;
 mod literal;

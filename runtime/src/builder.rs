@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetIsa};
@@ -13,7 +14,8 @@ use crate::engine::Engine;
 use crate::fork;
 use crate::memory::{MAX_SIZE, Memory};
 use crate::payload::{Disposal, DropPolicy};
-use crate::shared::{HostSymbol, Shared, Stubs};
+use crate::shared::{Fences, HostEntries, HostSymbol, Shared, Stubs};
+use crate::sites::AllCalls;
 use crate::template::Templates;
 use crate::types::HostFunction;
 use crate::{Error, Result};
@@ -187,10 +189,19 @@ impl EngineBuilder {
                 (name, HostSymbol { address, signature })
             })
             .collect();
-        let disposal = Disposal::new(self.drop_policy);
-        let shared =
-            Shared::new(isa, templates, stubs, memory, disposal, host, counting, self.dispatch);
-        Ok(Engine::from_shared(shared))
+        Ok(Engine::from_shared(Shared {
+            isa,
+            templates,
+            stubs,
+            memory,
+            disposal: Arc::new(Disposal::new(self.drop_policy)),
+            host,
+            counting,
+            dispatch: self.dispatch,
+            calls: AllCalls::default(),
+            fences: Fences::default(),
+            host_entries: HostEntries::default(),
+        }))
     }
 }
 

@@ -42,10 +42,9 @@ pub enum Error {
     /// No function has this name.
     #[error("there is no function `{0}`")]
     UnknownFunction(String),
-    /// The function has been removed, or was declared and not installed yet. A call that meets
-    /// this on its way returns it, see [`Handle`](crate::Handle).
-    #[error("`{0}` was called and has no version: it was removed, or not installed yet")]
-    Removed(Arc<str>),
+    /// A call has no result.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// A code relocation cannot reach its target, or is of a kind that this host does not have.
     #[error("cannot link a reference to `{symbol}`: {why}")]
     Link {
@@ -81,6 +80,21 @@ pub enum Error {
     #[error(transparent)]
     Instrument(#[from] lastout_instrument::Error),
     /// There are too many threads or functions at once.
+    #[error(transparent)]
+    Reclaim(#[from] lastout_reclaim::Error),
+}
+
+/// Why a call through a [`Handle`](crate::Handle) has no result.
+///
+/// Small, and apart from [`Error`], because it is in the result of every call: of a larger one the
+/// compiler moves the bytes to and fro even where there is none, which takes longer than the call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The function, or one that it called on its way, has been removed, or was declared and not
+    /// installed yet.
+    #[error("`{0}` was called and has no version: it was removed, or not installed yet")]
+    Removed(Arc<str>),
+    /// There is no memory for the counters of another thread.
     #[error(transparent)]
     Reclaim(#[from] lastout_reclaim::Error),
 }

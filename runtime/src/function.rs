@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use cranelift_codegen::ir::Signature;
@@ -30,6 +30,8 @@ pub(crate) struct Function {
     /// The gate of the lane that is current, or 0 while there is no version. Who has bailed out
     /// of a gate goes on from here.
     current: AtomicUsize,
+    /// The seat whose gate is in the slot: entries are gates for it.
+    lane: AtomicPtr<Seat>,
     /// The first seat, next to the slot: most calls need nothing else of the function.
     first: Seat,
     name: Arc<str>,
@@ -65,6 +67,8 @@ struct Place {
 #[repr(C)]
 pub(crate) struct Seat {
     lane: Lane<Payload>,
+    /// From the start of any ledger to the lane's cell, in bytes.
+    cell_offset: usize,
     /// Whose it is.
     function: *const Function,
 }
@@ -75,13 +79,22 @@ unsafe impl Send for Seat {}
 // SAFETY: as above.
 unsafe impl Sync for Seat {}
 
-/// Where the tails of gates find what they need.
+/// Where entries and the tails of gates find what they need.
 pub(crate) const LANE_LAYOUT: LaneLayout = LaneLayout {
     function: offset_of!(Seat, function) as i32,
+    cell_offset: offset_of!(Seat, cell_offset) as i32,
     current: offset_of!(Function, current) as i32,
+    lane: offset_of!(Function, lane) as i32,
 };
 
 impl Seat {
+    /// A seat with nobody in it.
+    fn new(function: *const Function) -> Result<Self> {
+        let lane = thread::domain().lane()?;
+        let cell_offset = lane.cell() as usize * size_of::<u32>();
+        Ok(Self { lane, cell_offset, function })
+    }
+
     /// The stub's call when a caller has found the version gone on its way out of the gate.
     pub(crate) unsafe extern "C" fn leave(seat: *const Self) {
         // SAFETY: gates pass the seat they were made for. It lives as long as the function, which
@@ -129,8 +142,11 @@ impl FreeSeat {
 
     /// Has the slot hold this seat's gate; whether it held another.
     pub(crate) fn enter_slot(&self) -> bool {
-        let gate = self.function.seats.lock().place(self.index).gate.address();
-        self.function.slot.swap(gate, Ordering::Release) != gate
+        let function = &self.function;
+        let gate = function.seats.lock().place(self.index).gate.address();
+        let seat = ptr::from_ref(self.seat.of(function)).cast_mut();
+        function.lane.store(seat, Ordering::Release);
+        function.slot.swap(gate, Ordering::Release) != gate
     }
 
     /// Makes a version current: who comes to this seat's gate, or bails out of another, calls
@@ -231,11 +247,15 @@ impl Function {
         shared: &Arc<Shared>,
     ) -> Result<Arc<Self>> {
         let prototype = shared.templates.prototype(signature)?;
-        let lane = thread::domain().lane()?;
+        let mut seat = Seat::new(ptr::null())?;
         let function = Arc::new_cyclic(|this| Self {
             slot: AtomicUsize::new(0),
             current: AtomicUsize::new(0),
-            first: Seat { lane, function: this.as_ptr() },
+            lane: AtomicPtr::new(ptr::null_mut()),
+            first: {
+                seat.function = this.as_ptr();
+                seat
+            },
             name,
             prototype,
             seats: Lock::default(),
@@ -246,6 +266,7 @@ impl Function {
         // The slot must hold a gate before anyone can call.
         let first = function.place(&function.first)?;
         function.slot.store(first.gate.address(), Ordering::Release);
+        function.lane.store(ptr::from_ref(&function.first).cast_mut(), Ordering::Release);
         function.seats.lock().first = Some(first);
         Ok(function)
     }
@@ -297,7 +318,7 @@ impl Function {
         let entry = instantiate(&template, &self.shared.memory, |symbol| match symbol {
             Symbol::OwnSlot => self.slot().addr(),
             Symbol::CurrentLedger => thread::current_ledger as *const () as usize,
-            _ => unreachable!("an entry refers to nothing else"),
+            symbol => self.shared.stubs.address(symbol),
         })?;
         let entry = Box::new(entry);
         // If another thread was faster, its entry is the one, and this one goes.
@@ -315,8 +336,7 @@ impl Function {
         let index = match index {
             Some(index) => index as u32,
             None => {
-                let lane = thread::domain().lane()?;
-                let new = Arc::new(Seat { lane, function: Arc::as_ptr(self) });
+                let new = Arc::new(Seat::new(Arc::as_ptr(self))?);
                 let place = self.place(&new)?;
                 seats.more.push((new, place));
                 seats.more.len() as u32
@@ -333,7 +353,7 @@ impl Function {
         let Shared { memory, stubs, .. } = &*self.shared;
         let gate = instantiate(&self.prototype.gate, memory, |symbol| match symbol {
             Symbol::Lane => ptr::from_ref(seat).addr(),
-            Symbol::CellOffset => seat.lane.cell() as usize * size_of::<u32>(),
+            Symbol::CellOffset => seat.cell_offset,
             Symbol::Current => self.current.as_ptr().addr(),
             symbol => stubs.address(symbol),
         })?;

@@ -10,7 +10,7 @@ use crate::function::Function;
 use crate::memory::Block;
 use crate::types::{FunctionType, Returned, Value, for_each_arity, same_types};
 use crate::version::VersionInfo;
-use crate::{Error, Result, thread};
+use crate::{CallError, Result, thread};
 
 /// A function that the host can call, whichever version is current: `F` is its type, such as
 /// `fn(i64, f64) -> i64`.
@@ -102,10 +102,10 @@ macro_rules! call {
             ///
             /// # Errors
             ///
-            /// [`Error::Removed`] if this function, or one that it called on its way, has no
+            /// [`CallError::Removed`] if this function, or one that it called on its way, has no
             /// version. A removed function returns zeros to generated code, which goes on with
-            /// them, and the error comes out here. [`Error::Reclaim`] if there is no memory to
-            /// register the thread.
+            /// them, and the error comes out here. [`CallError::Reclaim`] if there is no
+            /// memory to register the thread.
             ///
             /// # Safety
             ///
@@ -119,7 +119,7 @@ macro_rules! call {
             ///   something keeps alive.
             #[inline]
             #[allow(non_snake_case, clippy::too_many_arguments, reason = "one for each arity")]
-            pub unsafe fn call(&self, $($A: $A),*) -> Result<R, Error> {
+            pub unsafe fn call(&self, $($A: $A),*) -> Result<R, CallError> {
                 type Entry<$($A,)* R> = extern "C" fn(*const u32, *const usize, $($A),*) -> R;
                 // SAFETY: the address is that of an entry that was compiled for this very type,
                 // and which `self.entry` keeps.

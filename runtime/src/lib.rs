@@ -31,6 +31,12 @@
 //! short: within a unit calls are direct and cost nothing, unless the callee is `Preemptible`;
 //! between units they always reach the current version.
 //!
+//! How such a call finds the current version is chosen for each engine: [`Dispatch`]. It loads the
+//! gate from the function's *slot*, or it is a direct call that is patched whenever the function is
+//! replaced, while threads execute it. The second way saves a load, which is seldom what a call
+//! waits for, and costs an update of every call site; the README has figures and says who wins when.
+//! Both are followed by the same gates, and freed by the same protocol.
+//!
 //! # Guarantees
 //!
 //! - No thread runs or returns into freed code. The protocol behind that, and what is proved about
@@ -38,8 +44,10 @@
 //! - A version is freed once, by the last thread to leave it or by the one that replaced it, and
 //!   nobody waits: not callers, not leavers, not installers for callers.
 //! - Install is all or nothing. When it has returned, no call that begins later runs a replaced
-//!   version, and no thread ever goes back to an older version of a function. While it runs, calls
-//!   may find some of the unit's functions new and others old.
+//!   version. While it runs, calls may find some of the unit's functions new and others old. With
+//!   [slots](Dispatch::Slot), no thread ever goes back to an older version of a function; with
+//!   [patched calls](Dispatch::PatchedSites), a thread that was held up just before a gate may, once,
+//!   while an install is under way.
 //! - Errors are values; after one, what was current still is.
 //!
 //! # What the caller owes
@@ -80,13 +88,19 @@
 //!
 //! # Departures from the first design
 //!
-//! - A removed function is met as zeros by generated code, and as [`Error::Removed`] by the host
+//! - A removed function is met as zeros by generated code, and as [`CallError::Removed`] by the host
 //!   call that it happened in.
 //! - The slot of a function is never empty: after removal it keeps the last gate, whose lane is
 //!   closed, and the gate finds in a second word that there is nothing to go on with.
 //! - On x86-64, gates whose arguments and results are all in registers are made of machine code that
 //!   is written down, from the same list of steps as those that are CLIF: see
-//!   [`lastout_instrument::machine_gate`]. They are a third as large, and have no frame.
+//!   [`lastout_instrument::machine_gate`]. They are a fourth as large, and have no frame.
+//! - Entries do not go through a gate, but are gates for the lane that is current as the call
+//!   begins: a call from the host is one call less. Handles have theirs in
+//!   [machine code](lastout_instrument::machine_entry), too.
+//! - A call site that cannot be patched, because its bytes do not lie in an aligned word, goes by way
+//!   of a jump of its unit's that can, and not through the slot: a load less, and one patch for all
+//!   such calls of a function in a unit. [`Stats`] says how many there are.
 //! - There is no crate for the free ranges of code memory. Those that were looked at either fix how
 //!   many allocations there can be, and pay for all of them when they are made, or look at every
 //!   gap to find the best.
@@ -126,7 +140,7 @@ mod version;
 pub use adopted::Adopted;
 pub use builder::EngineBuilder;
 pub use engine::{Engine, Stats};
-pub use error::{Error, Result};
+pub use error::{CallError, Error, Result};
 pub use handle::Handle;
 pub use install::Installed;
 pub use payload::DropPolicy;

@@ -18,7 +18,7 @@ use crate::names::Names;
 use crate::payload::Code;
 use crate::relocation::{self, JUMP, JUMP_SIZE, Object, VENEER_SIZE};
 use crate::shared::Shared;
-use crate::sites::{Callee, Calls, Site};
+use crate::sites::{Callee, Calls, Site, Word};
 use crate::unit::Unit;
 use crate::{Error, Result};
 
@@ -61,6 +61,18 @@ fn site_callee(unit: &Unit, object: &Object, reloc: &ModuleReloc) -> Option<Func
     (id.index() < unit.declared_functions && !is_fixed(unit, id)).then_some(id)
 }
 
+/// How much later a function is to start than it is aligned to, for as many as possible of its calls
+/// to lie where they can be patched.
+fn shift(unit: &Unit, object: &Object) -> usize {
+    let sites = object.relocs.iter().filter(|reloc| site_callee(unit, object, reloc).is_some());
+    let offsets: Vec<_> = sites.map(|reloc| reloc.offset as usize).collect();
+    let unpatchable = |shift: &usize| {
+        offsets.iter().filter(|offset| !Site::is_patchable(*offset + shift)).count()
+    };
+    let shifts = (0..size_of::<Word>()).step_by(object.least_align);
+    shifts.min_by_key(unpatchable).unwrap_or(0)
+}
+
 /// Where everything in a unit is, from the start of its section.
 #[derive(Default)]
 struct Layout {
@@ -85,7 +97,9 @@ impl Layout {
         // An empty object takes a byte, so that it has an address of its own.
         let len = |object: &Object| object.bytes.len().max(1);
         for (&id, object) in &unit.functions {
-            layout.functions.insert(id, layout.sizes.code.add(len(object), object.align));
+            let shift = shift(unit, object);
+            let start = layout.sizes.code.add(shift + len(object), object.align) + shift;
+            layout.functions.insert(id, start);
             for reloc in &object.relocs {
                 layout.note_fixed_slot(unit, reloc);
             }

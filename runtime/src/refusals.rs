@@ -3,10 +3,12 @@
 
 mod fences;
 mod seats;
+#[cfg(target_arch = "x86_64")]
+mod sites;
 mod trial;
 
 use crate::sys::{Call, faults};
-use crate::{DropPolicy, process};
+use crate::{Dispatch, DropPolicy, process};
 
 use trial::Setting;
 
@@ -47,9 +49,21 @@ impl Traces {
 #[test]
 fn any_call_may_be_refused() {
     let _alone = process::alone();
+    let setting = Setting {
+        quarantine_pages: 0,
+        drop_policy: DropPolicy::Leaver,
+        strict: false,
+        dispatch: Dispatch::Slot,
+    };
     let settings = [
-        Setting { quarantine_pages: 0, drop_policy: DropPolicy::Leaver, strict: false },
-        Setting { quarantine_pages: 16, drop_policy: DropPolicy::Collector, strict: true },
+        setting,
+        Setting {
+            quarantine_pages: 16,
+            drop_policy: DropPolicy::Collector,
+            strict: true,
+            ..setting
+        },
+        Setting { strict: true, dispatch: Dispatch::PatchedSites, ..setting },
     ];
     for setting in settings {
         // Registers the thread, and shows what is left when nothing is refused.

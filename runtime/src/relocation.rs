@@ -17,7 +17,10 @@ mod tests;
 /// Machine code, or data, that still names what it refers to.
 pub(crate) struct Object {
     pub(crate) bytes: Vec<u8>,
+    /// Where it starts best.
     pub(crate) align: usize,
+    /// Where it may start.
+    pub(crate) least_align: usize,
     pub(crate) relocs: Vec<ModuleReloc>,
 }
 
@@ -33,7 +36,7 @@ impl Object {
                 addend: fixup.addend,
             }
         });
-        Self { relocs: relocs.collect(), bytes: code.bytes, align: 1 }
+        Self { relocs: relocs.collect(), bytes: code.bytes, align: 1, least_align: 1 }
     }
 
     /// Compiles the function in `context`, which keeps the result too.
@@ -47,10 +50,12 @@ impl Object {
         let compiled = context.compiled_code().expect("it was compiled just now");
         let relocs = compiled.buffer.relocs().iter();
         let relocs = relocs.map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id));
-        let align = compiled.buffer.alignment.max(isa.function_alignment().preferred);
+        let least_align = compiled.buffer.alignment;
+        let align = least_align.max(isa.function_alignment().preferred);
         Ok(Self {
             bytes: compiled.code_buffer().to_vec(),
             align: align as usize,
+            least_align: least_align as usize,
             relocs: relocs.collect(),
         })
     }

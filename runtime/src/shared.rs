@@ -32,14 +32,22 @@ pub(crate) struct Shared {
     pub(crate) dispatch: Dispatch,
     /// How many calls are patched, and how.
     pub(crate) calls: AllCalls,
-    /// Versions that are closed and still wait for a heavy fence, because the system has refused
-    /// the last one.
-    unfenced: Lock<Vec<Closing>>,
-    /// How many heavy fences there have been.
-    fences: AtomicU64,
-    /// Entries for typed calls, one for each pair of signatures.
-    host_entries: Lock<HashMap<(Signature, Signature), Arc<Block>>>,
+    pub(crate) fences: Fences,
+    pub(crate) host_entries: HostEntries,
 }
+
+/// The heavy fences between closing versions and letting them go.
+#[derive(Default)]
+pub(crate) struct Fences {
+    /// How many there have been.
+    executed: AtomicU64,
+    /// Versions that are closed and still wait for one, because the system has refused the last.
+    unfenced: Lock<Vec<Closing>>,
+}
+
+/// Entries for typed calls, one for each pair of signatures.
+#[derive(Default)]
+pub(crate) struct HostEntries(Lock<HashMap<(Signature, Signature), Arc<Block>>>);
 
 /// Something of the host that units may import.
 pub(crate) struct HostSymbol {
@@ -49,37 +57,11 @@ pub(crate) struct HostSymbol {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        isa: OwnedTargetIsa,
-        templates: Templates,
-        stubs: Stubs,
-        memory: Arc<Memory>,
-        disposal: Disposal,
-        host: HashMap<String, HostSymbol>,
-        counting: Counting,
-        dispatch: Dispatch,
-    ) -> Self {
-        Self {
-            isa,
-            templates,
-            stubs,
-            memory,
-            disposal: Arc::new(disposal),
-            host,
-            counting,
-            dispatch,
-            calls: AllCalls::default(),
-            unfenced: Lock::default(),
-            fences: AtomicU64::new(0),
-            host_entries: Lock::default(),
-        }
-    }
-
     /// Lets versions go that were closed: one heavy fence for all of them.
     ///
     /// Must not be called with a lock held: dropping a payload may run anything.
     pub(crate) fn retire(&self, closing: Vec<Closing>) {
-        let mut closed = std::mem::take(&mut *self.unfenced.lock());
+        let mut closed = std::mem::take(&mut *self.fences.unfenced.lock());
         closed.extend(closing);
         if closed.is_empty() {
             return;
@@ -87,7 +69,7 @@ impl Shared {
         if self.heavy_fence().is_err() {
             // The kernel has no reason to; but without the fence nothing may be freed. They stay
             // as they are, impossible to enter, until the next time.
-            self.unfenced.lock().extend(closed);
+            self.fences.unfenced.lock().extend(closed);
             return;
         }
         for closing in closed {
@@ -98,11 +80,11 @@ impl Shared {
 
     /// How many heavy fences there have been.
     pub(crate) fn fences(&self) -> u64 {
-        self.fences.load(Ordering::Relaxed)
+        self.fences.executed.load(Ordering::Relaxed)
     }
 
     fn heavy_fence(&self) -> io::Result<()> {
-        self.fences.fetch_add(1, Ordering::Relaxed);
+        self.fences.executed.fetch_add(1, Ordering::Relaxed);
         match self.counting {
             Counting::Plain => sys::heavy_fence(),
             Counting::Atomic => {
@@ -116,14 +98,12 @@ impl Shared {
     /// `outer`.
     pub(crate) fn host_entry(&self, outer: Signature, inner: Signature) -> Result<Arc<Block>> {
         let key = (outer, inner);
-        if let Some(entry) = self.host_entries.lock().get(&key) {
+        if let Some(entry) = self.host_entries.0.lock().get(&key) {
             return Ok(Arc::clone(entry));
         }
         let template = self.templates.get(Kind::HostEntry(key.0.clone(), key.1.clone()))?;
-        let entry = instantiate(&template, &self.memory, |symbol| {
-            unreachable!("a host entry refers to nothing, not to {symbol:?}")
-        })?;
-        Ok(Arc::clone(self.host_entries.lock().entry(key).or_insert_with(|| Arc::new(entry))))
+        let entry = instantiate(&template, &self.memory, |symbol| self.stubs.address(symbol))?;
+        Ok(Arc::clone(self.host_entries.0.lock().entry(key).or_insert_with(|| Arc::new(entry))))
     }
 }
 

@@ -12,17 +12,18 @@
 //! - On x86-64 the four bytes of the distance have to lie within eight bytes that are aligned. An
 //!   aligned store of these is atomic, and AMD's manual (volume 2, "Cross-Modifying Code") allows
 //!   just that for code that others may be executing. Intel's gives no such promise for any change
-//!   without a handshake, but the same is what HotSpot does to its calls on all such processors,
+//!   without a handshake, but the same is what `HotSpot` does to its calls on all such processors,
 //!   and the word is never split, neither between cache lines nor between the blocks in which
 //!   instructions are fetched.
 //! - On aarch64 an instruction is an aligned word, and a call or jump may become another of its
 //!   kind while others execute it (Arm ARM, "Concurrent modification and execution of
 //!   instructions").
 //!
-//! A call whose distance does not lie like that (on x86-64 about three in eight, since Cranelift
-//! does not align calls) is never changed: it calls an aligned jump at the end of the unit's code,
-//! one for each function that is called so, and that jump is what changes. Nothing is out of
-//! reach, as the code of an engine is near enough for any call in it.
+//! On x86-64 Cranelift does not align calls, and about three in eight would not lie like that. So a
+//! function is placed up to seven bytes later than it would be, wherever most of its calls do: all of
+//! them if there are one or two. A call that still does not is never changed. It calls an aligned
+//! jump at the end of the unit's code, one for each function that is called so, and that jump is what
+//! changes. Nothing is out of reach, as the code of an engine is near enough for any call in it.
 //!
 //! **It does not matter which one it executes.** Old and new target are both gates, and gates stay
 //! for as long as their function does, which the unit keeps that the call is in. A thread that has
@@ -56,6 +57,9 @@ use crate::fork::Lock;
 use crate::function::Function;
 use crate::memory::Patches;
 use crate::relocation;
+
+#[cfg(test)]
+mod tests;
 
 /// What is stored at once.
 #[cfg(target_arch = "x86_64")]
@@ -111,9 +115,12 @@ impl Site {
 /// The sites that call a function, in all units that are alive.
 #[derive(Default)]
 pub(crate) struct Sites {
-    /// By unit; made for the first one. Few functions of most engines are called by sites.
-    units: OnceLock<Box<Lock<Slab<Box<[Site]>>>>>,
+    /// Made for the first unit that has some.
+    units: OnceLock<Box<Lock<ByUnit>>>,
 }
+
+/// The sites of each unit.
+type ByUnit = Slab<Box<[Site]>>;
 
 impl Sites {
     /// Whether there are any.

@@ -9,10 +9,11 @@ use cranelift_codegen::ir::{Function, Signature};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_module::{FuncId, ModuleRelocTarget};
 use lastout_instrument::{
-    GateOptions, Symbol, c_entry, gate, host_entry, machine_gate, preserving_stub,
+    GateOptions, Symbol, c_entry, gate, host_entry, machine_entry, machine_gate, preserving_stub,
 };
 
 use crate::fork::Lock;
+use crate::function::LANE_LAYOUT;
 use crate::memory::{Block, Memory, Room, Sizes};
 use crate::relocation::{self, Object};
 use crate::{Error, Result};
@@ -73,12 +74,22 @@ impl Templates {
         }
         let isa = &*self.isa;
         let func = match &kind {
-            Kind::CEntry(signature) => c_entry(signature, isa)?,
-            Kind::HostEntry(outer, inner) => host_entry(outer, inner, isa)?,
+            Kind::CEntry(signature) => c_entry(signature, LANE_LAYOUT, self.options, isa)?,
+            Kind::HostEntry(outer, inner) => {
+                match machine_entry(outer, inner, LANE_LAYOUT, self.options, isa) {
+                    Some(code) => return Ok(self.keep(kind, Object::from_machine_code(code))),
+                    None => host_entry(outer, inner, LANE_LAYOUT, self.options, isa)?,
+                }
+            }
             Kind::Stub => preserving_stub(isa),
         };
-        let object = Arc::new(self.compile(func)?);
-        Ok(Arc::clone(self.compiled.lock().entry(kind).or_insert(object)))
+        let object = self.compile(func)?;
+        Ok(self.keep(kind, object))
+    }
+
+    fn keep(&self, kind: Kind, object: Object) -> Arc<Object> {
+        let mut compiled = self.compiled.lock();
+        Arc::clone(compiled.entry(kind).or_insert_with(|| Arc::new(object)))
     }
 
     fn compile(&self, func: Function) -> Result<Object> {

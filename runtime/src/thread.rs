@@ -2,11 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
+use std::ptr;
 use std::sync::{Arc, OnceLock};
 
 use lastout_reclaim::{Context, Domain};
 
-use crate::Error;
+use crate::CallError;
 use crate::fork::Pass;
 
 /// How many lanes there can be in the process at a time. A thread's ledger reserves four bytes of
@@ -18,18 +19,21 @@ const _: () = assert!(LANES as u64 * 4 <= i32::MAX as u64);
 
 /// What the fast path of a call looks at, in one place and without a destructor.
 pub(crate) struct Thread {
-    /// The ledger of the thread's context; null until it has one.
+    /// The ledger of the thread's context; null until it has one, and while `aside` has it.
     ledger: Cell<*const u32>,
-    /// Whether generated code has called a removed function since this was last cleared.
-    met_removed: Cell<bool>,
+    /// The ledger, from when generated code meets a removed function until the call that it
+    /// happened in is over; else null. If C code has called a stable entry, outside of any call
+    /// through a handle, nobody is there to be told: then it stays here, and calls take a little
+    /// longer.
+    aside: Cell<*const u32>,
 }
 
 thread_local! {
     static THREAD: Thread =
-        const { Thread { ledger: Cell::new(std::ptr::null()), met_removed: Cell::new(false) } };
+        const { Thread { ledger: Cell::new(ptr::null()), aside: Cell::new(ptr::null()) } };
 
-    /// The removed functions that `met_removed` is about: one for each call in progress that has
-    /// met any, outermost first.
+    /// The removed functions that were met: one for each call in progress that has met any,
+    /// outermost first.
     static REMOVED: RefCell<Vec<Arc<str>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -41,37 +45,74 @@ pub(crate) fn domain() -> &'static Arc<Domain> {
 
 /// Runs `call` with the thread's ledger. If generated code met a removed function meanwhile, that
 /// is the error.
+///
+/// All that can happen besides a call is told by one word, which is only read here: a store, to be
+/// loaded again by the next call, would take longer than the rest.
 #[inline]
-pub(crate) fn enter<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, Error> {
+pub(crate) fn enter<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, CallError> {
     THREAD.with(|thread| {
         let mut ledger = thread.ledger.get();
+        let mut inner = false;
         if ledger.is_null() {
-            ledger = register()?;
+            (ledger, inner) = thread.find_ledger()?;
         }
-        // The flag of the call that this one is inside of, if any, is put back: what an inner call
-        // met is told to the inner caller only.
-        let outer = thread.met_removed.replace(false);
         let result = call(ledger);
-        if thread.met_removed.replace(outer) {
-            return Err(removed_error());
+        let met_removed = thread.ledger.get().is_null();
+        if met_removed || inner {
+            thread.leave(met_removed, inner)?;
         }
         Ok(result)
     })
 }
 
-#[cold]
-fn removed_error() -> Error {
-    let name = REMOVED.try_with(|removed| removed.borrow_mut().pop()).ok().flatten();
-    Error::Removed(name.unwrap_or_else(|| Arc::from("?")))
+impl Thread {
+    /// The ledger of a thread that has no context yet, or is in a call that has met a removed
+    /// function: in which case what follows is an inner call.
+    #[cold]
+    #[inline(never)]
+    fn find_ledger(&self) -> Result<(*const u32, bool), CallError> {
+        let aside = self.aside.replace(ptr::null());
+        if aside.is_null() {
+            return Ok((register()?, false));
+        }
+        self.ledger.set(aside);
+        Ok((aside, true))
+    }
+
+    /// Ends a call that has met a removed function, or is inside of one that has. What an inner
+    /// call meets is told to the inner caller only, and what the outer one has met to the outer
+    /// one.
+    #[cold]
+    #[inline(never)]
+    fn leave(&self, met_removed: bool, inner: bool) -> Result<(), CallError> {
+        let mut result = Ok(());
+        if met_removed {
+            self.ledger.set(self.aside.replace(ptr::null()));
+            let name = REMOVED.try_with(|removed| removed.borrow_mut().pop()).ok().flatten();
+            result = Err(CallError::Removed(name.unwrap_or_else(|| Arc::from("?"))));
+        }
+        if inner {
+            self.put_aside();
+        }
+        result
+    }
+
+    /// Says that the call in progress has met a removed function.
+    fn put_aside(&self) {
+        self.aside.set(self.ledger.replace(ptr::null()));
+    }
 }
 
 /// Notes for [`enter`] that the function of this name was called and has no version. Of several
 /// that one call meets, the first is noted.
 pub(crate) fn met_removed(name: &Arc<str>) {
-    if !THREAD.with(|thread| thread.met_removed.replace(true)) {
-        // Without its name if the thread is past the point where it has such things.
-        let _ = REMOVED.try_with(|removed| removed.borrow_mut().push(Arc::clone(name)));
-    }
+    THREAD.with(|thread| {
+        if !thread.ledger.get().is_null() {
+            thread.put_aside();
+            // Without its name if the thread is past the point where it has such things.
+            let _ = REMOVED.try_with(|removed| removed.borrow_mut().push(Arc::clone(name)));
+        }
+    });
 }
 
 /// The ledger of the calling thread, for the stable entries.
@@ -79,9 +120,12 @@ pub(crate) fn met_removed(name: &Arc<str>) {
 /// A caller from C has no way to be told of an error, so where there is no memory for a ledger
 /// the process ends with a message, as it does wherever Rust finds no memory.
 pub(crate) extern "C" fn current_ledger() -> *const u32 {
-    let ledger = THREAD.with(|thread| thread.ledger.get());
+    let (ledger, aside) = THREAD.with(|thread| (thread.ledger.get(), thread.aside.get()));
     if !ledger.is_null() {
         return ledger;
+    }
+    if !aside.is_null() {
+        return aside;
     }
     match register() {
         Ok(ledger) => ledger,
@@ -94,7 +138,7 @@ pub(crate) extern "C" fn current_ledger() -> *const u32 {
 
 /// Gets the thread a context, to be released when the thread ends.
 #[cold]
-fn register() -> Result<*const u32, Error> {
+fn register() -> Result<*const u32, CallError> {
     // Some of what follows must not be found half done by a fork.
     let _pass = Pass::new();
     // SAFETY: gettid has no preconditions.
@@ -114,7 +158,7 @@ fn release_at_exit(context: &'static Context) {
     static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
 
     extern "C" fn release(context: *mut c_void) {
-        THREAD.with(|thread| thread.ledger.set(std::ptr::null()));
+        THREAD.with(|thread| thread.ledger.set(ptr::null()));
         // SAFETY: this is the context that `register` set the key to; it lives as long as the
         // process. The thread ends, so it is inside no gate, and having forgotten the ledger it
         // enters none with it again.
@@ -131,7 +175,7 @@ fn release_at_exit(context: &'static Context) {
     // every thread, which is not worth refusing calls for.
     if let Some(key) = key {
         // SAFETY: the key exists, and the destructor may use the context from any thread.
-        unsafe { libc::pthread_setspecific(*key, std::ptr::from_ref(context).cast()) };
+        unsafe { libc::pthread_setspecific(*key, ptr::from_ref(context).cast()) };
     }
 }
 

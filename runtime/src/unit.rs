@@ -240,7 +240,8 @@ impl Module for Unit {
         let alignment = usize::try_from(alignment).unwrap_or(usize::MAX);
         check_alignment(alignment)?;
         let align = alignment.max(self.shared.isa.function_alignment().preferred as usize);
-        let object = Object { bytes: bytes.to_vec(), align, relocs: relocs.to_vec() };
+        let (bytes, relocs) = (bytes.to_vec(), relocs.to_vec());
+        let object = Object { bytes, align, least_align: alignment, relocs };
         self.functions.insert(id, object);
         Ok(())
     }
@@ -273,7 +274,7 @@ impl Module for Unit {
         check_alignment(align)?;
         check_references(description)?;
         let relocs = description.all_relocs(pointer_reloc).collect();
-        let contents = Object { bytes, align, relocs };
+        let contents = Object { bytes, align, least_align: align, relocs };
         self.data.insert(id, DataObject { contents, writable: declaration.writable });
         Ok(())
     }

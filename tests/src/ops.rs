@@ -15,7 +15,7 @@ mod worker;
 mod world;
 
 use arbitrary::{Arbitrary, Unstructured};
-use lastout::{Counting, DropPolicy};
+use lastout::{Counting, Dispatch, DropPolicy};
 
 pub use self::world::check;
 
@@ -25,6 +25,9 @@ pub struct Scenario {
     /// How gates count.
     #[arbitrary(with = counting)]
     pub counting: Counting,
+    /// How functions are called.
+    #[arbitrary(with = dispatch)]
+    pub dispatch: Dispatch,
     /// Where payloads are dropped.
     #[arbitrary(with = drop_policy)]
     pub drop_policy: DropPolicy,
@@ -225,6 +228,10 @@ impl<'a> Arbitrary<'a> for Op {
 
 fn counting(u: &mut Unstructured<'_>) -> arbitrary::Result<Counting> {
     u.choose(&[Counting::Plain, Counting::Atomic]).copied()
+}
+
+fn dispatch(u: &mut Unstructured<'_>) -> arbitrary::Result<Dispatch> {
+    u.choose(&[Dispatch::Slot, Dispatch::PatchedSites]).copied()
 }
 
 fn drop_policy(u: &mut Unstructured<'_>) -> arbitrary::Result<DropPolicy> {

@@ -3,12 +3,17 @@
 
 #![expect(clippy::missing_panics_doc, reason = "whatever fails here fails the test")]
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lastout::{Counting, Engine, EngineBuilder, Installed, Unit};
+use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::ir::UserExternalName;
+use cranelift_module::{FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget};
+use lastout::{Counting, Dispatch, Engine, EngineBuilder, Installed, Unit};
+use lastout_instrument::{Symbol, symbol_name};
 
 use crate::clif;
 
@@ -24,19 +29,47 @@ macro_rules! call {
     }};
 }
 
+/// The dispatch of the tests of a crate. Those whose names start with `patched` have tests of others
+/// as modules, and so everything that these say is tested with both ways of dispatch.
+pub const fn dispatch_in(crate_name: &str) -> Dispatch {
+    match crate_name.as_bytes() {
+        [b'p', b'a', b't', b'c', b'h', b'e', b'd', ..] => Dispatch::PatchedSites,
+        _ => Dispatch::Slot,
+    }
+}
+
+/// How functions are called in the tests of this crate, see [`dispatch_in`](support::dispatch_in).
+#[macro_export]
+macro_rules! dispatch {
+    () => {
+        $crate::support::dispatch_in(env!("CARGO_CRATE_NAME"))
+    };
+}
+
+/// A [builder](support::builder) of engines with the [dispatch](dispatch!) of this crate.
+#[macro_export]
+macro_rules! builder {
+    () => {
+        $crate::support::builder().dispatch($crate::dispatch!())
+    };
+}
+
+/// An engine to test with, with the [dispatch](dispatch!) of this crate.
+#[macro_export]
+macro_rules! engine {
+    () => {
+        $crate::builder!().build().unwrap()
+    };
+}
+
 /// Both ways to count, for tests that should hold for either.
 pub const COUNTINGS: [Counting; 2] = [Counting::Plain, Counting::Atomic];
 
-/// The builder of [`engine`]: freed code traps, and units can import `call_back`, which calls a
+/// The builder of [`engine!`]: freed code traps, and units can import `call_back`, which calls a
 /// [`Callback`].
 pub fn builder() -> EngineBuilder {
     type CallBack = extern "C" fn(usize, i64) -> i64;
     Engine::builder().quarantine(4 << 20).host_function("call_back", call_back as CallBack)
-}
-
-/// An engine to test with.
-pub fn engine() -> Engine {
-    builder().build().unwrap()
 }
 
 /// A unit with the functions of a text, see [`clif::define`].
@@ -192,6 +225,48 @@ impl Drops {
     pub fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
+}
+
+thread_local! {
+    static STEPS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// What an engine is given as [interleave](EngineBuilder::interleave) where [`steps`] are counted.
+pub extern "C" fn step() {
+    STEPS.set(STEPS.get() + 1);
+}
+
+/// How many steps of gates this thread goes through meanwhile: the same for every call of a
+/// function, unless it has come to the gate of a version that is not current, and bailed.
+pub fn steps<T>(call: impl FnOnce() -> T) -> (usize, T) {
+    let before = STEPS.get();
+    let result = call();
+    (STEPS.get() - before, result)
+}
+
+/// Defines and exports a function that calls `callee`, of the same type `() -> i64`, as
+/// [`Dispatch::PatchedSites`] has it, and returns the result. The four bytes with the distance to
+/// what is called are `offset` after a multiple of eight.
+#[cfg(target_arch = "x86_64")]
+pub fn define_call_at(unit: &mut impl Module, name: &str, callee: FuncId, offset: usize) -> FuncId {
+    let signature = unit.declarations().get_function_decl(callee).signature.clone();
+    let id = unit.declare_function(name, Linkage::Export, &signature).unwrap();
+    let mut code = vec![0x48, 0x83, 0xec, 8]; // sub rsp, 8
+    let nops = (offset + 3) % 8;
+    code.extend([0x90].repeat(nops));
+    code.extend([0xe8, 0, 0, 0, 0]); // call
+    let distance = code.len() - 4;
+    assert_eq!(distance % 8, offset);
+    code.extend([0x48, 0x83, 0xc4, 8, 0xc3]); // add rsp, 8; ret
+    let UserExternalName { namespace, index } = symbol_name(Symbol::Gate(callee.as_u32()));
+    let reloc = ModuleReloc {
+        offset: distance as u32,
+        kind: Reloc::X86CallPCRel4,
+        name: ModuleRelocTarget::user(namespace, index),
+        addend: -4,
+    };
+    unit.define_function_bytes(id, 8, &code, &[reloc]).unwrap();
+    id
 }
 
 /// Runs a closure when dropped.

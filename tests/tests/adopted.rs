@@ -11,12 +11,11 @@ use std::time::Duration;
 use cranelift_jit::{JITBuilder, JITModule};
 use lastout::cranelift_codegen::ir::Signature;
 use lastout::cranelift_module::{Module, default_libcall_names};
-use lastout::{Adopted, DropPolicy, Engine, Error, FunctionType, Handle, VersionState};
+use lastout::{Adopted, CallError, DropPolicy, Engine, FunctionType, Handle, VersionState};
 use lastout_tests::support::{
-    COUNTINGS, Door, Drops, builder, caller, calling_back, constant, engine, install,
-    install_counted,
+    COUNTINGS, Door, Drops, caller, calling_back, constant, install, install_counted,
 };
-use lastout_tests::{call, clif};
+use lastout_tests::{builder, call, clif, engine};
 
 type Nullary = Handle<fn() -> i64>;
 /// Of functions that call `call_back`: what it gets, and a number.
@@ -71,7 +70,7 @@ fn address_of<T>(value: &T) -> usize {
 #[test]
 fn a_module_is_called_by_handle_by_address_and_from_units() {
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         let drops = Drops::new();
         let text = constant("f", 1) + &caller("g", "f", 10);
         let installed = engine.adopt(module(&text, &[], drops.value())).unwrap();
@@ -144,7 +143,7 @@ fn replace_while_a_thread_is_inside(
 fn the_last_thread_to_leave_a_module_frees_it_whatever_has_replaced_it() {
     for counting in COUNTINGS {
         for policy in [DropPolicy::Leaver, DropPolicy::Collector] {
-            let builder = builder().counting(counting).drop_policy(policy);
+            let builder = builder!().counting(counting).drop_policy(policy);
             let pass_door = pass_door as extern "C" fn(usize, i64) -> i64;
             let engine = builder.host_function("call_back", pass_door).build().unwrap();
             let drops = Drops::new();
@@ -168,7 +167,7 @@ fn the_last_thread_to_leave_a_module_frees_it_whatever_has_replaced_it() {
 
 #[test]
 fn modules_and_units_take_turns() {
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     install(&engine, &constant("f", -1));
     let f = handle(&engine, "f");
@@ -186,7 +185,7 @@ fn modules_and_units_take_turns() {
 
 #[test]
 fn a_module_goes_with_the_last_of_its_exports() {
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     let texts = [1, 2, 3].map(|number| constant(&format!("f{number}"), number));
     let installed = engine.adopt(module(&texts.concat(), &[], drops.value())).unwrap();
@@ -198,7 +197,7 @@ fn a_module_goes_with_the_last_of_its_exports() {
     assert_eq!((drops.count(), call!(f3).unwrap()), (0, 3));
     engine.remove("f3").unwrap();
     assert_eq!(drops.count(), 1);
-    assert!(matches!(call!(f3), Err(Error::Removed(_))));
+    assert!(matches!(call!(f3), Err(CallError::Removed(_))));
 }
 
 #[test]
@@ -209,7 +208,7 @@ fn of_two_exports_with_one_name_the_later_counts() {
     extern "C" fn two() -> i64 {
         2
     }
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     let counted = drops.value();
     let mut adopted = Adopted::new(move || drop(counted));
@@ -226,7 +225,7 @@ fn of_two_exports_with_one_name_the_later_counts() {
 
 #[test]
 fn what_has_no_exports_or_is_never_installed_is_let_go() {
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     drop(module(&constant("f", 1), &[], drops.value()));
     assert_eq!(drops.count(), 1);
@@ -237,7 +236,7 @@ fn what_has_no_exports_or_is_never_installed_is_let_go() {
 
 #[test]
 fn a_module_calls_functions_of_the_engine_that_its_owner_keeps() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &constant("callee", 1));
     handle(&engine, "callee").c_address().unwrap();
     engine.remove("callee").unwrap();
@@ -254,7 +253,7 @@ fn a_module_calls_functions_of_the_engine_that_its_owner_keeps() {
     install_counted(&engine, &constant("callee", 2), &drops);
     assert_eq!(call!(f).unwrap(), 12);
     engine.remove("callee").unwrap();
-    assert!(matches!(call!(f), Err(Error::Removed(name)) if &*name == "callee"));
+    assert!(matches!(call!(f), Err(CallError::Removed(name)) if &*name == "callee"));
     install(&engine, &constant("callee", 3));
     assert_eq!(call!(f).unwrap(), 13);
     engine.remove("callee").unwrap();

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use lastout::cranelift_codegen::Context;
 use lastout::cranelift_module::{DataDescription, DataId, Linkage, Module};
 use lastout::{Engine, Handle, Unit};
-use lastout_tests::call;
-use lastout_tests::support::{Drops, builder, constant, engine, install_counted};
+use lastout_tests::support::{Drops, constant, install_counted};
+use lastout_tests::{builder, call, engine};
 
 /// Defines the functions of a text and exports them, under their names. Data is `u1:N` there.
 fn define(unit: &mut Unit, text: &str) {
@@ -88,7 +88,7 @@ fn views(address: usize) -> Vec<String> {
 
 #[test]
 fn initialised_and_zeroed_data_are_what_they_were_defined_as() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     let words = declare(&mut unit, "words", false);
     let zeros = declare(&mut unit, "zeros", true);
@@ -114,7 +114,7 @@ fn initialised_and_zeroed_data_are_what_they_were_defined_as() {
 #[test]
 fn nothing_is_writable_and_executable() {
     for strict in [false, true] {
-        let engine = builder().strict(strict).build().unwrap();
+        let engine = builder!().strict(strict).build().unwrap();
         let mut unit = engine.unit();
         let read_only = declare(&mut unit, "read_only", false);
         let writable = declare(&mut unit, "writable", true);
@@ -146,7 +146,7 @@ fn nothing_is_writable_and_executable() {
 
 #[test]
 fn a_strict_engine_replaces_and_frees_like_any() {
-    let engine = builder().strict(true).build().unwrap();
+    let engine = builder!().strict(true).build().unwrap();
     let drops = Drops::new();
     for value in 0..100 {
         install_counted(&engine, &constant("f", value), &drops);
@@ -159,7 +159,7 @@ fn a_strict_engine_replaces_and_frees_like_any() {
 
 #[test]
 fn writable_data_is_each_versions_own() {
-    let engine = engine();
+    let engine = engine!();
     let install = |start: i64| {
         let mut unit = engine.unit();
         let counter = declare(&mut unit, "counter", true);
@@ -179,7 +179,7 @@ fn writable_data_is_each_versions_own() {
 
 #[test]
 fn data_can_point_into_data() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     let words = declare(&mut unit, "words", false);
     define_words(&mut unit, words, &[1, 2, 3]);
@@ -206,7 +206,7 @@ fn data_can_point_into_data() {
 
 #[test]
 fn data_is_aligned_as_asked() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     let mut text = String::new();
     for power in 0..=12 {
@@ -234,7 +234,7 @@ fn data_is_aligned_as_asked() {
 
 #[test]
 fn data_without_contents_has_an_address_of_its_own() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     for name in ["a", "b"] {
         let id = declare(&mut unit, name, false);
@@ -249,7 +249,7 @@ fn data_without_contents_has_an_address_of_its_own() {
 #[test]
 fn data_of_the_host_can_be_imported() {
     static COUNTER: AtomicI64 = AtomicI64::new(40);
-    let engine = builder().host_symbol("counter", COUNTER.as_ptr().cast()).build().unwrap();
+    let engine = builder!().host_symbol("counter", COUNTER.as_ptr().cast()).build().unwrap();
     let mut unit = engine.unit();
     unit.declare_data("counter", Linkage::Import, true, false).unwrap();
     define(&mut unit, &count_up("count", 0));
@@ -261,7 +261,7 @@ fn data_of_the_host_can_be_imported() {
 
 #[test]
 fn code_that_cranelift_keeps_beside_a_function_is_found() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     // A jump table, and constants from a pool.
     define(

@@ -3,15 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use lastout::{Error, Handle, VersionState};
-use lastout_tests::call;
+use lastout::{CallError, Dispatch, Handle, VersionState};
 use lastout_tests::support::{
-    COUNTINGS, Drops, OnDrop, builder, caller, constant, engine, install, install_counted,
+    COUNTINGS, Drops, OnDrop, caller, constant, install, install_counted,
 };
+use lastout_tests::{builder, call, dispatch, engine};
 
 #[test]
 fn a_function_is_called_replaced_and_removed() {
-    let engine = engine();
+    let engine = engine!();
     let step = |by: i64| {
         format!(
             "function %step(i64) -> i64 system_v {{
@@ -29,15 +29,22 @@ fn a_function_is_called_replaced_and_removed() {
     assert_eq!(call!(handle, 41).unwrap(), 43);
     assert_eq!(first.versions()[0].state(), VersionState::Freed);
     engine.remove("step").unwrap();
-    assert!(matches!(call!(handle, 41), Err(Error::Removed(name)) if &*name == "step"));
+    assert!(matches!(call!(handle, 41), Err(CallError::Removed(name)) if &*name == "step"));
     assert_eq!(engine.stats().alive(), 0);
 }
+
+/// By how many versions a caller may go back: by none, unless calls are patched. Then who was late
+/// may meet a version before it is current, and the current one once more in the next call.
+const BACK: i64 = match dispatch!() {
+    Dispatch::Slot => 0,
+    Dispatch::PatchedSites => 1,
+};
 
 #[test]
 fn callers_never_go_back_to_an_older_version() {
     const VERSIONS: i64 = 300;
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         let drops = Drops::new();
         install_counted(&engine, &constant("inner", 0), &drops);
         install(&engine, &caller("outer", "inner", 0));
@@ -52,7 +59,7 @@ fn callers_never_go_back_to_an_older_version() {
                     let mut last = 0;
                     while !done.load(Ordering::Relaxed) {
                         let version = call!(function).unwrap();
-                        assert!(version >= last, "{version} after {last}");
+                        assert!(version >= last - BACK, "{version} after {last}");
                         last = version;
                     }
                 });
@@ -70,7 +77,7 @@ fn callers_never_go_back_to_an_older_version() {
 
 #[test]
 fn several_threads_can_install_at_the_same_time() {
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     thread::scope(|scope| {
         for worker in 0..4 {
@@ -96,7 +103,7 @@ fn several_threads_can_install_at_the_same_time() {
 
 #[test]
 fn an_install_takes_one_heavy_fence_however_many_functions_it_replaces() {
-    let engine = engine();
+    let engine = engine!();
     let text: String = (0..10).map(|number| constant(&format!("f{number}"), number)).collect();
     let fences = || engine.stats().heavy_fences;
     install(&engine, &text);

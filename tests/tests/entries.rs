@@ -6,8 +6,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use lastout::{Counting, Engine, Handle};
-use lastout_tests::call;
-use lastout_tests::support::{COUNTINGS, builder, caller, constant, engine, install};
+use lastout_tests::support::{COUNTINGS, caller, constant, install};
+use lastout_tests::{builder, call, engine};
 
 type C = extern "C" fn() -> i64;
 
@@ -22,7 +22,7 @@ fn entry(engine: &Engine, name: &str) -> C {
 #[test]
 fn an_entry_is_called_from_threads_that_know_nothing_of_the_engine() {
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         install(&engine, &constant("inner", 1));
         install(&engine, &caller("f", "inner", 10));
         let f = entry(&engine, "f");
@@ -37,7 +37,7 @@ fn an_entry_is_called_from_threads_that_know_nothing_of_the_engine() {
 
 #[test]
 fn an_entry_of_a_removed_function_returns_zero() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &constant("f", 1));
     let handle = engine.function::<fn() -> i64>("f").unwrap();
     let f = entry(&engine, "f");
@@ -69,7 +69,7 @@ fn functions_can_be_called_while_a_thread_ends() {
         static LATE: RefCell<Option<AtExit>> = const { RefCell::new(None) };
     }
 
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &constant("f", 1));
     let f = engine.function::<fn() -> i64>("f").unwrap();
     let c = entry(&engine, "f");
@@ -114,7 +114,7 @@ mod registers {
 
     #[test]
     fn the_contexts_of_threads_that_have_ended_are_used_again() {
-        let engine = builder().host_function("pinned", pinned as C).build().unwrap();
+        let engine = builder!().host_function("pinned", pinned as C).build().unwrap();
         install(&engine, &caller("f", "pinned", 0));
         let f = entry(&engine, "f");
         // Tests that run at the same time have a few threads too.
@@ -154,7 +154,7 @@ mod registers {
             late.ledger.store((late.f)(), Ordering::Relaxed);
         }
 
-        let engine = builder().host_function("pinned", pinned as C).build().unwrap();
+        let engine = builder!().host_function("pinned", pinned as C).build().unwrap();
         install(&engine, &caller("f", "pinned", 0));
         let f = entry(&engine, "f");
         // Keys have their destructors run in the order in which they were made: this one's after
@@ -260,7 +260,7 @@ mod registers {
                 return v1
              }";
         for counting in [Counting::Plain, Counting::Atomic] {
-            let engine = builder().counting(counting).build().unwrap();
+            let engine = builder!().counting(counting).build().unwrap();
             install(&engine, CLOBBERS);
             install(&engine, tail_caller);
             assert_eq!(preserved(entry(&engine, "f")), [12, 13, 14, 15]);

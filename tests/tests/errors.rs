@@ -6,8 +6,8 @@ use lastout::cranelift_module::{
     DataDescription, DataId, FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget,
 };
 use lastout::{Counting, Engine, Error, Handle, Stats, Unit};
-use lastout_tests::support::{Drops, builder, caller, constant, engine, install, unit};
-use lastout_tests::{call, clif};
+use lastout_tests::support::{Drops, caller, constant, install, unit};
+use lastout_tests::{builder, call, clif, engine};
 
 /// `() -> i64`.
 fn nullary() -> Signature {
@@ -23,7 +23,7 @@ struct Undisturbed {
 
 impl Undisturbed {
     fn new() -> Self {
-        let engine = engine();
+        let engine = engine!();
         install(&engine, &constant("inner", 1));
         install(&engine, &caller("outer", "inner", 10));
         install(&engine, &constant("gone", 1));
@@ -91,7 +91,7 @@ fn an_import_that_nobody_has() {
 
 #[test]
 fn an_import_that_nobody_uses_is_none() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = unit(&engine, &constant("f", 1));
     unit.declare_function("missing", Linkage::Import, &nullary()).unwrap();
     unit.declare_data("missing.data", Linkage::Import, false, false).unwrap();
@@ -177,7 +177,7 @@ fn a_name_of_the_hosts() {
 fn a_unit_of_another_engine() {
     let undisturbed = Undisturbed::new();
     let before = undisturbed.check();
-    let other = engine();
+    let other = engine!();
     let drops = Drops::new();
     let mut unit = unit(&other, &constant("inner", 2));
     unit.attach(drops.value());
@@ -229,7 +229,7 @@ fn a_relocation_that_cannot_be_made() {
 fn data_of_the_host_that_is_out_of_reach() {
     // No code is ever mapped within two gigabytes of there. A call would go by way of a veneer.
     let nowhere = std::ptr::without_provenance(0x10);
-    let engine = builder().host_symbol("nowhere", nowhere).build().unwrap();
+    let engine = builder!().host_symbol("nowhere", nowhere).build().unwrap();
     let mut unit = engine.unit();
     let id = unit.declare_function("nowhere", Linkage::Import, &nullary()).unwrap();
     define_bytes(&mut unit, 16, &[reloc(Reloc::X86PCRel4, 1, 0, id.as_u32())]);
@@ -266,7 +266,7 @@ fn code_memory_that_is_used_up() {
     const SIZE: usize = 8192;
     let mut refused = 0;
     for left in (0..).step_by(64) {
-        let engine = builder().code_memory(SIZE).build().unwrap();
+        let engine = builder!().code_memory(SIZE).build().unwrap();
         install(&engine, &constant("a", 1));
         let a = engine.function::<fn() -> i64>("a").unwrap();
         let mut ballast = engine.unit();
@@ -311,7 +311,7 @@ fn code_memory_that_is_used_up() {
 #[test]
 fn code_memory_of_a_size_that_cannot_be() {
     for size in [(1 << 30) + 1, usize::MAX] {
-        match builder().code_memory(size).build() {
+        match builder!().code_memory(size).build() {
             Err(Error::CodeMemoryTooLarge { asked, most }) => {
                 assert_eq!((asked, most), (size, 1 << 30));
             }
@@ -320,14 +320,14 @@ fn code_memory_of_a_size_that_cannot_be() {
     }
     for size in [0, 1, 64] {
         // Rounded up to a page, which is enough for the engine's own stubs.
-        builder().code_memory(size).build().unwrap();
+        builder!().code_memory(size).build().unwrap();
     }
 }
 
 #[test]
 fn data_that_no_memory_is_enough_for() {
     let limit = 1 << 20;
-    let engine = builder().code_memory(limit).build().unwrap();
+    let engine = builder!().code_memory(limit).build().unwrap();
     let before = engine.stats();
     let mut unit = engine.unit();
     for size in [usize::MAX, isize::MAX as usize, 1 << 62] {
@@ -349,11 +349,11 @@ fn a_flag_that_there_is_not() {
     for (name, value) in
         [("no_such_flag", "true"), ("opt_level", "most"), ("", ""), ("is_pic", "?")]
     {
-        let built = builder().flag(name, value).build();
+        let built = builder!().flag(name, value).build();
         assert!(matches!(built, Err(Error::Isa(_))), "{name}={value}");
     }
     // The engine's own flags are its own.
-    let builder = builder().flag("enable_pinned_reg", "false").flag("is_pic", "true");
+    let builder = builder!().flag("enable_pinned_reg", "false").flag("is_pic", "true");
     let engine = builder.counting(Counting::Atomic).build().unwrap();
     install(&engine, &constant("f", 1));
     assert_eq!(call!(engine.function::<fn() -> i64>("f").unwrap()).unwrap(), 1);

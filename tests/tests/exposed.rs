@@ -5,10 +5,8 @@ use std::thread;
 use lastout::cranelift_codegen::Context;
 use lastout::cranelift_module::{FuncId, Linkage, Module};
 use lastout::{Engine, Error, Handle, Installed, Unit, VersionState};
-use lastout_tests::call;
-use lastout_tests::support::{
-    COUNTINGS, Callback, Door, Drops, builder, calling_back, constant, engine, install,
-};
+use lastout_tests::support::{COUNTINGS, Callback, Door, Drops, calling_back, constant, install};
+use lastout_tests::{builder, call, engine};
 
 type Nullary = Handle<fn() -> i64>;
 
@@ -38,7 +36,7 @@ fn install_constant(engine: &Engine, value: i64, drops: &Drops) -> (Installed, F
 #[test]
 fn compiling_calling_and_dropping_leaves_no_trace() {
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         let drops = Drops::new();
         let round = |value: i64| {
             let (installed, id) = install_constant(&engine, value, &drops);
@@ -66,7 +64,7 @@ fn compiling_calling_and_dropping_leaves_no_trace() {
 
 #[test]
 fn functions_of_any_linkage_can_be_exposed() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     let ids = [
         define(&mut unit, None, &constant("f", 0)),
@@ -96,7 +94,7 @@ fn functions_of_any_linkage_can_be_exposed() {
 
 #[test]
 fn two_units_can_expose_functions_of_one_name() {
-    let engine = engine();
+    let engine = engine!();
     let [one, two] = [1, 2].map(|value| {
         let mut unit = engine.unit();
         let id = define(&mut unit, Some(("f", Linkage::Local)), &constant("f", value));
@@ -109,7 +107,7 @@ fn two_units_can_expose_functions_of_one_name() {
 
 #[test]
 fn what_is_installed_keeps_what_it_exposes_until_its_last_handle() {
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     let (installed, id) = install_constant(&engine, 1, &drops);
     assert_eq!(drops.count(), 0);
@@ -125,7 +123,7 @@ fn what_is_installed_keeps_what_it_exposes_until_its_last_handle() {
 
 #[test]
 fn what_cannot_be_exposed_is_an_error() {
-    let engine = engine();
+    let engine = engine!();
     let before = engine.stats();
     let drops = Drops::new();
     let refused = |expose: &dyn Fn(&mut Unit) -> FuncId| {
@@ -157,7 +155,7 @@ fn what_cannot_be_exposed_is_an_error() {
 
 #[test]
 fn a_handle_to_what_is_not_exposed_or_of_another_type_is_an_error() {
-    let engine = engine();
+    let engine = engine!();
     let (installed, id) = install_constant(&engine, 1, &Drops::new());
     let unknown = installed.function::<fn() -> i64>(FuncId::from_u32(9));
     assert!(matches!(unknown, Err(Error::UnknownFunction(_))));
@@ -167,7 +165,7 @@ fn a_handle_to_what_is_not_exposed_or_of_another_type_is_an_error() {
 
 #[test]
 fn an_exposed_function_outlives_the_engine() {
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     let mut unit = engine.unit();
     let text = calling_back("f", 1).replace("%call_back", "u0:0");

@@ -7,6 +7,8 @@
 mod inside;
 #[path = "fork/process.rs"]
 mod process;
+#[path = "fork/sites.rs"]
+mod sites;
 #[path = "fork/storm.rs"]
 mod storm;
 
@@ -15,12 +17,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lastout::cranelift_module::{DataDescription, Linkage, Module};
-use lastout::{Engine, Error, Handle, Unit};
+use lastout::{CallError, Engine, Handle, Unit};
 use lastout_tests::support::{
-    COUNTINGS, Callback, Drops, builder, caller, calling_back, constant, engine, install,
-    install_counted,
+    COUNTINGS, Callback, Drops, caller, calling_back, constant, install, install_counted,
 };
-use lastout_tests::{call, clif};
+use lastout_tests::{builder, call, clif, engine};
 
 use process::{Stage, fork, split};
 
@@ -81,7 +82,7 @@ fn exercise(engine: &Engine, rounds: i64) {
         assert_eq!((call!(count).unwrap(), call!(caller).unwrap()), (-round, 1000 - round));
         engine.remove("own_count").unwrap();
         assert!(replaced.versions()[0].wait_freed(Duration::ZERO));
-        assert!(matches!(call!(count), Err(Error::Removed(_))));
+        assert!(matches!(call!(count), Err(CallError::Removed(_))));
         engine.remove("own_caller").unwrap();
         drop((count, caller));
         // Entries for types of calls are made in the first round, and kept.
@@ -93,7 +94,7 @@ fn exercise(engine: &Engine, rounds: i64) {
 fn a_child_replaces_removes_and_frees_and_the_parent_notices_nothing() {
     let _turn = turn();
     for (counting, strict) in COUNTINGS.into_iter().zip(STRICT) {
-        let engine = builder().counting(counting).strict(strict).build().unwrap();
+        let engine = builder!().counting(counting).strict(strict).build().unwrap();
         let drops = Drops::new();
         let first = install_counted(&engine, &constant("f", 1), &drops);
         install(&engine, &caller("g", "f", 10));
@@ -122,7 +123,7 @@ fn a_child_replaces_removes_and_frees_and_the_parent_notices_nothing() {
             assert_eq!(drops.count(), 2);
             let stats = engine.stats();
             assert_eq!((stats.functions, stats.alive(), stats.data_bytes), (0, 0, 0));
-            assert!(matches!(call!(f), Err(Error::Removed(_))));
+            assert!(matches!(call!(f), Err(CallError::Removed(_))));
         });
         stage.wait_for(1);
         is(1);
@@ -165,7 +166,7 @@ fn install_large(engine: &Engine) {
 /// the fork, and is inside of it.
 fn one_writes_and_the_other_reads(writer_is_child: bool, quarantine: usize, strict: bool) {
     const FUNCTIONS: i64 = 60;
-    let engine = builder().quarantine(quarantine).strict(strict).build().unwrap();
+    let engine = builder!().quarantine(quarantine).strict(strict).build().unwrap();
     let name = |number: i64| format!("f{number}");
     for number in 0..FUNCTIONS {
         if number == FUNCTIONS / 2 {
@@ -251,7 +252,7 @@ fn a_parent_runs_what_its_child_frees() {
 fn both_write_at_the_same_time_and_have_data_of_their_own() {
     let _turn = turn();
     for strict in STRICT {
-        let engine = builder().strict(strict).build().unwrap();
+        let engine = builder!().strict(strict).build().unwrap();
         install(&engine, &constant("f", 0));
         engine.install(counting_by(&engine, "count", 1)).unwrap();
         let (f, count) = (handle(&engine, "f"), handle(&engine, "count"));
@@ -277,7 +278,7 @@ fn both_write_at_the_same_time_and_have_data_of_their_own() {
 fn a_child_forks_too() {
     let _turn = turn();
     for replace_before in [false, true] {
-        let engine = engine();
+        let engine = engine!();
         install(&engine, &constant("f", 1));
         let f = handle(&engine, "f");
         let stage = Stage::new();
@@ -319,7 +320,7 @@ fn a_child_forks_too() {
 fn a_child_makes_an_engine_of_its_own() {
     let _turn = turn();
     let child = fork(|| {
-        let engine = engine();
+        let engine = engine!();
         install(&engine, &constant("f", 1));
         assert_eq!(call!(handle(&engine, "f")).unwrap(), 1);
         exercise(&engine, 10);
@@ -332,7 +333,7 @@ fn a_child_makes_an_engine_of_its_own() {
 fn children_that_touch_nothing_cost_the_parent_nothing_that_stays() {
     let _turn = turn();
     for strict in STRICT {
-        let engine = builder().quarantine(0).strict(strict).build().unwrap();
+        let engine = builder!().quarantine(0).strict(strict).build().unwrap();
         let drops = Drops::new();
         install_counted(&engine, &constant("f", 0), &drops);
         let f = handle(&engine, "f");
@@ -358,7 +359,7 @@ fn children_that_touch_nothing_cost_the_parent_nothing_that_stays() {
 fn what_a_child_frees_is_no_trap_for_the_parent() {
     let _turn = turn();
     for (quarantine, strict) in [0, 1 << 20].into_iter().zip(STRICT) {
-        let engine = builder().quarantine(quarantine).strict(strict).build().unwrap();
+        let engine = builder!().quarantine(quarantine).strict(strict).build().unwrap();
         let names: Vec<_> = (0..200).map(|number| format!("f{number}")).collect();
         for (step, name) in (1..).zip(&names) {
             engine.install(counting_by(&engine, name, step)).unwrap();

@@ -1,8 +1,8 @@
 //! Typed calls through handles: every type and convention, and what the caller's registers see.
 
 use lastout::{DropPolicy, Engine, Error, Handle, Installed, Unit, Version, VersionInfo};
-use lastout_tests::call;
-use lastout_tests::support::{COUNTINGS, builder, constant, engine, install};
+use lastout_tests::support::{COUNTINGS, constant, install};
+use lastout_tests::{builder, call, engine};
 
 #[test]
 fn what_should_be_shared_by_threads_can_be() {
@@ -20,7 +20,7 @@ fn what_should_be_shared_by_threads_can_be() {
 
 #[test]
 fn a_handle_is_called_from_many_threads_and_outlives_its_clones() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &constant("f", 1));
     let f = engine.function::<fn() -> i64>("f").unwrap();
     let clone = f.clone();
@@ -62,7 +62,7 @@ macro_rules! identity {
 #[test]
 fn every_type_goes_in_and_out() {
     for counting in COUNTINGS {
-        let engine = &builder().counting(counting).build().unwrap();
+        let engine = &builder!().counting(counting).build().unwrap();
         identity!(engine, i8, "i8", [0, 1, -1, i8::MIN, i8::MAX]);
         identity!(engine, i8, "i8 sext", [0, 1, -1, i8::MIN, i8::MAX]);
         identity!(engine, u8, "i8 uext", [0, 1, 0x7f, 0x80, u8::MAX]);
@@ -84,7 +84,7 @@ fn every_type_goes_in_and_out() {
 
 #[test]
 fn narrow_values_are_extended_on_the_way_in_and_on_the_way_out() {
-    let engine = engine();
+    let engine = engine!();
     // What is above the value is rubbish unless something extends.
     install(
         &engine,
@@ -125,7 +125,7 @@ fn twelve_arguments_arrive_in_every_calling_convention() {
         false => &["system_v", "fast", "tail"][..],
     };
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         for convention in conventions {
             // Each argument has a weight of its own, so that none can take another's place.
             install(
@@ -184,7 +184,7 @@ fn twelve_arguments_arrive_in_every_calling_convention() {
 
 #[test]
 fn a_handle_must_have_the_functions_type() {
-    let engine = engine();
+    let engine = engine!();
     install(
         &engine,
         "function %f(i64, f32) -> i8 tail {
@@ -221,7 +221,7 @@ fn a_handle_must_have_the_functions_type() {
 
 #[test]
 fn a_struct_return_pointer_is_an_argument_to_the_host() {
-    let engine = engine();
+    let engine = engine!();
     install(
         &engine,
         "function %f(i64 sret, i64) system_v {

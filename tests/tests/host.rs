@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use lastout::{Engine, Error, Handle};
-use lastout_tests::call;
-use lastout_tests::support::{Callback, builder, calling_back, constant, engine, install, unit};
+use lastout_tests::support::{Callback, calling_back, constant, install, unit};
+use lastout_tests::{builder, call, engine};
 
 fn handle(engine: &Engine, name: &str) -> Handle<fn() -> i64> {
     engine.function(name).unwrap()
@@ -17,7 +17,7 @@ fn a_typed_host_function_gets_its_arguments_and_returns_its_result() {
     }
 
     let mix = mix as extern "C" fn(i8, u16, f64, i64, f32, *const u8) -> f64;
-    let engine = builder().host_function("mix", mix).build().unwrap();
+    let engine = builder!().host_function("mix", mix).build().unwrap();
     install(
         &engine,
         "function %f() -> f64 system_v {
@@ -39,7 +39,7 @@ fn a_typed_host_function_gets_its_arguments_and_returns_its_result() {
 
 #[test]
 fn a_host_function_can_call_functions_of_the_engine() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &(calling_back("f", 100) + &constant("g", 20)));
     let g = handle(&engine, "g");
     let f = engine.function::<fn(usize, i64) -> i64>("f").unwrap();
@@ -54,7 +54,7 @@ fn an_untyped_symbol_is_called_with_whatever_signature_the_unit_says() {
         a + b
     }
 
-    let engine = builder().host_symbol("add", (add as *const ()).cast()).build().unwrap();
+    let engine = builder!().host_symbol("add", (add as *const ()).cast()).build().unwrap();
     install(
         &engine,
         "function %f() -> i64 system_v {
@@ -76,7 +76,7 @@ fn the_address_of_a_host_function_is_its_own() {
     }
 
     let two = two as extern "C" fn() -> i64;
-    let engine = builder().host_function("two", two).build().unwrap();
+    let engine = builder!().host_function("two", two).build().unwrap();
     install(
         &engine,
         "function %f() -> i64 system_v {
@@ -91,7 +91,7 @@ fn the_address_of_a_host_function_is_its_own() {
 
 #[test]
 fn an_import_of_a_host_function_must_have_its_signature() {
-    let engine = engine();
+    let engine = engine!();
     for (signature, fits) in [
         ("(i64, i64) -> i64 system_v", true),
         ("(i64 sext, i64) -> i64 uext system_v", true),
@@ -130,7 +130,7 @@ fn an_import_of_a_host_function_must_have_its_signature() {
 
 #[test]
 fn a_symbol_of_the_host_keeps_its_name() {
-    let engine = engine();
+    let engine = engine!();
     let refused = engine.install(unit(&engine, &constant("call_back", 1)));
     assert!(matches!(refused, Err(Error::HostSymbol(name)) if name == "call_back"));
     let signature = {
@@ -147,7 +147,7 @@ fn a_symbol_of_the_host_keeps_its_name() {
 fn of_two_host_symbols_with_one_name_the_later_counts() {
     static ONE: AtomicI64 = AtomicI64::new(1);
     static TWO: AtomicI64 = AtomicI64::new(2);
-    let builder = builder().host_symbol("number", ONE.as_ptr().cast());
+    let builder = builder!().host_symbol("number", ONE.as_ptr().cast());
     let engine = builder.host_symbol("number", TWO.as_ptr().cast()).build().unwrap();
     use lastout::cranelift_module::{Linkage, Module};
     let mut unit = engine.unit();
@@ -171,7 +171,7 @@ fn of_two_host_symbols_with_one_name_the_later_counts() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn a_struct_argument_is_copied_with_the_hosts_memcpy() {
-    let engine = engine();
+    let engine = engine!();
     // Writes to its copy of the argument, and returns what it has read.
     install(
         &engine,
@@ -218,7 +218,7 @@ fn a_direct_call_of_what_is_too_far_away_goes_by_way_of_a_veneer() {
     let mix = mix as extern "C" fn(i8, f64, i64, f32, i64, i64, i64, i64) -> f64;
     let half = half as extern "C" fn(f64) -> f64;
     let whole = whole as extern "C" fn(f64) -> i64;
-    let builder = builder().host_function("mix", mix).host_function("half", half);
+    let builder = builder!().host_function("mix", mix).host_function("half", half);
     // Some of them typed, some not.
     let engine = builder.host_symbol("whole", whole as *const u8).build().unwrap();
     let function = |name: &str, plus: i64| {
@@ -265,7 +265,7 @@ fn a_direct_call_of_what_is_too_far_away_goes_by_way_of_a_veneer() {
 
 #[test]
 fn library_calls_go_to_the_hosts_library() {
-    let engine = engine();
+    let engine = engine!();
     install(
         &engine,
         "function %f(f64) -> f64 system_v {

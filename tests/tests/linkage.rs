@@ -5,8 +5,8 @@ use lastout::cranelift_codegen::Context;
 use lastout::cranelift_codegen::ir::{Function, Signature};
 use lastout::cranelift_module::{DataDescription, FuncId, Linkage, Module};
 use lastout::{Engine, Handle, Unit};
-use lastout_tests::call;
-use lastout_tests::support::{COUNTINGS, builder, caller, constant, engine, install};
+use lastout_tests::support::{COUNTINGS, caller, constant, install};
+use lastout_tests::{builder, call, engine};
 
 /// The only function of a text.
 fn parse(text: &str) -> Function {
@@ -99,7 +99,7 @@ fn users(engine: &Engine, linkage: Linkage) -> Unit {
 #[test]
 fn calls_of_what_is_not_preemptible_stay_in_their_version() {
     for linkage in [Linkage::Local, Linkage::Hidden, Linkage::Export] {
-        let engine = engine();
+        let engine = engine!();
         engine.install(users(&engine, linkage)).unwrap();
         install(&engine, &constant("callee", 2));
         assert_eq!(call!(handle(&engine, "callee")).unwrap(), 2, "{linkage:?}");
@@ -114,7 +114,7 @@ fn calls_of_what_is_not_preemptible_stay_in_their_version() {
 #[test]
 fn what_is_local_or_hidden_is_unknown_to_the_engine() {
     for linkage in [Linkage::Local, Linkage::Hidden] {
-        let engine = engine();
+        let engine = engine!();
         let installed = engine.install(users(&engine, linkage)).unwrap();
         assert!(engine.function::<fn() -> i64>("callee").is_err());
         assert!(installed.version("callee").is_none());
@@ -127,7 +127,7 @@ fn what_is_local_or_hidden_is_unknown_to_the_engine() {
 fn calls_of_what_is_preemptible_or_imported_go_to_the_current_version() {
     for counting in COUNTINGS {
         for linkage in [Linkage::Preemptible, Linkage::Import] {
-            let engine = builder().counting(counting).build().unwrap();
+            let engine = builder!().counting(counting).build().unwrap();
             if linkage == Linkage::Import {
                 install(&engine, &constant("callee", 1));
             }
@@ -148,7 +148,7 @@ fn calls_of_what_is_preemptible_or_imported_go_to_the_current_version() {
 
 #[test]
 fn a_preemptible_function_that_is_not_defined_is_an_import() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &constant("callee", 5));
     let mut unit = engine.unit();
     let callee = declare(&mut unit, "callee", Linkage::Preemptible);
@@ -161,7 +161,7 @@ fn a_preemptible_function_that_is_not_defined_is_an_import() {
 #[test]
 fn what_is_called_as_an_import_and_then_defined_as_a_local_stays_in_its_version() {
     for linkage in [Linkage::Local, Linkage::Hidden] {
-        let engine = engine();
+        let engine = engine!();
         // Of this name, but another function.
         install(&engine, &constant("callee", 7));
         let mut unit = users(&engine, Linkage::Import);
@@ -176,7 +176,7 @@ fn what_is_called_as_an_import_and_then_defined_as_a_local_stays_in_its_version(
 
 #[test]
 fn what_is_called_as_an_import_and_then_defined_as_an_export_is_replaceable() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = users(&engine, Linkage::Import);
     let callee = declare(&mut unit, "callee", Linkage::Export);
     define_constant(&mut unit, callee, 1);
@@ -189,7 +189,7 @@ fn what_is_called_as_an_import_and_then_defined_as_an_export_is_replaceable() {
 
 #[test]
 fn an_anonymous_function_is_the_units_own() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     let anonymous = unit.declare_anonymous_function(&nullary()).unwrap();
     let other = unit.declare_anonymous_function(&nullary()).unwrap();
@@ -204,7 +204,7 @@ fn an_anonymous_function_is_the_units_own() {
 
 #[test]
 fn data_holds_the_stable_entry_of_what_can_be_replaced() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &constant("imported", 1));
     let mut unit = engine.unit();
     let preemptible = declare(&mut unit, "preemptible", Linkage::Preemptible);
@@ -250,7 +250,7 @@ fn data_holds_the_stable_entry_of_what_can_be_replaced() {
 
 #[test]
 fn a_unit_that_replaces_several_functions_replaces_all_of_them() {
-    let engine = engine();
+    let engine = engine!();
     for version in 0..5 {
         let text: String =
             (0..8).map(|number| constant(&format!("f{number}"), 10 * version + number)).collect();
@@ -266,7 +266,7 @@ fn a_unit_that_replaces_several_functions_replaces_all_of_them() {
 
 #[test]
 fn recursion_through_the_slot_and_direct_recursion_give_the_same() {
-    let engine = engine();
+    let engine = engine!();
     let factorial = |name: &str, how: &str| {
         format!(
             "function %{name}(i64) -> i64 system_v {{

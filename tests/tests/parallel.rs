@@ -7,11 +7,9 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 
 use lastout::cranelift_codegen::ir::Signature;
-use lastout::{Engine, Error, FunctionType, Handle, Stats, Unit};
-use lastout_tests::support::{
-    COUNTINGS, Drops, builder, caller, constant, engine, install, install_counted, unit,
-};
-use lastout_tests::{call, clif};
+use lastout::{CallError, Engine, Error, FunctionType, Handle, Stats, Unit};
+use lastout_tests::support::{COUNTINGS, Drops, caller, constant, install, install_counted, unit};
+use lastout_tests::{builder, call, clif, engine};
 
 const THREADS: usize = 4;
 
@@ -122,7 +120,7 @@ impl Prepared<'_> {
 fn the_newest_version_of_each_name_is_current_and_nothing_else_is_left() {
     const OWN: usize = 200;
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         let nothing = warm(&engine);
         let warmed_up = engine.stats().installed;
         let record = Record::default();
@@ -204,7 +202,7 @@ fn refused(engine: &Engine, thread: usize) {
 fn a_name_that_is_new_to_all_is_one_function() {
     const ROUNDS: usize = 100;
     const NAMES: usize = 16;
-    let engine = engine();
+    let engine = engine!();
     let nothing = warm(&engine);
     let record = Record::default();
     let filled = Barrier::new(THREADS);
@@ -263,7 +261,7 @@ fn caller_by_address(name: &str, callee: &str, plus: i64) -> String {
 #[test]
 fn rings_of_imports_are_freed() {
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         let nothing = warm(&engine);
         for len in 1..=5usize {
             for (with_handles, by_address, replace) in [
@@ -307,7 +305,7 @@ fn rings_of_imports_are_freed() {
                 }
                 assert_eq!(drops.count(), rounds * len + if with_handles { 2 } else { 0 });
                 for function in &handles {
-                    assert!(matches!(call!(function), Err(Error::Removed(_))));
+                    assert!(matches!(call!(function), Err(CallError::Removed(_))));
                 }
                 drop(handles);
                 assert_eq!(held(engine.stats()), nothing, "{len} {with_handles} {by_address}");
@@ -318,7 +316,7 @@ fn rings_of_imports_are_freed() {
 
 #[test]
 fn rings_made_and_removed_on_many_threads_are_freed() {
-    let engine = engine();
+    let engine = engine!();
     let nothing = warm(&engine);
     let drops = Drops::new();
     on_threads(|thread| {

@@ -7,16 +7,16 @@ use std::time::Duration;
 use lastout::cranelift_codegen::Context;
 use lastout::cranelift_module::Module;
 use lastout::{DropPolicy, Handle, VersionState};
-use lastout_tests::call;
 use lastout_tests::support::{
-    COUNTINGS, Callback, Door, Drops, OnDrop, builder, calling_back, constant, engine, install,
-    install_counted, unit,
+    COUNTINGS, Callback, Door, Drops, OnDrop, calling_back, constant, install, install_counted,
+    unit,
 };
+use lastout_tests::{builder, call, engine};
 
 #[test]
 fn what_is_attached_is_dropped_once_with_its_version() {
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         let (first_drops, second_drops) = (Drops::new(), Drops::new());
         let first = install_counted(&engine, &constant("f", 1), &first_drops);
         assert_eq!(first_drops.count(), 0);
@@ -32,7 +32,7 @@ fn what_is_attached_is_dropped_once_with_its_version() {
 
 #[test]
 fn a_unit_that_is_not_installed_drops_what_is_attached() {
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     let mut unit = unit(&engine, &constant("f", 1));
     unit.attach(drops.value());
@@ -44,7 +44,7 @@ fn a_unit_that_is_not_installed_drops_what_is_attached() {
 #[test]
 fn nothing_is_dropped_under_a_frame() {
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         let drops = Drops::new();
         install_counted(&engine, &calling_back("f", 1), &drops);
         let f = engine.function::<fn(usize, i64) -> i64>("f").unwrap();
@@ -73,7 +73,7 @@ fn nothing_is_dropped_under_a_frame() {
 fn a_function_can_replace_itself_at_any_depth() {
     const DEPTH: i64 = 20;
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         let drops: Vec<Drops> = (0..DEPTH).map(|_| Drops::new()).collect();
         let install = |number: i64| {
             let text = calling_back("f", 1 << number);
@@ -106,7 +106,7 @@ fn a_function_can_replace_itself_at_any_depth() {
 
 #[test]
 fn a_recursion_keeps_its_version_until_the_outermost_frame_leaves() {
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     install_counted(
         &engine,
@@ -140,7 +140,7 @@ fn a_recursion_keeps_its_version_until_the_outermost_frame_leaves() {
 
 #[test]
 fn a_unit_goes_with_its_last_version() {
-    let engine = engine();
+    let engine = engine!();
     let text = constant("a", 1) + &constant("b", 1) + &constant("c", 1);
     let drops = Drops::new();
     let installed = install_counted(&engine, &text, &drops);
@@ -154,7 +154,7 @@ fn a_unit_goes_with_its_last_version() {
 
 #[test]
 fn a_unit_without_versions_is_dropped_when_it_is_installed() {
-    let engine = std::sync::Arc::new(engine());
+    let engine = std::sync::Arc::new(engine!());
     let mut unit = engine.unit();
     // The destructor uses the engine, which must not be locked by then.
     let (sender, receiver) = std::sync::mpsc::channel();
@@ -172,7 +172,7 @@ fn a_unit_without_versions_is_dropped_when_it_is_installed() {
 
 #[test]
 fn a_panic_in_a_destructor_stays_there() {
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     let mut unit = unit(&engine, &calling_back("f", 1));
     unit.attach(drops.value());
@@ -197,7 +197,7 @@ fn a_panic_in_a_destructor_stays_there() {
 #[test]
 fn with_a_collector_nothing_is_dropped_before_it_collects() {
     for counting in COUNTINGS {
-        let builder = builder().counting(counting).drop_policy(DropPolicy::Collector);
+        let builder = builder!().counting(counting).drop_policy(DropPolicy::Collector);
         let engine = builder.build().unwrap();
         let (first_drops, second_drops) = (Drops::new(), Drops::new());
         let first = install_counted(&engine, &calling_back("f", 1), &first_drops);
@@ -225,7 +225,7 @@ fn with_a_collector_nothing_is_dropped_before_it_collects() {
 
 #[test]
 fn a_destructor_can_install_and_remove_in_the_same_engine() {
-    let engine = std::sync::Arc::new(engine());
+    let engine = std::sync::Arc::new(engine!());
     let mut unit = unit(&engine, &constant("f", 1));
     let its_engine = std::sync::Arc::downgrade(&engine);
     unit.attach(OnDrop(move || {
@@ -249,7 +249,7 @@ fn a_destructor_can_install_and_remove_in_the_same_engine() {
 fn a_long_chain_of_units_is_dropped_without_a_stack_as_long() {
     const UNITS: usize = 3000;
     // Each owns a handle to the one before, as closures do.
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     let mut last: Option<Handle<fn() -> i64>> = None;
     for _ in 0..UNITS {

@@ -4,10 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lastout::{Engine, Handle, VersionState};
-use lastout_tests::call;
-use lastout_tests::support::{
-    COUNTINGS, Callback, Door, builder, calling_back, constant, engine, install,
-};
+use lastout_tests::support::{COUNTINGS, Callback, Door, calling_back, constant, install};
+use lastout_tests::{builder, call, engine};
 
 type Calling = Handle<fn(usize, i64) -> i64>;
 
@@ -18,7 +16,7 @@ fn calling(engine: &Engine) -> Calling {
 #[test]
 fn a_thread_that_is_inside_is_seen_with_its_name() {
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         install(&engine, &calling_back("f", 1));
         let f = calling(&engine);
         let door = Door::default();
@@ -56,7 +54,7 @@ fn a_thread_that_is_inside_is_seen_with_its_name() {
 
 #[test]
 fn the_frames_of_a_recursion_are_counted_one_by_one() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &calling_back("f", 0));
     let f = calling(&engine);
     let address = std::sync::atomic::AtomicUsize::new(0);
@@ -74,7 +72,7 @@ fn the_frames_of_a_recursion_are_counted_one_by_one() {
 
 #[test]
 fn every_thread_inside_is_seen() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &calling_back("f", 0));
     let f = calling(&engine);
     let doors: [Door; 3] = Default::default();
@@ -101,7 +99,7 @@ fn every_thread_inside_is_seen() {
 
 #[test]
 fn who_waits_for_a_version_to_be_freed_is_woken() {
-    let engine = engine();
+    let engine = engine!();
     let installed = install(&engine, &calling_back("f", 0));
     let version = installed.version("f").unwrap();
     let f = calling(&engine);
@@ -124,7 +122,7 @@ fn who_waits_for_a_version_to_be_freed_is_woken() {
 
 #[test]
 fn versions_have_the_number_of_their_install() {
-    let engine = engine();
+    let engine = engine!();
     let one = install(&engine, &(constant("a", 1) + &constant("b", 1)));
     let two = install(&engine, &constant("a", 2));
     let three = install(&engine, &constant("c", 3));
@@ -144,7 +142,7 @@ fn versions_have_the_number_of_their_install() {
 
 #[test]
 fn the_engine_counts_what_it_holds() {
-    let engine = engine();
+    let engine = engine!();
     let empty = engine.stats();
     assert_eq!((empty.functions, empty.installed, empty.freed), (0, 0, 0));
     install(&engine, &(constant("a", 1) + &constant("b", 1)));

@@ -6,8 +6,8 @@ use lastout::cranelift_codegen::ir::{Function, Signature};
 use lastout::cranelift_module::{
     DataDescription, FuncId, Linkage, Module, ModuleError, ModuleRelocTarget,
 };
-use lastout_tests::call;
-use lastout_tests::support::{builder, constant, engine};
+use lastout_tests::support::constant;
+use lastout_tests::{builder, call, engine};
 
 fn parse(text: &str) -> Function {
     cranelift_reader::parse_functions(text).unwrap().remove(0)
@@ -34,7 +34,7 @@ fn nullary() -> Signature {
 
 #[test]
 fn a_unit_is_good_for_other_definitions_after_an_error() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     refused(&mut unit, "function %f() -> i64 system_v { block0: v0 = iconst.i32 1 return v0 }");
     define(&mut unit, &constant("f", 1)).unwrap();
@@ -44,7 +44,7 @@ fn a_unit_is_good_for_other_definitions_after_an_error() {
 
 #[test]
 fn what_is_defined_twice_or_is_not_to_be_defined() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     let id = define(&mut unit, &constant("f", 1)).unwrap();
     let again = unit.define_function(id, &mut Context::for_function(parse(&constant("f", 2))));
@@ -75,7 +75,7 @@ fn what_is_defined_twice_or_is_not_to_be_defined() {
 
 #[test]
 fn declarations_that_contradict_each_other() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     unit.declare_function("f", Linkage::Import, &nullary()).unwrap();
     let other = Signature::new(nullary().call_conv);
@@ -90,7 +90,7 @@ fn declarations_that_contradict_each_other() {
 
 #[test]
 fn a_context_with_another_signature() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     let id = unit.declare_function("f", Linkage::Export, &nullary()).unwrap();
     let text = "function %f(i64) -> i64 system_v { block0(v0: i64): return v0 }";
@@ -100,7 +100,7 @@ fn a_context_with_another_signature() {
 
 #[test]
 fn names_that_are_not_declared() {
-    let engine = engine();
+    let engine = engine!();
     for callee in ["u0:5", "u2:0", "u3:0", "u4:0", "u4:99", "u77:0", "%test_case"] {
         let mut unit = engine.unit();
         let called = format!(
@@ -129,7 +129,7 @@ fn names_that_are_not_declared() {
 
 #[test]
 fn calls_of_replaceable_functions_that_a_gate_cannot_count() {
-    let engine = engine();
+    let engine = engine!();
     let callee = |unit: &mut Unit| {
         let text = "function %callee() -> i64 tail { block0: v0 = iconst.i64 1 return v0 }";
         let signature = parse(text).signature.clone();
@@ -176,7 +176,7 @@ fn calls_of_replaceable_functions_that_a_gate_cannot_count() {
 
 #[test]
 fn the_pinned_register() {
-    let engine = engine();
+    let engine = engine!();
     for text in [
         "function %f() -> i64 system_v { block0: v0 = get_pinned_reg.i64 return v0 }",
         "function %f(i64) system_v { block0(v0: i64): set_pinned_reg v0 return }",
@@ -203,7 +203,7 @@ const BAD_SIGNATURES: &[&str] = &[
 
 #[test]
 fn signatures_that_cannot_be_compiled() {
-    let engine = engine();
+    let engine = engine!();
     for signature in BAD_SIGNATURES {
         let text = format!(
             "function %f() system_v {{
@@ -234,7 +234,7 @@ fn signatures_that_cannot_be_compiled() {
 
 #[test]
 fn wide_integers_are_fine_where_they_are_asked_for() {
-    let engine = builder().flag("enable_llvm_abi_extensions", "true").build().unwrap();
+    let engine = builder!().flag("enable_llvm_abi_extensions", "true").build().unwrap();
     let text = |name: &str, convention: &str| {
         format!(
             "function %{name}(i128) -> i128 {convention} {{
@@ -253,7 +253,7 @@ fn wide_integers_are_fine_where_they_are_asked_for() {
 
 #[test]
 fn what_is_not_valid_clif() {
-    let engine = engine();
+    let engine = engine!();
     for text in [
         "function %f() -> i64 system_v { block0: return }",
         "function %f() -> i64 system_v { block0: v0 = iconst.i32 0 return v0 }",
@@ -274,7 +274,7 @@ fn what_is_not_valid_clif() {
 
 #[test]
 fn what_cranelift_has_no_code_for() {
-    let engine = engine();
+    let engine = engine!();
     for text in [
         "function %f(i64, i64) -> i64 system_v {
          block0(v0: i64, v1: i64):
@@ -305,7 +305,7 @@ fn what_cranelift_has_no_code_for() {
 
 #[test]
 fn data_that_is_not_well_described() {
-    let engine = engine();
+    let engine = engine!();
     let mut unit = engine.unit();
     for anonymous in [false, true] {
         let declared = match anonymous {

@@ -3,16 +3,14 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use lastout::cranelift_codegen::ir::Signature;
-use lastout::{Engine, Error, Handle};
-use lastout_tests::call;
-use lastout_tests::support::{
-    COUNTINGS, Callback, builder, caller, calling_back, constant, engine, install, unit,
-};
+use lastout::{CallError, Engine, Error, Handle};
+use lastout_tests::support::{COUNTINGS, Callback, caller, calling_back, constant, install, unit};
+use lastout_tests::{builder, call, engine};
 
 /// The name of the removed function that a call has met.
-fn removed<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
+fn removed<T: std::fmt::Debug>(result: Result<T, CallError>) -> String {
     match result {
-        Err(Error::Removed(name)) => name.to_string(),
+        Err(CallError::Removed(name)) => name.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -29,7 +27,7 @@ fn signature(text: &str) -> Signature {
 #[test]
 fn a_removed_function_is_an_error_to_its_handles_and_forgotten_by_name() {
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         install(&engine, &constant("f", 1));
         let f = handle(&engine, "f");
         engine.remove("f").unwrap();
@@ -45,7 +43,7 @@ fn a_removed_function_is_an_error_to_its_handles_and_forgotten_by_name() {
 
 #[test]
 fn a_caller_of_a_removed_function_goes_on_with_zeros_and_the_error_comes_out() {
-    let engine = builder().build().unwrap();
+    let engine = builder!().build().unwrap();
     install(&engine, &constant("inner", 41));
     install(&engine, &calling_back("tell", 0));
     install(
@@ -74,7 +72,7 @@ fn a_caller_of_a_removed_function_goes_on_with_zeros_and_the_error_comes_out() {
 
 #[test]
 fn zeros_of_every_type_are_returned() {
-    let engine = engine();
+    let engine = engine!();
     let text = "function %f() -> i8, f64, i32x4 fast {
          block0:
             v0 = iconst.i8 1
@@ -110,7 +108,7 @@ fn zeros_of_every_type_are_returned() {
 
 #[test]
 fn what_an_inner_call_meets_is_told_to_the_inner_caller_only() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &constant("gone", 1));
     install(&engine, &calling_back("outer", 0));
     let gone = handle(&engine, "gone");
@@ -141,7 +139,7 @@ fn meets_first_and_calls_back(engine: &Engine) -> Handle<fn(usize) -> i64> {
 
 #[test]
 fn what_an_outer_call_has_met_is_not_told_to_inner_callers() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &(constant("first", 1) + &constant("there", 2)));
     let outer = meets_first_and_calls_back(&engine);
     let there = handle(&engine, "there");
@@ -153,7 +151,7 @@ fn what_an_outer_call_has_met_is_not_told_to_inner_callers() {
 
 #[test]
 fn an_inner_error_does_not_take_the_name_from_the_outer_one() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &(constant("first", 1) + &constant("second", 2)));
     let outer = meets_first_and_calls_back(&engine);
     let second = handle(&engine, "second");
@@ -166,10 +164,27 @@ fn an_inner_error_does_not_take_the_name_from_the_outer_one() {
     assert_eq!(removed(call!(outer, callback.address())), "first");
 }
 
+/// A stable entry that is called outside of any call through a handle has nobody to tell.
+#[test]
+fn what_c_code_meets_is_not_told_to_later_calls() {
+    let engine = engine!();
+    install(&engine, &(constant("f", 1) + &constant("gone", 2)));
+    let (f, gone) = (handle(&engine, "f"), handle(&engine, "gone"));
+    // SAFETY: it is a function of this type, and the handle keeps it.
+    let entry: extern "C" fn() -> i64 = unsafe { std::mem::transmute(gone.c_address().unwrap()) };
+    engine.remove("gone").unwrap();
+    for _ in 0..3 {
+        assert_eq!(entry(), 0);
+        assert_eq!(call!(f).unwrap(), 1);
+        assert_eq!(removed(call!(gone)), "gone");
+        assert_eq!(call!(f).unwrap(), 1);
+    }
+}
+
 #[test]
 fn installing_again_revives_a_function_for_old_handles_and_importers() {
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         install(&engine, &constant("f", 1));
         install(&engine, &caller("g", "f", 10));
         let (f, g) = (handle(&engine, "f"), handle(&engine, "g"));
@@ -187,7 +202,7 @@ fn installing_again_revives_a_function_for_old_handles_and_importers() {
 
 #[test]
 fn a_name_is_free_for_another_signature_once_nothing_keeps_the_removed_function() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &constant("f", 1));
     let f = handle(&engine, "f");
     engine.remove("f").unwrap();
@@ -204,7 +219,7 @@ fn a_name_is_free_for_another_signature_once_nothing_keeps_the_removed_function(
 
 #[test]
 fn declared_functions_can_be_imported_before_they_are_installed() {
-    let engine = engine();
+    let engine = engine!();
     let signature = signature(&constant("f", 0));
     engine.declare("f", &signature).unwrap();
     engine.declare("f", &signature).unwrap();
@@ -241,7 +256,7 @@ fn parity(name: &str, other: &str, then: i64) -> String {
 
 #[test]
 fn units_that_import_each_other_recurse_and_are_freed() {
-    let engine = engine();
+    let engine = engine!();
     let empty = engine.stats();
     engine.declare("odd", &signature(&parity("odd", "even", 0))).unwrap();
     install(&engine, &parity("even", "odd", 1));
@@ -263,7 +278,7 @@ fn units_that_import_each_other_recurse_and_are_freed() {
 
 #[test]
 fn removing_leaves_nothing_behind() {
-    let engine = engine();
+    let engine = engine!();
     let round = |number: usize| {
         let name = format!("f{number}");
         install(&engine, &constant(&name, 1));
@@ -284,7 +299,7 @@ fn removing_leaves_nothing_behind() {
 
 #[test]
 fn names_are_counted_right_among_many_tombstones() {
-    let engine = engine();
+    let engine = engine!();
     for round in 0..3 {
         for number in 0..40 {
             install(&engine, &constant(&format!("f{number}"), round));

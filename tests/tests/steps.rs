@@ -4,11 +4,9 @@
 use std::cell::{Cell, RefCell};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use lastout::{Counting, Engine, Error, Handle};
-use lastout_tests::call;
-use lastout_tests::support::{
-    COUNTINGS, Drops, builder, caller, constant, install, install_counted,
-};
+use lastout::{CallError, Counting, Engine, Handle};
+use lastout_tests::support::{COUNTINGS, Drops, caller, constant, install, install_counted};
+use lastout_tests::{builder, call};
 
 type Action = Box<dyn FnOnce()>;
 
@@ -43,7 +41,7 @@ fn was_done() -> bool {
 
 /// An engine that lives as long as the process, so that actions can use it, with its functions.
 fn engine(counting: Counting) -> &'static Engine {
-    Box::leak(Box::new(builder().counting(counting).interleave(step).build().unwrap()))
+    Box::leak(Box::new(builder!().counting(counting).interleave(step).build().unwrap()))
 }
 
 fn handle(engine: &Engine, name: &str) -> Handle<fn() -> i64> {
@@ -124,7 +122,7 @@ fn a_caller_that_meets_a_removal_gets_a_result_or_an_error() {
                     assert_eq!(value, 1);
                     false
                 }
-                Err(Error::Removed(name)) => {
+                Err(CallError::Removed(name)) => {
                     assert_eq!(&*name, "f");
                     true
                 }

@@ -3,17 +3,17 @@
 use std::thread;
 use std::time::Duration;
 
-use lastout::{DropPolicy, Error, Handle, VersionState};
-use lastout_tests::call;
+use lastout::{CallError, DropPolicy, Error, Handle, VersionState};
 use lastout_tests::support::{
-    COUNTINGS, Callback, Door, Drops, builder, caller, calling_back, constant, engine, install,
-    install_counted, unit,
+    COUNTINGS, Callback, Door, Drops, caller, calling_back, constant, install, install_counted,
+    unit,
 };
+use lastout_tests::{builder, call, engine};
 
 #[test]
 fn an_engine_frees_everything_it_knows() {
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         let drops = Drops::new();
         for number in 0..10 {
             install_counted(&engine, &constant(&format!("f{number}"), 1), &drops);
@@ -28,7 +28,7 @@ fn an_engine_frees_everything_it_knows() {
 fn a_thread_that_is_inside_leaves_in_peace() {
     for counting in COUNTINGS {
         for policy in [DropPolicy::Leaver, DropPolicy::Collector] {
-            let engine = builder().counting(counting).drop_policy(policy).build().unwrap();
+            let engine = builder!().counting(counting).drop_policy(policy).build().unwrap();
             let drops = Drops::new();
             install_counted(&engine, &calling_back("inner", 1), &drops);
             let mut unit = unit(
@@ -58,14 +58,14 @@ fn a_thread_that_is_inside_leaves_in_peace() {
             assert!(version.wait_freed(Duration::ZERO), "{policy:?}");
             assert_eq!(drops.count(), 2, "{policy:?}");
             let removed = call!(f, wait.address(), 20);
-            assert!(matches!(removed, Err(Error::Removed(name)) if &*name == "f"));
+            assert!(matches!(removed, Err(CallError::Removed(name)) if &*name == "f"));
         }
     }
 }
 
 #[test]
 fn a_collector_collects_once_more_at_the_end() {
-    let engine = builder().drop_policy(DropPolicy::Collector).build().unwrap();
+    let engine = builder!().drop_policy(DropPolicy::Collector).build().unwrap();
     let drops = Drops::new();
     install_counted(&engine, &constant("f", 1), &drops);
     install_counted(&engine, &constant("f", 2), &drops);
@@ -76,13 +76,13 @@ fn a_collector_collects_once_more_at_the_end() {
 
 #[test]
 fn handles_and_entries_stay_good_when_the_engine_is_gone() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &constant("f", 1));
     let f: Handle<fn() -> i64> = engine.function("f").unwrap();
     // SAFETY: the function is of this type, and the handle keeps it.
     let entry: extern "C" fn() -> i64 = unsafe { std::mem::transmute(f.c_address().unwrap()) };
     drop(engine);
-    assert!(matches!(call!(f), Err(Error::Removed(name)) if &*name == "f"));
+    assert!(matches!(call!(f), Err(CallError::Removed(name)) if &*name == "f"));
     assert_eq!(entry(), 0);
     assert!(f.versions().is_empty());
     assert!(f.clone().c_address().is_ok());
@@ -92,13 +92,13 @@ fn handles_and_entries_stay_good_when_the_engine_is_gone() {
 
 #[test]
 fn a_unit_can_be_filled_when_its_engine_is_gone() {
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     let mut unit = engine.unit();
     drop(engine);
     lastout_tests::clif::define(&mut unit, &constant("f", 1)).unwrap();
     unit.attach(drops.value());
-    let other = lastout_tests::support::engine();
+    let other = lastout_tests::engine!();
     assert!(matches!(other.install(unit), Err(Error::ForeignUnit)));
     assert_eq!(drops.count(), 1);
 }
@@ -106,7 +106,7 @@ fn a_unit_can_be_filled_when_its_engine_is_gone() {
 #[test]
 fn units_that_import_each_other_are_freed() {
     for remove in [false, true] {
-        let engine = engine();
+        let engine = engine!();
         let drops = Drops::new();
         install_counted(&engine, &constant("a", 1), &drops);
         install_counted(&engine, &caller("b", "a", 1), &drops);
@@ -127,7 +127,7 @@ fn units_that_import_each_other_are_freed() {
 
 #[test]
 fn an_engine_can_be_dropped_by_its_own_function() {
-    let engine = engine();
+    let engine = engine!();
     let drops = Drops::new();
     install_counted(&engine, &calling_back("f", 1), &drops);
     let f = engine.function::<fn(usize, i64) -> i64>("f").unwrap();
@@ -143,7 +143,7 @@ fn an_engine_can_be_dropped_by_its_own_function() {
 
 #[test]
 fn engines_do_not_know_of_each_other() {
-    let (one, two) = (engine(), engine());
+    let (one, two) = (engine!(), engine!());
     install(&one, &constant("f", 1));
     install(&two, &calling_back("f", 2));
     let f1 = one.function::<fn() -> i64>("f").unwrap();

@@ -1,6 +1,5 @@
 ; pass: machine_gate
 ; target: aarch64
-; layout: 8, 16
 
 function u0:0(i64) -> i64 system_v {
 }

@@ -1,5 +1,4 @@
 ; pass: machine_gate
-; layout: 296, -88
 
 ; Registers only.
 function u0:0(i64, f64, i32, i8x16) -> i64, f64 system_v {
@@ -10,23 +9,22 @@ function u0:1(i64, i64, i64, i64, i64, i64, i64) system_v {
 }
 
 ; ---- after ----
-gate, 80 bytes
-  0x00  add dword [r15 + CellOffset], 1
-  0x08  mov r11, Lane
-  0x12  mov r10, [r11]
-  0x15  test r10, r10
-  0x18  je short 0x43
-  0x1a  sub rsp, 8
-  0x1e  call r10
-  0x21  add rsp, 8
-  0x25  sub dword [r15 + CellOffset], 1
-  0x2d  mov r11, Lane
-  0x37  cmp qword [r11], 0
-  0x3b  je short 0x3e
-  0x3d  ret
-  0x3e  jmp LeaveTail
-  0x43  sub dword [r15 + CellOffset], 1
-  0x4b  jmp BailTail
+gate, 63 bytes
+  0x00  inc dword [r15 + CellOffset]
+  0x07  mov r11, Lane
+  0x11  mov r10, [r11]
+  0x14  test r10, r10
+  0x17  je short 0x33
+  0x19  push r11
+  0x1b  call r10
+  0x1e  pop r11
+  0x20  dec dword [r15 + CellOffset]
+  0x27  cmp qword [r11], 0
+  0x2b  je short 0x2e
+  0x2d  ret
+  0x2e  jmp LeaveTail
+  0x33  dec dword [r15 + CellOffset]
+  0x3a  jmp BailTail
 
 gate: none
 

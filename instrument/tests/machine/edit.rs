@@ -1,48 +1,79 @@
-//! Gates in machine code, broken on purpose.
+//! Gates and entries in machine code, broken on purpose.
 
 use std::fmt;
 use std::ops::Range;
 
-use cranelift_codegen::ir::Signature;
+use cranelift_codegen::ir::{AbiParam, Signature, types};
 use cranelift_codegen::isa::CallConv;
 use iced_x86::Code;
 use lastout_instrument::{
-    Fixup, GateOptions, LaneLayout, MachineCode, Symbol, machine_gate, machine_tails,
+    Fixup, GateOptions, LaneLayout, MachineCode, Symbol, machine_entry, machine_gate, machine_tails,
 };
 use lastout_reclaim::Counting;
 
 use crate::listing::{decode, listing};
-use crate::prove::{Machine, PARTS, Refusal};
+use crate::prove::{Kind, Machine, Refusal};
 use crate::support;
+use crate::word::Rule;
 
 /// Different from each other and from 0, and on both sides of what they count from.
-pub(crate) const LAYOUT: LaneLayout = LaneLayout { function: 0x128, current: -0x58 };
+pub(crate) const LAYOUT: LaneLayout =
+    LaneLayout { function: 0x128, cell_offset: -0x40, current: -0x58, lane: 0x38 };
+
+pub(crate) const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
 
 const NOP: u8 = 0x90;
 
-/// A gate with its tails, and how to change it. Instructions are named by their text, and by their
-/// number among those with the same text.
+/// A gate with its tails, or an entry, and how to change it. Instructions are named by their text,
+/// and by their number among those with the same text.
 #[derive(Clone)]
 pub(crate) struct Edit {
     machine: Machine,
 }
 
 impl Edit {
-    /// What is to be broken.
-    pub(crate) fn whole() -> Self {
-        Self::with_layout(LAYOUT)
+    pub(crate) fn gate() -> Self {
+        Self::whole(Kind::Gate, LAYOUT)
     }
 
-    pub(crate) fn with_layout(layout: LaneLayout) -> Self {
+    /// One that has all that an entry may have.
+    pub(crate) fn entry() -> Self {
+        Self::whole(Kind::Entry { integers: 4 }, LAYOUT)
+    }
+
+    /// What is to be broken.
+    pub(crate) fn whole(kind: Kind, layout: LaneLayout) -> Self {
         let isa = support::isa("x86_64");
-        let options = GateOptions { counting: Counting::Plain, interleave: false };
-        let gate = machine_gate(&Signature::new(CallConv::SystemV), options, &*isa).unwrap();
-        let [leave, bail] = machine_tails(layout, &*isa).unwrap();
-        Self { machine: Machine { parts: [gate, leave, bail], layout } }
+        let mut signature = Signature::new(CallConv::SystemV);
+        let parts = match kind {
+            Kind::Gate => {
+                let gate = machine_gate(&signature, PLAIN, &*isa).unwrap();
+                let [leave, bail] = machine_tails(layout, &*isa).unwrap();
+                vec![gate, leave, bail]
+            }
+            Kind::Entry { integers } => {
+                signature.params = vec![AbiParam::new(types::I64); integers];
+                vec![machine_entry(&signature, &signature, layout, PLAIN, &*isa).unwrap()]
+            }
+        };
+        Self { machine: Machine { kind, parts, layout } }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.machine.kind
     }
 
     pub(crate) fn check(&self) -> Result<usize, Refusal> {
         self.machine.check()
+    }
+
+    /// Asserts that it is refused for `rule` once it is edited.
+    pub(crate) fn refuses(mut self, rule: Rule, edit: impl FnOnce(&mut Self)) {
+        edit(&mut self);
+        match self.check() {
+            Err(refusal) => assert_eq!(refusal.rule, rule, "{refusal}"),
+            Ok(_) => panic!("{rule:?} is broken, and that goes unnoticed:\n{self}"),
+        }
     }
 
     pub(crate) fn part(&self, part: usize) -> &MachineCode {
@@ -68,6 +99,13 @@ impl Edit {
     pub(crate) fn patch(&mut self, part: usize, text: &str, nth: usize, byte: usize, to: u8) {
         let at = self.find(part, text, nth).start + byte;
         self.part_mut(part).bytes[at] = to;
+    }
+
+    /// Makes a short jump go to somewhere else, so many bytes further down.
+    pub(crate) fn nudge(&mut self, part: usize, text: &str, nth: usize, by: u8) {
+        let at = self.find(part, text, nth).end - 1;
+        let distance = &mut self.part_mut(part).bytes[at];
+        *distance = distance.wrapping_add(by);
     }
 
     /// Leaves an instruction out, without moving the others.
@@ -98,16 +136,18 @@ impl Edit {
     }
 
     fn insert_at(&mut self, part: usize, at: usize, bytes: &[u8]) {
-        let jumps: Vec<_> = decode(self.part(part))
-            .iter()
-            .filter(|line| matches!(line.instruction.code(), Code::Je_rel8_64 | Code::Jne_rel8_64))
-            .filter(|line| {
-                line.range().start < at && line.instruction.near_branch_target() as usize > at
-            })
-            .map(|line| line.range().end - 1)
-            .collect();
-        for distance in jumps {
-            self.part_mut(part).bytes[distance] += bytes.len() as u8;
+        let more = bytes.len() as u8;
+        for line in decode(self.part(part)) {
+            let short = [Code::Je_rel8_64, Code::Jne_rel8_64, Code::Jmp_rel8_64];
+            if short.contains(&line.instruction.code()) {
+                let target = line.instruction.near_branch_target() as usize;
+                let distance = &mut self.machine.parts[part].bytes[line.range().end - 1];
+                match line.range().start < at {
+                    true if target > at => *distance = distance.wrapping_add(more),
+                    false if target <= at => *distance = distance.wrapping_sub(more),
+                    _ => {}
+                }
+            }
         }
         for fixup in self.fixups(part).iter_mut().filter(|fixup| fixup.offset as usize >= at) {
             fixup.offset += bytes.len() as u32;
@@ -157,7 +197,7 @@ impl Edit {
 
 impl fmt::Display for Edit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, code) in PARTS.iter().zip(&self.machine.parts) {
+        for (name, code) in self.kind().parts().iter().zip(&self.machine.parts) {
             write!(f, "{name}\n{}", listing(code))?;
         }
         Ok(())

@@ -1,13 +1,12 @@
-//! Every small change of a gate is refused, but for those that change nothing of account.
+//! Every small change of a gate or an entry is refused, but for those that change nothing of account.
 
 use std::collections::BTreeSet;
 
 use crate::edit::Edit;
 use crate::listing::{decode, listing};
-use crate::prove::PARTS;
 
 #[test]
-fn flipping_a_bit() {
+fn flipping_a_bit_of_a_gate() {
     let harmless = [
         // The caller expects nothing in either.
         "bail tail + 0x2b  pop rdi -> pop rsi",
@@ -17,9 +16,25 @@ fn flipping_a_bit() {
         "leave tail + 0x00  push rdi -> push rsi",
         "leave tail + 0x09  pop rdi -> pop rsi",
     ];
-    let whole = Edit::whole();
+    flip(&Edit::gate()).check(650, &harmless);
+}
+
+#[test]
+fn flipping_a_bit_of_an_entry() {
+    let harmless = [
+        // Pushed to align the stack.
+        "entry + 0x03  push rcx -> push rax",
+        "entry + 0x03  push rcx -> push rbp",
+        "entry + 0x03  push rcx -> push rbx",
+        // Popped next.
+        "entry + 0x42  pop rcx -> pop rbx",
+    ];
+    flip(&Edit::entry()).check(1100, &harmless);
+}
+
+fn flip(whole: &Edit) -> Tally {
     let mut tally = Tally::default();
-    for (part, name) in PARTS.iter().enumerate() {
+    for (part, name) in whole.kind().parts().iter().enumerate() {
         let before = listing(whole.part(part));
         for byte in 0..whole.part(part).bytes.len() {
             for bit in 0..8 {
@@ -34,7 +49,7 @@ fn flipping_a_bit() {
             }
         }
     }
-    tally.check(700, &harmless);
+    tally
 }
 
 fn difference(before: &str, after: &str) -> String {
@@ -45,29 +60,25 @@ fn difference(before: &str, after: &str) -> String {
 
 #[test]
 fn leaving_out_an_instruction() {
-    let whole = Edit::whole();
+    leave_out(&Edit::gate()).check(30, &[]);
+    // The function's current gate, which is 0, is in that register already.
+    leave_out(&Edit::entry()).check(30, &["entry: xor eax, eax"]);
+}
+
+fn leave_out(whole: &Edit) -> Tally {
     let mut tally = Tally::default();
-    for (part, name) in PARTS.iter().enumerate() {
+    for (part, name) in whole.kind().parts().iter().enumerate() {
         for line in decode(whole.part(part)) {
             let mut mutant = whole.clone();
             mutant.blank(part, line.range());
             tally.count(&mutant, || format!("{name}: {}", line.text()));
         }
     }
-    tally.check(30, &[]);
+    tally
 }
 
 #[test]
-fn exchanging_two_instructions() {
-    let whole = Edit::whole();
-    let mut tally = Tally::default();
-    for (part, name) in PARTS.iter().enumerate() {
-        for lines in decode(whole.part(part)).windows(2) {
-            let mut mutant = whole.clone();
-            mutant.swap_at(part, lines[0].range());
-            tally.count(&mutant, || format!("{name}: {} / {}", lines[0].text(), lines[1].text()));
-        }
-    }
+fn exchanging_two_instructions_of_a_gate() {
     // What does not depend on what is next to it.
     let harmless = [
         "bail tail: mov rdi, r11 / cmp qword [r11], 0",
@@ -75,12 +86,43 @@ fn exchanging_two_instructions() {
         "bail tail: xor eax, eax / xor edx, edx",
         "bail tail: xor edx, edx / xorps xmm0, xmm0",
         "bail tail: xorps xmm0, xmm0 / xorps xmm1, xmm1",
-        "gate: add dword [r15 + CellOffset], 1 / mov r11, Lane",
-        "gate: add rsp, 8 / sub dword [r15 + CellOffset], 1",
-        "gate: sub dword [r15 + CellOffset], 1 / mov r11, Lane",
+        "gate: inc dword [r15 + CellOffset] / mov r11, Lane",
+        "gate: pop r11 / dec dword [r15 + CellOffset]",
         "leave tail: push rdi / mov rdi, r11",
     ];
-    tally.check(20, &harmless);
+    exchange(&Edit::gate()).check(20, &harmless);
+}
+
+#[test]
+fn exchanging_two_instructions_of_an_entry() {
+    let harmless = [
+        // A stub keeps registers.
+        "entry: call Removed / xor eax, eax",
+        // The rest does not depend on what is next to it.
+        "entry: mov r15, rdi / mov rbx, [rsi + 0x38]",
+        "entry: mov rbx, [rsi + 0x38] / mov rdi, rdx",
+        "entry: mov rcx, r9 / mov rax, [rbx - 0x40]",
+        "entry: mov rdi, rdx / mov rsi, rcx",
+        "entry: mov rdx, r8 / mov rcx, r9",
+        "entry: mov rsi, rcx / mov rdx, r8",
+        "entry: push rcx / mov r15, rdi",
+        "entry: xor eax, eax / xor edx, edx",
+        "entry: xor edx, edx / xorps xmm0, xmm0",
+        "entry: xorps xmm0, xmm0 / xorps xmm1, xmm1",
+    ];
+    exchange(&Edit::entry()).check(20, &harmless);
+}
+
+fn exchange(whole: &Edit) -> Tally {
+    let mut tally = Tally::default();
+    for (part, name) in whole.kind().parts().iter().enumerate() {
+        for lines in decode(whole.part(part)).windows(2) {
+            let mut mutant = whole.clone();
+            mutant.swap_at(part, lines[0].range());
+            tally.count(&mutant, || format!("{name}: {} / {}", lines[0].text(), lines[1].text()));
+        }
+    }
+    tally
 }
 
 /// What became of the mutants.

@@ -1,7 +1,9 @@
-//! The gate in machine code is one, almost the same code is none, and it is made only for
-//! signatures that it can forward.
+//! The gate in machine code is one, the entry is one, almost the same code is none, and both are
+//! made only for signatures that they can forward.
 
 mod edit;
+mod entry_mutants;
+mod entry_signatures;
 mod every;
 mod listing;
 mod mutants;
@@ -15,37 +17,42 @@ mod word;
 use lastout_instrument::LaneLayout;
 
 use self::edit::{Edit, LAYOUT};
-use self::listing::decode;
-use self::prove::GATE;
+use self::prove::{GATE, Kind};
 
 #[test]
 fn accepts_the_gate() {
-    accepts(LAYOUT);
+    accepts(Kind::Gate, LAYOUT);
 }
 
-/// The distances are filled in when the tails are made, not by a linker.
 #[test]
-fn accepts_the_gate_for_any_layout() {
-    accepts(LaneLayout { function: i32::MAX, current: i32::MIN });
-    accepts(LaneLayout { function: -8, current: 0 });
+fn accepts_the_entry() {
+    for integers in 0..=4 {
+        accepts(Kind::Entry { integers }, LAYOUT);
+    }
 }
 
-fn accepts(layout: LaneLayout) {
-    let gate = Edit::with_layout(layout);
-    let paths = gate.check().unwrap_or_else(|refusal| panic!("{refusal}\n\n{gate}"));
+/// The distances are filled in when tails and entries are made, not by a linker.
+#[test]
+fn accepts_any_layout() {
+    for kind in [Kind::Gate, Kind::Entry { integers: 2 }] {
+        let (max, min) = (i32::MAX, i32::MIN);
+        accepts(kind, LaneLayout { function: max, cell_offset: min, current: min, lane: max });
+        accepts(kind, LaneLayout { function: min, cell_offset: max, current: max, lane: min });
+        accepts(kind, LaneLayout { function: -8, cell_offset: 8, current: 0, lane: -8 });
+    }
+}
+
+fn accepts(kind: Kind, layout: LaneLayout) {
+    let whole = Edit::whole(kind, layout);
+    let paths = whole.check().unwrap_or_else(|refusal| panic!("{refusal}\n\n{whole}"));
     // The body is there, or not; after counting out it is there, or not; and where it was not at
     // first, there is a current gate, or not.
-    assert_eq!(paths, 2 + 2 * 2, "{gate}");
+    assert_eq!(paths, 2 + 2 * 2, "{whole}");
 }
 
-/// What every call runs is in one cache line, for gates that start at one, and the rest does not
-/// take a whole line more.
+/// A gate is in one cache line, if it starts at one.
 #[test]
 fn is_small() {
-    let gate = Edit::whole();
-    let code = gate.part(GATE);
-    let lines = decode(code);
-    let first_return = lines.iter().find(|line| line.text() == "ret").expect("a gate returns");
-    assert!(first_return.range().end <= 64, "{gate}");
-    assert!(code.bytes.len() <= 96, "{gate}");
+    let gate = Edit::gate();
+    assert!(gate.part(GATE).bytes.len() <= 64, "{gate}");
 }

@@ -1,15 +1,16 @@
-//! One path through the machine code of a gate, instruction by instruction.
+//! One path through the machine code of a gate or an entry, instruction by instruction.
 //!
 //! The body leaves nothing in the registers that it may change, nor on the stack below it. The
 //! stubs keep all registers, but not the flags.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem;
 
 use iced_x86::{Code, OpKind, Register};
 use lastout_instrument::{LaneLayout, Symbol};
 
 use crate::listing::{Line, Named};
-use crate::prove::{BAIL, GATE, LEAVE};
+use crate::prove::{BAIL, Kind, LEAVE, START};
 use crate::word::{Event, Phase, Rule};
 
 /// What is in a register, or on the stack.
@@ -19,17 +20,21 @@ enum Value {
     Entry(Register),
     /// The stack pointer on entry, and that much.
     Stack(i64),
-    /// What the caller of the gate has pushed.
+    /// What the caller has pushed.
     ReturnAddress,
     Address(Symbol),
-    /// The address that is in the lane, of the lane's function.
+    Ledger,
+    Lane,
+    /// What the lane's cell is away from the ledger.
+    CellOffset,
+    /// The function that the lane belongs to.
     Function,
     /// What was loaded and is not zero.
     Body,
     Current,
     /// All bits.
     Zero,
-    /// What the body has returned in the register.
+    /// What the body, or the current gate, has returned in the register.
     Result(Register),
     /// Anything.
     Spoilt,
@@ -45,8 +50,34 @@ pub(crate) const RESULTS: [Register; 4] =
 /// The registers that carry something from the caller to the body: `al` has the number of vectors
 /// where arguments are variable.
 pub(crate) fn arguments() -> impl Iterator<Item = Register> {
-    let vectors = (0..8).map(|number| Register::XMM0 + number);
-    INTEGERS.into_iter().chain([Register::RAX]).chain(vectors)
+    INTEGERS.into_iter().chain([Register::RAX]).chain(vectors())
+}
+
+fn vectors() -> impl Iterator<Item = Register> {
+    (0..8).map(|number| Register::XMM0 + number)
+}
+
+impl Kind {
+    /// What is in a register on entry.
+    fn holds(self, register: Register) -> Value {
+        match (self, register) {
+            (Self::Gate, Register::R15) | (Self::Entry { .. }, Register::RDI) => Value::Ledger,
+            (Self::Entry { .. }, Register::RSI) => Value::Function,
+            _ => Value::Entry(register),
+        }
+    }
+
+    /// What is to be called with the caller's arguments in its registers, and which registers of
+    /// the caller they are from.
+    fn forwards(self) -> Vec<(Register, Register)> {
+        match self {
+            Self::Gate => arguments().map(|register| (register, register)).collect(),
+            Self::Entry { integers } => {
+                let shifted = INTEGERS.into_iter().zip(INTEGERS.into_iter().skip(2)).take(integers);
+                shifted.chain(vectors().map(|register| (register, register))).collect()
+            }
+        }
+    }
 }
 
 fn all_registers() -> impl Iterator<Item = Register> {
@@ -56,6 +87,7 @@ fn all_registers() -> impl Iterator<Item = Register> {
 /// The beginning of a path.
 #[derive(Clone)]
 pub(crate) struct Path {
+    kind: Kind,
     /// Which part of the machine it is in, and how many bytes from the start of that.
     pub(crate) at: (usize, usize),
     /// Where it has been.
@@ -65,20 +97,24 @@ pub(crate) struct Path {
     /// Whether the last test found zero, if there was one and nothing has changed the flags since.
     zero: Option<bool>,
     phase: Phase,
+    /// Whether it has a lane already. Another load may find another lane.
+    has_lane: bool,
 }
 
 impl Path {
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(kind: Kind) -> Self {
         let mut registers: HashMap<_, _> =
-            all_registers().map(|register| (register, Value::Entry(register))).collect();
+            all_registers().map(|register| (register, kind.holds(register))).collect();
         registers.insert(Register::RSP, Value::Stack(0));
         Self {
-            at: (GATE, 0),
+            kind,
+            at: (START, 0),
             met: Vec::new(),
             registers,
             stack: BTreeMap::from([(0, Value::ReturnAddress)]),
             zero: None,
             phase: Phase::Before,
+            has_lane: kind == Kind::Gate,
         }
     }
 
@@ -97,20 +133,29 @@ impl Path {
         let (to, from) = (it.op0_register(), it.op1_register());
         match (it.code(), named, place) {
             (Code::Nopd, None, None) => {}
-            (Code::Add_rm32_imm8, Some(_), Some(Place::Cell)) => {
+            (Code::Inc_rm32, _, Some(Place::Cell)) => self.count(Event::In, 1)?,
+            (Code::Dec_rm32, _, Some(Place::Cell)) => self.count(Event::Out, 1)?,
+            (Code::Add_rm32_imm8, _, Some(Place::Cell)) => {
                 self.count(Event::In, it.immediate8())?
             }
-            (Code::Sub_rm32_imm8, Some(_), Some(Place::Cell)) => {
+            (Code::Sub_rm32_imm8, _, Some(Place::Cell)) => {
                 self.count(Event::Out, it.immediate8())?
             }
 
             (Code::Mov_r64_imm64, Some(Named::Constant(symbol)), None) => {
-                self.write(to, Value::Address(symbol))?;
+                let lane = symbol == Symbol::Lane;
+                self.write(to, if lane { Value::Lane } else { Value::Address(symbol) })?;
             }
             (Code::Mov_rm64_r64 | Code::Mov_r64_rm64, None, None) => {
                 self.write(to, self.registers[&from])?;
             }
-            (Code::Mov_r64_rm64, None, Some(Place::Function)) => self.write(to, Value::Function)?,
+            (Code::Mov_r64_rm64, None, Some(Place::Lane)) => {
+                if mem::replace(&mut self.has_lane, true) {
+                    return Err(Rule::Lane);
+                }
+                self.write(to, Value::Lane)?;
+            }
+            (Code::Mov_r64_rm64, None, Some(Place::Constant(value))) => self.write(to, value)?,
             (Code::Mov_r64_rm64, None, Some(Place::Shared(word))) => {
                 return self.fork(word, |path, zero| {
                     path.write(to, if zero { Value::Zero } else { word.value() })
@@ -135,18 +180,19 @@ impl Path {
                     self.at.1 = it.near_branch_target() as usize;
                 }
             }
+            (Code::Jmp_rel8_64, None, None) => self.at.1 = it.near_branch_target() as usize,
             (Code::Jmp_rel32_64, Some(Named::Target(symbol)), None) => {
-                self.at = match symbol {
-                    Symbol::LeaveTail => (LEAVE, 0),
-                    Symbol::BailTail => (BAIL, 0),
+                self.at = match (self.kind, symbol) {
+                    (Kind::Gate, Symbol::LeaveTail) => (LEAVE, 0),
+                    (Kind::Gate, Symbol::BailTail) => (BAIL, 0),
                     _ => return Err(Rule::Jump),
                 };
             }
             (Code::Jmp_rm64, None, None) => {
-                self.restart(to)?;
+                self.jump_to_current(to)?;
                 return Ok(Vec::new());
             }
-            (Code::Call_rm64, None, None) => self.call_body(to)?,
+            (Code::Call_rm64, None, None) => self.call_loaded(to)?,
             (Code::Call_rel32_64, Some(Named::Target(symbol)), None) => self.call_stub(symbol)?,
             (Code::Retnq, None, None) => {
                 self.check_return()?;
@@ -190,9 +236,6 @@ impl Path {
     }
 
     fn write(&mut self, register: Register, value: Value) -> Result<(), Rule> {
-        if KEPT.contains(&register) {
-            return Err(Rule::Saved);
-        }
         if register == Register::RSP {
             return Err(Rule::Stack);
         }
@@ -223,12 +266,19 @@ impl Path {
         [true, false].into_iter().map(fork).collect()
     }
 
-    fn call_body(&mut self, target: Register) -> Result<(), Rule> {
-        if self.registers[&target] != Value::Body {
-            return Err(Rule::CallBody);
-        }
-        self.event(Event::CallBody)?;
+    /// A call of the body, or of the current gate: by an entry, which has registers to put back.
+    fn call_loaded(&mut self, target: Register) -> Result<(), Rule> {
+        let event = match (self.registers[&target], self.kind, self.phase) {
+            (Value::Body, ..) => Event::CallBody,
+            (Value::Current, Kind::Entry { .. }, _) => Event::Restart,
+            (_, Kind::Entry { .. }, Phase::Restarting | Phase::Nowhere) => {
+                return Err(Rule::Restart);
+            }
+            _ => return Err(Rule::CallBody),
+        };
+        self.event(event)?;
         self.check_arguments()?;
+        self.check_ledger()?;
         self.check_alignment()?;
         for register in all_registers().filter(|&it| it != Register::RSP && !KEPT.contains(&it)) {
             let result = RESULTS.contains(&register);
@@ -245,20 +295,23 @@ impl Path {
             Symbol::Removed => self.event(Event::Removed)?,
             _ => return Err(Rule::Jump),
         }
-        if self.registers[&Register::RDI] != Value::Address(Symbol::Lane) {
+        if self.registers[&Register::RDI] != Value::Lane {
             return Err(Rule::Lane);
         }
+        self.check_ledger()?;
         self.check_alignment()?;
         self.zero = None;
         Ok(())
     }
 
-    fn restart(&mut self, target: Register) -> Result<(), Rule> {
-        if self.registers[&target] != Value::Current {
+    /// How a gate restarts: the current gate returns to the caller.
+    fn jump_to_current(&mut self, target: Register) -> Result<(), Rule> {
+        if self.registers[&target] != Value::Current || self.kind != Kind::Gate {
             return Err(Rule::Restart);
         }
         self.event(Event::Restart)?;
         self.check_stack()?;
+        self.check_saved()?;
         self.check_arguments()
     }
 
@@ -267,17 +320,37 @@ impl Path {
             RESULTS.into_iter().all(|register| self.registers[&register] == expected(register))
         };
         match self.phase {
-            Phase::Checked { ran: true } if !holds(Value::Result) => return Err(Rule::Results),
-            Phase::Reported if !holds(|_| Value::Zero) => return Err(Rule::Zeros),
-            Phase::Checked { ran: true } | Phase::Reported => {}
+            Phase::Checked { ran: true } | Phase::Restarted => {
+                if !holds(Value::Result) {
+                    return Err(Rule::Results);
+                }
+            }
+            Phase::Reported => {
+                if !holds(|_| Value::Zero) {
+                    return Err(Rule::Zeros);
+                }
+            }
             phase => return Err(phase.due()),
         }
-        self.check_stack()
+        self.check_stack()?;
+        self.check_saved()
     }
 
     fn check_arguments(&self) -> Result<(), Rule> {
-        let mut kept = arguments().map(|it| self.registers[&it] == Value::Entry(it));
-        if kept.all(|kept| kept) { Ok(()) } else { Err(Rule::Arguments) }
+        let mut forwarded = self.kind.forwards().into_iter();
+        let passed = forwarded.all(|(to, from)| self.registers[&to] == Value::Entry(from));
+        if passed { Ok(()) } else { Err(Rule::Arguments) }
+    }
+
+    fn check_ledger(&self) -> Result<(), Rule> {
+        let pinned = self.registers[&Register::R15] == Value::Ledger;
+        if pinned { Ok(()) } else { Err(Rule::Ledger) }
+    }
+
+    /// What the caller keeps in registers is there.
+    fn check_saved(&self) -> Result<(), Rule> {
+        let saved = KEPT.into_iter().all(|it| self.registers[&it] == self.kind.holds(it));
+        if saved { Ok(()) } else { Err(Rule::Saved) }
     }
 
     /// The stack is what it was on entry.
@@ -313,31 +386,41 @@ impl Path {
     /// What an operand in memory is.
     fn place(&self, line: &Line, named: Option<Named>, layout: LaneLayout) -> Result<Place, Rule> {
         let it = &line.instruction;
-        if it.has_segment_prefix() || it.memory_index() != Register::None {
+        let value = |register| self.registers.get(&register).ok_or(Rule::Memory);
+        if it.has_segment_prefix() {
             return Err(Rule::Memory);
         }
-        let base = self.registers.get(&it.memory_base()).ok_or(Rule::Memory)?;
+        let base = value(it.memory_base())?;
         let distance = it.memory_displacement64() as i64;
-        let (function, current) = (i64::from(layout.function), i64::from(layout.current));
+        if it.memory_index() != Register::None {
+            let index = value(it.memory_index())?;
+            let cell = (base, index, it.memory_index_scale(), distance, named)
+                == (&Value::Ledger, &Value::CellOffset, 1, 0, None);
+            return if cell { Ok(Place::Cell) } else { Err(Rule::Memory) };
+        }
+        let LaneLayout { function, cell_offset, current, lane } = layout;
+        let is = |other: i32| distance == i64::from(other);
         match (base, named) {
-            (Value::Entry(Register::R15), Some(Named::Displacement(Symbol::CellOffset))) => {
-                Ok(Place::Cell)
-            }
-            (Value::Address(Symbol::Lane), None) if distance == 0 => Ok(Place::Shared(Word::Body)),
-            (Value::Address(Symbol::Lane), None) if distance == function => Ok(Place::Function),
-            (Value::Function, None) if distance == current => Ok(Place::Shared(Word::Current)),
+            (Value::Ledger, Some(Named::Displacement(Symbol::CellOffset))) => Ok(Place::Cell),
+            (Value::Lane, None) if is(0) => Ok(Place::Shared(Word::Body)),
+            (Value::Lane, None) if is(function) => Ok(Place::Constant(Value::Function)),
+            (Value::Lane, None) if is(cell_offset) => Ok(Place::Constant(Value::CellOffset)),
+            (Value::Function, None) if is(current) => Ok(Place::Shared(Word::Current)),
+            (Value::Function, None) if is(lane) => Ok(Place::Lane),
             _ => Err(Rule::Memory),
         }
     }
 }
 
-/// A word in memory that gates know.
+/// A word in memory that gates and entries know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// Of 32 bits, the calling thread's.
     Cell,
     /// In the lane; never changes.
-    Function,
+    Constant(Value),
+    /// In the function: the lane whose gate is in the slot. Others may change it at any time.
+    Lane,
     Shared(Word),
 }
 

@@ -1,4 +1,5 @@
-//! Proves of machine code that it is a gate, by running it on symbols instead of numbers.
+//! Proves of machine code that it is a gate, or an entry, by running it on symbols instead of
+//! numbers.
 //!
 //! The interpreter follows every path through a gate and the two tails that it jumps to. A load of
 //! a word that others may change at any time, the body or the function's current gate, makes two
@@ -8,7 +9,14 @@
 //!   pointer of the latter, as the gate's caller has left them.
 //! - What the body returns, in any register that may carry a result, is there in the end.
 //! - The stack is aligned where something is called, and is as on entry where the path ends.
-//! - No register that the caller keeps something in is ever written.
+//! - So are the registers that the caller keeps something in.
+//!
+//! An entry is whole by itself, and differs in this:
+//! - It gets a ledger and a function, before as many integers as it is made for. Those are two
+//!   registers further to the front when the body and the current gate are called.
+//! - The lane is the one that it finds in the function, once.
+//! - The ledger is in the pinned register where something is called.
+//! - The current gate is called, and what it returns is there in the end.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,18 +27,41 @@ use crate::listing::{Line, decode};
 use crate::path::Path;
 use crate::word::Rule;
 
-/// A gate and the tails that it jumps to: that of leave, that of bail.
+/// A gate and the tails that it jumps to, or an entry.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
-    pub(crate) parts: [MachineCode; 3],
+    pub(crate) kind: Kind,
+    /// As many as the kind has.
+    pub(crate) parts: Vec<MachineCode>,
     pub(crate) layout: LaneLayout,
 }
 
-/// What the parts are called.
-pub(crate) const PARTS: [&str; 3] = ["gate", "leave tail", "bail tail"];
-pub(crate) const GATE: usize = 0;
+/// What the machine code is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Gate,
+    Entry {
+        /// How many of the arguments are integers.
+        integers: usize,
+    },
+}
+
+impl Kind {
+    /// What the parts are called.
+    pub(crate) fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Gate => &["gate", "leave tail", "bail tail"],
+            Self::Entry { .. } => &["entry"],
+        }
+    }
+}
+
+/// The part that is called.
+pub(crate) const START: usize = 0;
+pub(crate) const GATE: usize = START;
 pub(crate) const LEAVE: usize = 1;
 pub(crate) const BAIL: usize = 2;
+pub(crate) const ENTRY: usize = START;
 
 /// Where a path breaks a rule.
 pub(crate) struct Refusal {
@@ -46,13 +77,14 @@ impl fmt::Display for Refusal {
 }
 
 impl Machine {
-    /// The number of paths through what is a gate.
+    /// The number of paths through what is of this kind.
     pub(crate) fn check(&self) -> Result<usize, Refusal> {
-        let lines = self.parts.each_ref().map(decode);
+        let lines = self.parts.iter().map(decode).collect::<Vec<_>>();
+        let names = self.kind.parts();
         let refused = |rule, met: &[(usize, usize)]| {
             let line = |&(part, offset)| match find(&lines, part, offset) {
-                Some(line) => format!("{} + 0x{offset:02x}  {}", PARTS[part], line.text()),
-                None => format!("{} + 0x{offset:02x}", PARTS[part]),
+                Some(line) => format!("{} + 0x{offset:02x}  {}", names[part], line.text()),
+                None => format!("{} + 0x{offset:02x}", names[part]),
             };
             Err(Refusal { rule, path: met.iter().map(line).collect() })
         };
@@ -68,7 +100,7 @@ impl Machine {
         }
         let mut ended = 0;
         let mut reached = BTreeSet::new();
-        let mut paths = vec![Path::start()];
+        let mut paths = vec![Path::start(self.kind)];
         while let Some(mut path) = paths.pop() {
             let at = path.at;
             let again = path.met.contains(&at);
@@ -96,6 +128,6 @@ impl Machine {
     }
 }
 
-fn find(lines: &[Vec<Line>; 3], part: usize, offset: usize) -> Option<&Line> {
+fn find(lines: &[Vec<Line>], part: usize, offset: usize) -> Option<&Line> {
     lines[part].iter().find(|line| line.range().start == offset)
 }

@@ -17,12 +17,10 @@ use iced_x86::{Code, OpKind, Register};
 use lastout_instrument::{GateOptions, MachineCode, check_signature, machine_gate, machine_tails};
 use lastout_reclaim::Counting;
 
-use crate::edit::LAYOUT;
+use crate::edit::{LAYOUT, PLAIN};
 use crate::listing::decode;
 use crate::path::{RESULTS, arguments};
 use crate::support;
-
-const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
 
 fn has_gate(signature: &Signature) -> bool {
     let isa = wide_isa();
@@ -32,7 +30,7 @@ fn has_gate(signature: &Signature) -> bool {
 }
 
 /// An instruction set on which more signatures can be had.
-fn wide_isa() -> OwnedTargetIsa {
+pub(crate) fn wide_isa() -> OwnedTargetIsa {
     let mut flags = settings::builder();
     let on = ["enable_pinned_reg", "enable_llvm_abi_extensions", "enable_multi_ret_implicit_sret"];
     for flag in on {
@@ -42,7 +40,7 @@ fn wide_isa() -> OwnedTargetIsa {
     builder.finish(settings::Flags::new(flags)).expect("the settings agree")
 }
 
-fn signature(call_conv: CallConv, params: &[Type], returns: &[Type]) -> Signature {
+pub(crate) fn signature(call_conv: CallConv, params: &[Type], returns: &[Type]) -> Signature {
     let plain = |types: &[Type]| types.iter().copied().map(AbiParam::new).collect();
     Signature { params: plain(params), returns: plain(returns), call_conv }
 }
@@ -53,7 +51,7 @@ fn first<const N: usize>(types: [Type; N], count: usize) -> impl Iterator<Item =
 }
 
 /// Up to as many arguments, or results, of either kind, mixed.
-fn mixed(integers: usize, others: usize) -> Vec<Type> {
+pub(crate) fn mixed(integers: usize, others: usize) -> Vec<Type> {
     let mut integer = first([I64, I8, I32, I16], integers);
     let mut other = first([F64, F32X4, F32, I8X16, F64X2], others);
     let mut all = Vec::new();
@@ -64,7 +62,7 @@ fn mixed(integers: usize, others: usize) -> Vec<Type> {
     all
 }
 
-const SUPPORTED: [CallConv; 2] = [CallConv::SystemV, CallConv::Fast];
+pub(crate) const SUPPORTED: [CallConv; 2] = [CallConv::SystemV, CallConv::Fast];
 
 #[test]
 fn what_fits_into_registers_gets_a_gate() {
@@ -83,7 +81,7 @@ fn what_fits_into_registers_gets_a_gate() {
     }
 }
 
-fn numbers(integers: usize, others: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn numbers(integers: usize, others: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..=integers).flat_map(move |integers| (0..=others).map(move |others| (integers, others)))
 }
 

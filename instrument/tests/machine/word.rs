@@ -1,4 +1,4 @@
-//! What may happen on a path through a gate in machine code.
+//! What may happen on a path through a gate, or an entry, in machine code.
 //!
 //! The language is that at the top of `src/checker.rs`, without the light fences, which are no
 //! instructions. It is written down a second time, so that the two cannot be wrong together.
@@ -16,7 +16,7 @@ pub(crate) enum Event {
     Removed,
 }
 
-/// Why a gate is refused.
+/// Why machine code is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rule {
     // What has to happen next where something else has happened.
@@ -38,13 +38,15 @@ pub(crate) enum Rule {
     Results,
     /// A gate that could call nothing returns something else than zeros.
     Zeros,
-    /// A stub gets something else than the lane.
+    /// A stub gets something else than the lane, or there are two lanes.
     Lane,
+    /// The ledger is not in the pinned register where something is called.
+    Ledger,
     /// Calls are made with the stack aligned to 16 bytes.
     Alignment,
     /// The stack is not as it was on entry, or something else than its top is read.
     Stack,
-    /// The register is the caller's.
+    /// What the caller keeps in a register is not there in the end.
     Saved,
     /// A jump depends on flags that no test has set.
     Flags,

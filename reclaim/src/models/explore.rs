@@ -46,6 +46,10 @@ pub(super) enum Fault {
     Leak,
     /// A call runs a version whose replacement was over before the call began.
     StaleCall,
+    /// A call of a thread runs an older version than a call that it made before.
+    WentBack,
+    /// A caller comes to the same closed gate again and again, until somebody else goes on.
+    Wait,
 }
 
 impl Fault {
@@ -56,6 +60,8 @@ impl Fault {
             Self::Race => "Causality violation: ",
             Self::Leak => "leak: ",
             Self::StaleCall => "stale call: ",
+            Self::WentBack => "went back: ",
+            Self::Wait => "wait: ",
         }
     }
 }

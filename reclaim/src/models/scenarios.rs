@@ -35,9 +35,9 @@ pub(super) fn recursion(world: &'static World) {
     let (retirer, caller) = (world.thread(), world.thread());
     retirer.replace(&world.f);
     let calls = caller.spawn(|caller| {
-        let mut inner = None;
-        let outer = caller.call_and(&world.f, || inner = caller.call(&world.f));
-        assert!(outer <= inner, "a call from version {outer:?} reached {inner:?}");
+        caller.call_and(&world.f, || {
+            caller.call(&world.f);
+        });
     });
     retirer.replace(&world.f);
     calls.join().unwrap();

@@ -4,15 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32 as Bits, Ordering::Relaxed};
 
 use loom::sync::Mutex;
 use loom::thread::{self, JoinHandle};
 
+use super::events::{Event, Seen};
 use super::explore::{self, Fault};
-use super::function::{Function, Payload, version};
-use super::machine::{HeavyFence, LightFence, Machine, Planted};
-use crate::sync::{AtomicU32, Ordering, fence};
+use super::function::{Function, Payload, gate, version};
+use super::machine::{Change, Dispatch, Gates, HeavyFence, LightFence, Machine, Planted, Restart};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering, fence};
 use crate::{Context, Domain, Lane, State, Step};
 
 /// A program of calls and replacements. It joins every thread that it spawns.
@@ -39,39 +39,6 @@ impl Machine {
         let _planted = Planted::new(self);
         let seen = Arc::default();
         explore::refute(preemptions, fault, move || World::run(self, scenario, &seen));
-    }
-}
-
-/// Something that happens in some executions of a scenario and not in others.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
-    FreedByRetirer,
-    FreedByLeaver,
-    /// A call found a lane closed.
-    Bailed,
-    /// A call ran the version that was in the slot as the call returned.
-    RanCurrent,
-    /// A call ran a version that was replaced before the call returned.
-    RanOld,
-    /// A call ran a version that was not in the slot yet: the call came late to the gate of a lane
-    /// into which the version had just moved.
-    RanEarly,
-    FoundRemoved,
-    ReusedLane,
-    ReusedContext,
-}
-
-/// Which events have happened in the executions of an exploration.
-#[derive(Default)]
-struct Seen(Bits);
-
-impl Seen {
-    fn note(&self, event: Event) {
-        self.0.fetch_or(1 << event as u32, Relaxed);
-    }
-
-    fn happened(&self, event: Event) -> bool {
-        self.0.load(Relaxed) & 1 << event as u32 != 0
     }
 }
 
@@ -197,32 +164,76 @@ impl Thread {
 
     /// Calls `function`, whose body does `inside`.
     pub(super) fn call_and(&self, function: &Function, inside: impl FnOnce()) -> Option<usize> {
+        let Machine { fetch, restart, .. } = self.world.machine;
         let settled = function.settled.get();
-        let mut inside = Some(inside);
-        // Whoever comes to a lane too early or too late finds it closed, so no ordering is needed.
-        // But a model would let a relaxed load miss the same store in each of any number of turns.
-        let mut look = Ordering::Relaxed;
+        // Whoever comes to a gate too early or too late finds the lane closed, so no ordering is
+        // needed.
+        let call = self.next_call(function);
+        let found = call.load(fetch);
+        let mut inside = Some(|version| {
+            self.check_order(function, found, version);
+            inside();
+        });
+        let (mut gate, mut restarted) = (found, None);
         let version = loop {
-            let lane = function.lane(look);
-            look = Ordering::Acquire;
-            match self.follow(self.world.machine.counting.gate(), function, lane, &mut inside) {
+            match self.follow(self.world.machine.counting.gate(), function, gate, &mut inside) {
                 Exit::Return(version) => break version,
-                Exit::Restart if function.removed.load(Ordering::Acquire) => {
-                    self.world.seen.note(Event::FoundRemoved);
-                    return None;
-                }
                 Exit::Restart => {}
             }
+            gate = match restart {
+                Restart::Current => function.current.load(Ordering::Acquire),
+                Restart::Call => call.load(Ordering::Acquire),
+            };
+            if gate == 0 {
+                self.world.seen.note(Event::FoundRemoved);
+                return None;
+            }
+            // So it restarts once for each replacement that it meets, and never waits for one.
+            assert!(restarted < Some(gate), "wait: {gate} again, after {restarted:?}");
+            restarted = Some(gate);
         };
         // Nobody told this thread of the replacement, and yet once the heavy fence is over no
         // call that begins can reach the version before.
         assert!(settled <= Some(version), "stale call: version {version}, not {settled:?}");
-        self.world.seen.note(match function.current.get() {
-            Some(current) if version == current => Event::RanCurrent,
-            Some(current) if version > current => Event::RanEarly,
+        self.world.seen.note(match function.latest.get() {
+            Some(latest) if version == latest => Event::RanCurrent,
+            Some(latest) if version > latest => Event::RanEarly,
             _ => Event::RanOld,
         });
         Some(version)
+    }
+
+    /// Where this thread's next call of `function` finds a gate.
+    fn next_call<'f>(&self, function: &'f Function) -> &'f AtomicUsize {
+        let mut caller = function.caller(self.owner);
+        caller.calls += 1;
+        match self.world.machine.dispatch {
+            Dispatch::Slot => &function.calls[0],
+            // Of two threads that call once, each has its own.
+            Dispatch::Sites { .. } => &function.calls[(self.owner as usize + caller.calls + 1) % 2],
+        }
+    }
+
+    /// Checks that a thread does not go back to a version older than one that it has run. It runs
+    /// `version`, having found the gate `found`.
+    fn check_order(&self, function: &Function, found: usize, version: usize) {
+        // Who comes to the gate of a version that was replaced before the last one was may be in
+        // this version before it could know that the last one is closed.
+        let late = found < version && function.settled.get() < Some(version);
+        let may_go_back = match self.world.machine {
+            Machine { dispatch: Dispatch::Slot, .. } => false,
+            Machine { fetch: Ordering::Acquire, .. } => late,
+            _ => true,
+        };
+        let mut caller = function.caller(self.owner);
+        assert!(caller.met <= Some(version), "went back: {version}, after {:?}", caller.met);
+        if caller.ran > Some(version) {
+            self.world.seen.note(Event::WentBack);
+        }
+        caller.ran = caller.ran.max(Some(version));
+        if !may_go_back {
+            caller.met = caller.ran;
+        }
     }
 
     /// Interprets the steps of a gate.
@@ -230,14 +241,21 @@ impl Thread {
         &self,
         steps: &[Step],
         function: &Function,
-        lane: &Lane<Payload>,
-        inside: &mut Option<impl FnOnce()>,
+        gate: usize,
+        inside: &mut Option<impl FnOnce(usize)>,
     ) -> Exit {
-        let Machine { counting, light_fence, load_body, count_out, .. } = self.world.machine;
+        let Machine { counting, light_fence, load_body, count_out, gates, .. } = self.world.machine;
+        let lane = function.lane(gate);
         let cell: &AtomicU32 = self.context.cell(lane.cell());
         let mut body = 0;
         for step in steps {
-            self.instant();
+            // A light fence does nothing here that could be interrupted.
+            if !matches!(step, Step::LightFence) {
+                self.instant();
+            }
+            if gates == Gates::GoWithVersion {
+                function.code(gate).execute();
+            }
             match step {
                 Step::CountIn => cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
                 Step::CountInFenced => {
@@ -252,14 +270,14 @@ impl Thread {
                     body = lane.body(load_body);
                     if body == 0 {
                         self.world.seen.note(Event::Bailed);
-                        return self.follow(counting.bail(), function, lane, inside);
+                        return self.follow(counting.bail(), function, gate, inside);
                     }
                 }
                 Step::CallBody => {
                     let code = function.code(body);
                     code.enter();
                     self.instant();
-                    inside.take().expect("a gate calls the body once")();
+                    inside.take().expect("a gate calls the body once")(version(body));
                     code.exit();
                 }
                 Step::CountOut => cell.store(cell.load(Ordering::Relaxed) - 1, count_out),
@@ -301,16 +319,17 @@ impl Thread {
 
     /// Gives `function` its next version and retires the one before, if there is one.
     pub(super) fn replace(&self, function: &Function) {
-        let (version, before) = self.install(function);
+        let (version, before) = self.publish(function);
         if let Some(before) = before {
             self.retire(function, before, version);
         }
     }
 
-    /// Publishes the next version of `function`. Returns it, and the lane of the one before.
-    fn install<'f>(&self, function: &'f Function) -> (usize, Option<&'f Lane<Payload>>) {
+    /// Publishes the next version of `function`. Returns it, and the lane of the one before, which
+    /// is closed.
+    fn publish<'f>(&self, function: &'f Function) -> (usize, Option<&'f Lane<Payload>>) {
         let _turn = function.turn.lock();
-        let before = function.current.get().map(|_| function.lane(Ordering::Relaxed));
+        let before = function.latest.get().map(|version| function.lane(gate(version)));
         let (index, free) = function
             .lanes
             .iter()
@@ -320,36 +339,59 @@ impl Thread {
         if free.state().generation() != 0 {
             self.world.seen.note(Event::ReusedLane);
         }
-        let (body, payload) = function.compile(self.world.machine.causal);
-        // SAFETY: the lane is free, and installers of this function take turns. `body` stands for
-        // code that is there until the payload is dropped.
-        unsafe { free.occupy(body, payload) };
-        // Release: who calls the new version finds its lane.
-        function.slot.store(index, Ordering::Release);
-        function.current.set(Some(version(body)));
-        // After the slot: who finds the function there again finds its lane, too.
-        function.removed.store(false, Ordering::Release);
+        let Machine { dispatch, order, causal, .. } = self.world.machine;
+        let (body, payload) = function.compile(index, causal);
+        let mut payload = Some(payload);
+        for change in order {
+            match change {
+                Change::Calls => {
+                    let changing = match dispatch {
+                        Dispatch::Slot => &function.calls[..1],
+                        Dispatch::Sites { stale } => &function.calls[stale..],
+                    };
+                    for call in changing {
+                        call.store(body, Ordering::Release);
+                    }
+                }
+                Change::Occupy => {
+                    let payload = payload.take().expect("a version moves in once");
+                    // SAFETY: the lane is free, and installers of this function take turns. `body`
+                    // stands for code that is there until the payload is dropped.
+                    unsafe { free.occupy(body, payload) };
+                }
+                // Release: who goes on from here finds the lane.
+                Change::Current => function.current.store(body, Ordering::Release),
+                Change::Close => {
+                    if let Some(before) = before {
+                        // SAFETY: this thread is the one installing, and the lane was current.
+                        unsafe { before.close() };
+                    }
+                }
+            }
+            if *change == dispatch.decisive() {
+                function.latest.set(Some(version(body)));
+            }
+        }
         (version(body), before)
     }
 
     /// Leaves `function` without a version.
     pub(super) fn remove(&self, function: &Function) {
-        let lane = function.lane(Ordering::Relaxed);
-        let next = function.versions();
-        function.current.set(None);
+        let removed = function.latest.take().expect("a version to remove");
         // Before the lane is closed, so that whoever bails out of it knows why.
-        function.removed.store(true, Ordering::Relaxed);
-        self.retire(function, lane, next);
+        function.current.store(0, Ordering::Release);
+        let lane = function.lane(gate(removed));
+        // SAFETY: this thread alone publishes here, and the lane was current.
+        unsafe { lane.close() };
+        self.retire(function, lane, function.versions());
     }
 
-    /// Retires what sits in `lane`. Calls that begin after it run `next` or a later version.
+    /// Retires what sits in `lane`, which is closed. Calls that begin after it run `next` or a
+    /// later version.
     fn retire(&self, function: &Function, lane: &Lane<Payload>, next: usize) {
-        // SAFETY: the lane was current until this thread put another in its place or removed the
-        // function, so it is live, and this thread alone closes it.
-        unsafe { lane.close() };
         self.heavy_fence();
         function.settled.set(function.settled.get().max(Some(next)));
-        // SAFETY: closed above, and a heavy fence since.
+        // SAFETY: this thread has closed it, and executed a heavy fence since.
         if unsafe { lane.retire() } {
             self.freed(function, Event::FreedByRetirer);
         }

@@ -12,7 +12,7 @@ use crossbeam_epoch::{Atomic, pin};
 use haphazard::HazardPointer;
 use seize::{Collector, Guard};
 
-use crate::subject::{Loop, Way};
+use crate::{Loop, Way};
 
 /// What is called.
 pub(crate) type Callee = extern "C" fn(i64) -> i64;

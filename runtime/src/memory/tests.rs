@@ -3,6 +3,8 @@ mod extents;
 mod forked;
 mod freed;
 mod pages;
+#[cfg(target_arch = "x86_64")]
+mod patches;
 mod protection;
 
 use std::ops::Range;

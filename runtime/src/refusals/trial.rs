@@ -12,13 +12,14 @@ use lastout_tests::clif::define;
 use lastout_tests::support::Drops;
 
 use crate::sys::faults;
-use crate::{Adopted, DropPolicy, Engine, Error, Handle, Result, Unit, fork};
+use crate::{Adopted, CallError, Dispatch, DropPolicy, Engine, Error, Handle, Result, Unit, fork};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
     pub(super) quarantine_pages: usize,
     pub(super) drop_policy: DropPolicy,
     pub(super) strict: bool,
+    pub(super) dispatch: Dispatch,
 }
 
 /// What there is when everything has been removed.
@@ -85,10 +86,13 @@ struct Adder {
 }
 
 impl Trial {
-    fn new(Setting { quarantine_pages, drop_policy, strict }: Setting) -> Self {
+    fn new(Setting { quarantine_pages, drop_policy, strict, dispatch }: Setting) -> Self {
         let page = rustix::param::page_size();
-        let builder = || Engine::builder().quarantine(quarantine_pages * page).strict(strict);
-        let engine = retry(|| builder().drop_policy(drop_policy).build(), || {});
+        let builder = || {
+            let builder = Engine::builder().quarantine(quarantine_pages * page).strict(strict);
+            builder.drop_policy(drop_policy).dispatch(dispatch)
+        };
+        let engine = retry(|| builder().build(), || {});
         Self {
             engine,
             page,
@@ -103,7 +107,7 @@ impl Trial {
         for (name, Function { handle, .. }) in &*self.functions.borrow() {
             match (call!(handle, 5), self.adds(name)) {
                 (Ok(result), Some(adds)) => assert_eq!(result, 5 + adds, "{name}"),
-                (Err(Error::Removed(_)), None) => {}
+                (Err(CallError::Removed(_)), None) => {}
                 (result, adds) => panic!("{name} adds {adds:?}: {result:?}"),
             }
         }
@@ -273,7 +277,7 @@ impl Trial {
         drop(engine);
         for (name, Function { handle, .. }) in functions.take() {
             let result = call!(handle, 5);
-            assert!(matches!(result, Err(Error::Removed(_))), "{name}: {result:?}");
+            assert!(matches!(result, Err(CallError::Removed(_))), "{name}: {result:?}");
         }
         attached.get() - drops.count()
     }

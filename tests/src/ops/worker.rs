@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lastout::{Error, Handle, VersionInfo};
+use lastout::{CallError, Handle, VersionInfo};
 
 use super::unit::{Narrow, Wide};
 
@@ -40,7 +40,7 @@ impl AnyHandle {
             Self::Wide(handle) => unsafe { handle.call(depth, NUMBER) },
         };
         result.map_err(|error| match error {
-            Error::Removed(name) => name.to_string(),
+            CallError::Removed(name) => name.to_string(),
             error => panic!("a call has failed: {error}"),
         })
     }

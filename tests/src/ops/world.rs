@@ -63,6 +63,7 @@ impl World {
     fn new(scenario: &Scenario) -> Self {
         let engine = Engine::builder()
             .counting(scenario.counting)
+            .dispatch(scenario.dispatch)
             .drop_policy(scenario.drop_policy)
             .code_memory(CODE_MEMORY)
             .quarantine(4 << 20)

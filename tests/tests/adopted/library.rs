@@ -8,8 +8,8 @@ use std::time::Duration;
 use std::{env, fs, thread};
 
 use lastout::{Adopted, Engine, Installed, VersionState};
-use lastout_tests::call;
-use lastout_tests::support::{COUNTINGS, Door, builder, engine};
+use lastout_tests::support::{COUNTINGS, Door};
+use lastout_tests::{builder, call, engine};
 use libloading::Library;
 
 use super::{address_of, pass_door, signature_of};
@@ -84,7 +84,7 @@ extern "C" fn pass_and_return_7(door: usize) -> i64 {
 #[test]
 fn a_library_is_closed_when_the_last_thread_has_left() {
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         let (first, installed) = Plugin::load(&engine).install(&engine);
         let times_ten = engine.function::<fn(i64) -> i64>("times_ten").unwrap();
         let calls = engine.function::<fn() -> i64>("calls").unwrap();
@@ -116,7 +116,7 @@ fn a_library_is_closed_when_the_last_thread_has_left() {
 
 #[test]
 fn a_library_that_is_never_installed_is_closed() {
-    let engine = engine();
+    let engine = engine!();
     let Plugin { file, adopted } = Plugin::load(&engine);
     assert!(is_loaded(&file));
     drop(adopted);

@@ -6,10 +6,8 @@ use std::time::Duration;
 use lastout::cranelift_codegen::ir::{AbiParam, Signature, types};
 use lastout::cranelift_codegen::isa::CallConv;
 use lastout::{Adopted, DropPolicy, Engine, Error, Stats, VersionState};
-use lastout_tests::call;
-use lastout_tests::support::{
-    COUNTINGS, Callback, Drops, builder, calling_back, constant, engine, install,
-};
+use lastout_tests::support::{COUNTINGS, Callback, Drops, calling_back, constant, install};
+use lastout_tests::{builder, call, engine};
 
 use super::{CallingBack, address_of, handle, signature_of};
 
@@ -43,7 +41,7 @@ fn refused(engine: &Engine, name: &str, signature: &Signature, address: *const u
 
 #[test]
 fn what_cannot_be_adopted_is_let_go_and_changes_nothing() {
-    let engine = engine();
+    let engine = engine!();
     install(&engine, &(constant("f", 1) + &constant("g", 2)));
     handle(&engine, "f");
     let nullary = signature_of::<fn() -> i64>(&engine);
@@ -79,7 +77,7 @@ extern "C" fn run(closure: usize) -> i64 {
 #[test]
 fn an_owner_may_panic() {
     for policy in [DropPolicy::Leaver, DropPolicy::Collector] {
-        let engine = builder().drop_policy(policy).build().unwrap();
+        let engine = builder!().drop_policy(policy).build().unwrap();
         let drops = Drops::new();
         let adopt = || {
             let counted = drops.value();
@@ -141,7 +139,7 @@ extern "C" fn with_spoiled_registers(
 fn adopted_code_may_use_the_pinned_register_and_counts_stay_right() {
     for counting in COUNTINGS {
         for policy in [DropPolicy::Leaver, DropPolicy::Collector] {
-            let engine = builder().counting(counting).drop_policy(policy).build().unwrap();
+            let engine = builder!().counting(counting).drop_policy(policy).build().unwrap();
             let drops = Drops::new();
             let adopt = || {
                 let counted = drops.value();

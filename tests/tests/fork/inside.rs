@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lastout_tests::support::{
-    COUNTINGS, Callback, Drops, OnDrop, builder, calling_back, engine, install, install_counted,
+    COUNTINGS, Callback, Drops, OnDrop, calling_back, install, install_counted,
 };
-use lastout_tests::{call, clif};
+use lastout_tests::{builder, call, clif, engine};
 
 use super::process::{Forked, split};
 use super::{exercise, turn};
@@ -16,7 +16,7 @@ use super::{exercise, turn};
 fn a_host_function_forks_inside_a_version_that_both_then_replace_and_leave() {
     let _turn = turn();
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         let drops = Drops::new();
         let first = install_counted(&engine, &calling_back("f", 10), &drops);
         let f = engine.function::<fn(usize, i64) -> i64>("f").unwrap();
@@ -47,7 +47,7 @@ fn a_host_function_forks_inside_a_version_that_both_then_replace_and_leave() {
 fn a_destructor_forks_where_a_version_is_freed() {
     let _turn = turn();
     for by_leaver in [false, true] {
-        let engine = engine();
+        let engine = engine!();
         let forked = Arc::new(Mutex::new(None));
         let fork_when_dropped = {
             let forked = Arc::clone(&forked);

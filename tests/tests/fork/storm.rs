@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use lastout_tests::call;
-use lastout_tests::support::{OnDrop, builder, caller, constant, install};
+use lastout_tests::support::{OnDrop, caller, constant, install};
+use lastout_tests::{builder, call};
 
 use super::process::{fork, on_another_thread};
 use super::{STRICT, counting_by, exercise, handle, turn};
@@ -19,7 +19,7 @@ fn forks_find_no_thread_in_the_middle_of_anything() {
 
 fn fork_in_a_storm(strict: bool) {
     const FORKS: i64 = 50;
-    let engine = builder().quarantine(0).strict(strict).build().unwrap();
+    let engine = builder!().quarantine(0).strict(strict).build().unwrap();
     install(&engine, &constant("f", 0));
     let f = handle(&engine, "f");
     let stop = AtomicBool::new(false);

@@ -1,0 +1,38 @@
+//! What has to happen in a model for a test of it to say something.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// Something that happens in some executions of a scenario and not in others.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    FreedByRetirer,
+    FreedByLeaver,
+    /// A call found a lane closed.
+    Bailed,
+    /// A call ran the version that calls were to run as it returned.
+    RanCurrent,
+    /// A call ran a version that was replaced before the call returned.
+    RanOld,
+    /// A call ran a version before the one that it replaces was closed: the call came late to the
+    /// gate of a lane into which the version had just moved, or bailed out of an older one.
+    RanEarly,
+    /// A call ran an older version than the thread had run before.
+    WentBack,
+    FoundRemoved,
+    ReusedLane,
+    ReusedContext,
+}
+
+/// Which events have happened in the executions of an exploration.
+#[derive(Default)]
+pub(super) struct Seen(AtomicU32);
+
+impl Seen {
+    pub(super) fn note(&self, event: Event) {
+        self.0.fetch_or(1 << event as u32, Relaxed);
+    }
+
+    pub(super) fn happened(&self, event: Event) -> bool {
+        self.0.load(Relaxed) & 1 << event as u32 != 0
+    }
+}
