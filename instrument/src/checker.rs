@@ -33,11 +33,22 @@
 //! - `leave(lane)`, `removed(lane)`, `interleave(lane)`: an indirect call of that symbol, by the
 //!   signature of a preserving stub, with the address of the lane.
 //!
+//! An entry is a gate, too, but
+//! - the pinned register is first set to the ledger: the first parameter of one for typed calls,
+//!   what [`Symbol::CurrentLedger`] returns in a stable one. It holds that wherever something is
+//!   called, and in the end what it held at first;
+//! - it loads the lane, once, from the function: the second parameter, or [`Symbol::OwnSlot`]. It
+//!   loads what is [`Symbol::CellOffset`] to gates from the lane, and [`Symbol::Current`] is a
+//!   distance from the function;
+//! - what comes after those two parameters is passed on, by the signature of the function.
+//!
 //! The function must be valid CLIF for the instruction set, as Cranelift's verifier has it. What
 //! the proof does not cover is what Cranelift makes of that CLIF.
 
 mod language;
 mod rule;
+
+use std::mem;
 
 use cranelift_codegen::entity::SecondaryMap;
 use cranelift_codegen::ir::{
@@ -49,8 +60,9 @@ use target_lexicon::Architecture;
 
 use self::language::{Event, Fence, Phase, Returned, Source};
 pub use self::rule::{Rule, Violation};
-use crate::Symbol;
+use crate::entry::asking_signature;
 use crate::stub::preserving_signature;
+use crate::{LaneLayout, Symbol};
 
 /// Proves that `func` is a gate for `isa`, without knowing how it was made: every path counts in,
 /// calls the body only if it may, counts out, and lets the runtime know if it has to. The top of
@@ -62,18 +74,48 @@ use crate::stub::preserving_signature;
 ///
 /// The [`Rule`] that is broken, and where.
 pub fn check_gate(func: &Function, isa: &dyn TargetIsa) -> Result<(), Violation> {
+    check(func, &func.signature, None, isa)
+}
+
+/// Proves that `func` is an [entry](crate::host_entry) of functions with the signature `inner`, or
+/// the [stable entry](crate::c_entry) of one, in the same way.
+///
+/// # Errors
+///
+/// As [`check_gate`].
+pub fn check_entry(
+    func: &Function,
+    inner: &Signature,
+    layout: LaneLayout,
+    isa: &dyn TargetIsa,
+) -> Result<(), Violation> {
+    check(func, inner, Some(layout), isa)
+}
+
+fn check(
+    func: &Function,
+    called: &Signature,
+    layout: Option<LaneLayout>,
+    isa: &dyn TargetIsa,
+) -> Result<(), Violation> {
     let Some(entry) = func.layout.entry_block() else {
         return Err(Violation { rule: Rule::CountIn, instruction: String::new() });
     };
     let checker = Checker {
         func,
+        called,
+        layout,
         pointer: isa.pointer_type(),
         stub: preserving_signature(isa),
+        asking: asking_signature(isa),
         strong: matches!(isa.triple().architecture, Architecture::X86_64),
     };
-    let mut start = Path::at(entry);
-    for (number, &param) in func.dfg.block_params(entry).iter().enumerate() {
-        start.values[param] = Some(Meaning::Param(number));
+    let mut start = Path::at(entry, layout.is_some());
+    let params = func.dfg.block_params(entry);
+    let before = params.len().saturating_sub(called.params.len());
+    let before = [Meaning::Ledger, Meaning::Address(Symbol::OwnSlot)].into_iter().take(before);
+    for (&param, meaning) in params.iter().zip(before.chain((0..).map(Meaning::Param))) {
+        start.values[param] = Some(meaning);
     }
     let mut paths = vec![start];
     while let Some(path) = paths.pop() {
@@ -85,9 +127,11 @@ pub fn check_gate(func: &Function, isa: &dyn TargetIsa) -> Result<(), Violation>
 /// What a value is known to be, on a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
-    /// A parameter of the gate.
+    /// A parameter that is passed on.
     Param(usize),
-    PinnedRegister,
+    Ledger,
+    /// What the pinned register held before an entry changed it.
+    Outer,
     Address(Symbol),
     /// The address of the count.
     Cell,
@@ -113,14 +157,25 @@ struct Path {
     visited: Vec<Block>,
     values: SecondaryMap<Value, Option<Meaning>>,
     phase: Phase,
+    /// What is in the pinned register.
+    pinned: Meaning,
+    /// Whether an entry has its lane: another load might find another one.
+    has_lane: bool,
     /// Advances with everything that may change the count.
     time: u32,
 }
 
 impl Path {
-    fn at(block: Block) -> Self {
-        let values = SecondaryMap::new();
-        Self { block, visited: vec![block], values, phase: Phase::Before, time: 0 }
+    fn at(block: Block, entry: bool) -> Self {
+        Self {
+            block,
+            visited: vec![block],
+            values: SecondaryMap::new(),
+            phase: Phase::Before,
+            pinned: if entry { Meaning::Outer } else { Meaning::Ledger },
+            has_lane: !entry,
+            time: 0,
+        }
     }
 
     fn event(&mut self, event: Event) -> Result<(), Rule> {
@@ -131,9 +186,15 @@ impl Path {
 
 struct Checker<'a> {
     func: &'a Function,
+    /// The signature of what is called with the parameters.
+    called: &'a Signature,
+    /// Where an entry finds things.
+    layout: Option<LaneLayout>,
     pointer: Type,
     /// The signature of preserving stubs.
     stub: Signature,
+    /// The signature of [`Symbol::CurrentLedger`].
+    asking: Signature,
     /// Whether plain accesses acquire and release, and atomic ones are full fences.
     strong: bool,
 }
@@ -195,12 +256,14 @@ impl Checker<'_> {
                 require(dfg.value_type(args[1]) == types::I32, Rule::Foreign)?;
                 self.count_atomically(path, args, flags, op)?;
             }
+            InstructionData::Unary { opcode: Opcode::SetPinnedReg, arg } => {
+                path.pinned = self.meaning(path, arg)?;
+            }
             InstructionData::Load { opcode: Opcode::Load, arg, flags, offset } => {
-                require(offset == 0.into(), Rule::Foreign)?;
-                self.load(path, inst, arg, flags, false)?;
+                self.load(path, inst, (arg, offset.into()), flags, false)?;
             }
             InstructionData::LoadNoOffset { opcode: Opcode::AtomicLoad, arg, flags } => {
-                self.load(path, inst, arg, flags, true)?;
+                self.load(path, inst, (arg, 0), flags, true)?;
             }
             _ => {
                 let meaning = self.compute(path, inst)?;
@@ -228,16 +291,28 @@ impl Checker<'_> {
         &self,
         path: &mut Path,
         inst: Inst,
-        at: Value,
+        (at, offset): (Value, i32),
         flags: MemFlags,
         atomic: bool,
     ) -> Result<(), Rule> {
         self.check_access(flags)?;
         let result = self.func.dfg.first_result(inst);
         let ty = self.func.dfg.value_type(result);
-        let meaning = match self.meaning(path, at)? {
-            Meaning::Cell if ty == types::I32 => Meaning::Count { time: path.time, plus: 0 },
-            Meaning::Address(symbol) if ty == self.pointer => {
+        let meaning = match (self.meaning(path, at)?, self.layout) {
+            (Meaning::Address(Symbol::OwnSlot), Some(layout))
+                if (ty, offset) == (self.pointer, layout.lane) =>
+            {
+                require(!mem::replace(&mut path.has_lane, true), Rule::Foreign)?;
+                Meaning::Address(Symbol::Lane)
+            }
+            (Meaning::Address(Symbol::Lane), Some(layout))
+                if (ty, offset) == (self.pointer, layout.cell_offset) =>
+            {
+                Meaning::Address(Symbol::CellOffset)
+            }
+            _ if offset != 0 => return Err(Rule::Foreign),
+            (Meaning::Cell, _) if ty == types::I32 => Meaning::Count { time: path.time, plus: 0 },
+            (Meaning::Address(symbol), _) if ty == self.pointer => {
                 let source = match symbol {
                     Symbol::Lane => Source::Body,
                     Symbol::Current => Source::Current,
@@ -302,11 +377,17 @@ impl Checker<'_> {
         let arguments = arguments.iter().map(|&argument| self.meaning(path, argument));
         let arguments = arguments.collect::<Result<Vec<_>, Rule>>()?;
         path.time += 1;
-        match self.meaning(path, callee)? {
+        let callee = self.meaning(path, callee)?;
+        if self.layout.is_some() && callee == Meaning::Address(Symbol::CurrentLedger) {
+            require(*signature == self.asking && path.pinned == Meaning::Outer, Rule::Arguments)?;
+            path.values[dfg.first_result(inst)] = Some(Meaning::Ledger);
+            return Ok(());
+        }
+        match callee {
             Meaning::Loaded(source, loaded) => {
                 path.event(Event::Call(source, loaded))?;
-                let params = (0..self.func.signature.params.len()).map(Meaning::Param);
-                require(*signature == self.func.signature, Rule::Arguments)?;
+                let params = (0..self.called.params.len()).map(Meaning::Param);
+                require(signature == self.called, Rule::Arguments)?;
                 require(arguments.into_iter().eq(params), Rule::Arguments)?;
                 for (number, &result) in dfg.inst_results(inst).iter().enumerate() {
                     path.values[result] = Some(Meaning::Result(source, number));
@@ -324,11 +405,13 @@ impl Checker<'_> {
             }
             _ => return Err(Rule::Foreign),
         }
-        Ok(())
+        require(path.pinned == Meaning::Ledger, Rule::Pinned)
     }
 
     fn check_return(&self, path: &Path, values: &[Value]) -> Result<(), Rule> {
         let returned = path.phase.returns()?;
+        let held = if self.layout.is_some() { Meaning::Outer } else { Meaning::Ledger };
+        require(path.pinned == held, Rule::Pinned)?;
         for (number, &value) in values.iter().enumerate() {
             let meaning = self.meaning(path, value)?;
             let kept = match returned {
@@ -342,12 +425,15 @@ impl Checker<'_> {
 
     /// What an instruction without effects computes.
     fn compute(&self, path: &Path, inst: Inst) -> Result<Meaning, Rule> {
-        use Meaning::{Address, Cell, Count, Integer, PinnedRegister, Zero};
+        use Meaning::{Address, Cell, Count, Integer, Ledger, Zero};
         let dfg = &self.func.dfg;
         Ok(match dfg.insts[inst] {
-            InstructionData::NullAry { opcode: Opcode::GetPinnedReg } => PinnedRegister,
+            InstructionData::NullAry { opcode: Opcode::GetPinnedReg } => path.pinned,
             InstructionData::UnaryGlobalValue { opcode: Opcode::SymbolValue, global_value } => {
-                Address(self.symbol(global_value).ok_or(Rule::Foreign)?)
+                let symbol = self.symbol(global_value).ok_or(Rule::Foreign)?;
+                let of_lane = matches!(symbol, Symbol::Lane | Symbol::CellOffset | Symbol::Current);
+                require(self.layout.is_none() || !of_lane, Rule::Foreign)?;
+                Address(symbol)
             }
             InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => Integer(imm.bits()),
             InstructionData::UnaryIeee16 { imm, .. } if imm.bits() == 0 => Zero,
@@ -359,7 +445,12 @@ impl Checker<'_> {
             } if dfg.constants.get(constant_handle).iter().all(|&byte| byte == 0) => Zero,
             InstructionData::Binary { opcode, args: [left, right] } => {
                 match (opcode, self.meaning(path, left)?, self.meaning(path, right)?) {
-                    (Opcode::Iadd, PinnedRegister, Address(Symbol::CellOffset)) => Cell,
+                    (Opcode::Iadd, Ledger, Address(Symbol::CellOffset)) => Cell,
+                    (Opcode::Iadd, Address(Symbol::OwnSlot), Integer(by))
+                        if self.layout.is_some_and(|layout| by == i64::from(layout.current)) =>
+                    {
+                        Address(Symbol::Current)
+                    }
                     (Opcode::Iadd, Count { time, plus: 0 }, Integer(by)) => {
                         // As the addition sees it: in 32 bits.
                         Count { time, plus: by as i32 }

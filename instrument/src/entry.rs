@@ -60,9 +60,7 @@ pub fn c_entry(
     check_signature(signature, isa)?;
     let pointer = isa.pointer_type();
     let (mut func, params) = empty_function(signature.clone());
-    let mut asking = Signature::new(isa.default_call_conv());
-    asking.returns.push(AbiParam::new(pointer));
-    let asking = func.import_signature(asking);
+    let asking = func.import_signature(asking_signature(isa));
     let mut pos = at_bottom_of_entry(&mut func);
     let current_ledger = symbol::value(&mut pos, pointer, Symbol::CurrentLedger);
     let call = pos.ins().call_indirect(asking, current_ledger, &[]);
@@ -70,6 +68,13 @@ pub fn c_entry(
     let function = symbol::value(&mut pos, pointer, Symbol::OwnSlot);
     enter(pos, signature, ledger, function, params, layout, options, isa);
     Ok(func)
+}
+
+/// The signature of [`Symbol::CurrentLedger`].
+pub(crate) fn asking_signature(isa: &dyn TargetIsa) -> Signature {
+    let mut signature = Signature::new(isa.default_call_conv());
+    signature.returns.push(AbiParam::new(isa.pointer_type()));
+    signature
 }
 
 /// Calls the version of `function` that is current, with the pinned register set to `ledger`, and

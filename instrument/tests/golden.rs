@@ -27,12 +27,13 @@ use std::{env, fs};
 
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::Function;
+use cranelift_codegen::ir::{Function, Signature};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_reader::parse_functions;
 use lastout_instrument::{
-    Callee, Dispatch, Error, GateOptions, LaneLayout, MachineCode, Symbol, c_entry, check_gate,
-    gate, host_entry, machine_entry, machine_gate, machine_tails, preserving_stub, route_calls,
+    Callee, Dispatch, Error, GateOptions, LaneLayout, MachineCode, Symbol, c_entry, check_entry,
+    check_gate, gate, host_entry, machine_entry, machine_gate, machine_tails, preserving_stub,
+    route_calls,
 };
 use lastout_reclaim::Counting;
 
@@ -117,13 +118,22 @@ fn results(
         }
         ["c_entry", ref rest @ ..] => {
             let options = gate_options(name, rest);
-            signatures.map(|signature| c_entry(signature, LAYOUT, options, isa)).collect()
+            signatures
+                .map(|signature| {
+                    let func = c_entry(signature, LAYOUT, options, isa)?;
+                    Ok(checked_entry(name, func, signature, isa))
+                })
+                .collect()
         }
         ["host_entry", ref rest @ ..] => {
             let options = gate_options(name, rest);
             functions
                 .chunks(2)
-                .map(|it| host_entry(&it[0].signature, &it[1].signature, LAYOUT, options, isa))
+                .map(|pair| {
+                    let (outer, inner) = (&pair[0].signature, &pair[1].signature);
+                    let func = host_entry(outer, inner, LAYOUT, options, isa)?;
+                    Ok(checked_entry(name, func, inner, isa))
+                })
                 .collect()
         }
         ["preserving_stub"] => vec![Ok(preserving_stub(isa))],
@@ -143,6 +153,11 @@ fn results(
         }
         _ => panic!("{name}: there is no pass {pass}"),
     }
+}
+
+fn checked_entry(name: &str, func: Function, inner: &Signature, isa: &dyn TargetIsa) -> Function {
+    check_entry(&func, inner, LAYOUT, isa).unwrap_or_else(|error| panic!("{name}: {error}"));
+    func
 }
 
 /// What comes after the name of a pass that makes gates.

@@ -22,7 +22,7 @@ pub enum Step {
     CountOutFenced,
     /// Load `body`, with acquire ordering. If it is 0, call [`Lane::leave`](crate::Lane::leave).
     CheckBody,
-    /// Start again from the slot: the caller's arguments, the lane that is current now.
+    /// Start again: the caller's arguments, the gate of the lane that is current now.
     Restart,
 }
 

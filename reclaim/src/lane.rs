@@ -87,7 +87,7 @@ impl<P> Lane<P> {
     /// Makes the lane impossible to enter: the first half of retiring, to be followed by a heavy
     /// fence and [`retire`](Self::retire).
     ///
-    /// Callers that reach the gate from now on bail out of it, so the slot is set to another lane
+    /// Callers that reach the gate from now on bail out of it, so another lane is made current
     /// first, or the function has none.
     ///
     /// # Safety
@@ -100,8 +100,8 @@ impl<P> Lane<P> {
         // The state needs no ordering. A leaver that sees the body gone but not yet the state does
         // nothing, as it would on `Closing`; the heavy fence orders both before `Retired`.
         self.state.store(live.with(next).bits(), Ordering::Relaxed);
-        // Release pairs with the load in gates: who finds 0, and starts again, finds the slot as
-        // it was set before, and does not come back here for ever.
+        // Release pairs with the load in gates: who finds 0, and starts again, finds what was made
+        // current before, and does not come back here for ever.
         self.body.store(0, Ordering::Release);
     }
 
@@ -133,7 +133,8 @@ impl<P> Lane<P> {
         if !mutated(Mutant::LeaveWithoutFence) {
             // Pairs with the fence in `retire`, see there, and with itself: of two leavers the
             // one whose fence is later sees the count of the other gone. Without it each could
-            // see the other still inside, and nobody would free.
+            // see the other still inside, and nobody would free. It also keeps a caller that bails
+            // from going back to an older version: what it reads from now on is no older.
             fence(Ordering::SeqCst);
         }
         self.try_free()

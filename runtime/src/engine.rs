@@ -37,6 +37,11 @@ impl Engine {
         Self { shared: Arc::new(shared), names: Names::default() }
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// An engine with the defaults of [`EngineBuilder`].
     ///
     /// # Errors

@@ -46,8 +46,8 @@
 //! - Install is all or nothing. When it has returned, no call that begins later runs a replaced
 //!   version. While it runs, calls may find some of the unit's functions new and others old. With
 //!   [slots](Dispatch::Slot), no thread ever goes back to an older version of a function; with
-//!   [patched calls](Dispatch::PatchedSites), a thread that was held up just before a gate may, once,
-//!   while an install is under way.
+//!   [patched calls](Dispatch::PatchedSites), one that was held up just before a gate may, while an
+//!   install is under way.
 //! - Errors are values; after one, what was current still is.
 //!
 //! # What the caller owes

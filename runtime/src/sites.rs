@@ -37,10 +37,13 @@
 //! changed is a bail. The heavy fence after it serializes all running threads, so that no call that
 //! begins after install has returned is one that was fetched before.
 //!
-//! One thing is weaker than with slots. A thread that is on its way to a gate for so long that the
-//! lane has been freed and chosen for the next version may run that version just before the
-//! current one is closed, and meet that once more in its next call. With slots the slot has
-//! changed by then.
+//! One thing is weaker than with slots. A thread that comes to the gate of a version that was
+//! replaced before the last one was, being held up for so long, goes on to what is current, or finds
+//! the next version in that lane; it may do so just before the last one is closed, and meet that once
+//! more in its next call. With slots the slot has changed by then. The models show that nobody else
+//! goes back, provided that who executes a new call finds the lane closed that was closed before the
+//! call was changed: as on x86-64, where both stores and the fetch and the load that follows it are
+//! in order. Elsewhere more threads may go back, until the heavy fence; nothing else depends on it.
 //!
 //! # Who writes
 //!

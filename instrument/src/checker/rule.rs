@@ -56,6 +56,10 @@ pub enum Rule {
     /// Loads of a body or a gate acquire, and the store that counts out releases.
     #[error("the body is loaded with acquire, and counted out with release ordering")]
     Ordering,
+    /// The pinned register holds the ledger wherever something is called, and in the end what it
+    /// held at first.
+    #[error("the ledger is in the pinned register for calls, and what was there in the end")]
+    Pinned,
     /// Nothing else is done.
     #[error("nothing else happens in a gate")]
     Foreign,

@@ -9,22 +9,23 @@ function u0:1(i64, i64, i64, i64, i64, i64, i64) system_v {
 }
 
 ; ---- after ----
-gate, 63 bytes
+gate, 77 bytes
   0x00  inc dword [r15 + CellOffset]
   0x07  mov r11, Lane
   0x11  mov r10, [r11]
   0x14  test r10, r10
-  0x17  je short 0x33
-  0x19  push r11
-  0x1b  call r10
-  0x1e  pop r11
-  0x20  dec dword [r15 + CellOffset]
-  0x27  cmp qword [r11], 0
-  0x2b  je short 0x2e
-  0x2d  ret
-  0x2e  jmp LeaveTail
-  0x33  dec dword [r15 + CellOffset]
-  0x3a  jmp BailTail
+  0x17  je short 0x41
+  0x19  sub rsp, 8
+  0x1d  call r10
+  0x20  add rsp, 8
+  0x24  dec dword [r15 + CellOffset]
+  0x2b  mov r11, Lane
+  0x35  cmp qword [r11], 0
+  0x39  je short 0x3c
+  0x3b  ret
+  0x3c  jmp LeaveTail
+  0x41  dec dword [r15 + CellOffset]
+  0x48  jmp BailTail
 
 gate: none
 

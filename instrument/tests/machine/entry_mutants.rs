@@ -186,7 +186,8 @@ fn without_the_ledger() {
 #[test]
 fn calling_with_something_else_in_the_pinned_register() {
     for (call, nth) in CALLS {
-        refuses(Rule::Ledger, |it| it.insert(ENTRY, call, nth, &[0x49, 0x89, 0xdf])); // mov r15, rbx
+        // mov r15, rbx
+        refuses(Rule::Ledger, |it| it.insert(ENTRY, call, nth, &[0x49, 0x89, 0xdf]));
     }
 }
 
@@ -204,8 +205,9 @@ fn with_another_lane() {
 fn with_two_lanes() {
     refuses(Rule::Lane, |it| it.repeat(ENTRY, LANE, 0));
     refuses(Rule::Lane, |it| {
-        it.insert(ENTRY, OFFSET_OUT, 0, &[0x48, 0x8b, 0x59, 0x38]); // mov rbx, [rcx + 0x38]
-        it.insert(ENTRY, "mov rbx, [rcx", 0, &[0x48, 0x8b, 0x8b, 0x28, 1, 0, 0]); // mov rcx, [rbx + 0x128]
+        // mov rcx, [rbx + 0x128]; mov rbx, [rcx + 0x38]
+        it.insert(ENTRY, OFFSET_OUT, 0, &[0x48, 0x8b, 0x59, 0x38]);
+        it.insert(ENTRY, "mov rbx, [rcx", 0, &[0x48, 0x8b, 0x8b, 0x28, 1, 0, 0]);
     });
 }
 

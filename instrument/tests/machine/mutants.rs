@@ -77,7 +77,10 @@ fn loading_the_body_before_counting_in() {
 
 #[test]
 fn checking_before_counting_out() {
-    refuses(Rule::CountOut, |it| it.swap(GATE, OUT, 0));
+    refuses(Rule::CountOut, |it| {
+        it.swap(GATE, OUT, 0);
+        it.swap(GATE, OUT, 0);
+    });
 }
 
 #[test]
@@ -109,35 +112,40 @@ fn jumping_to_the_body() {
 #[test]
 fn calling_the_body_with_the_stack_askew() {
     refuses(Rule::Alignment, |it| {
-        it.drop(GATE, "push r11", 0);
-        it.drop(GATE, "pop r11", 0);
+        it.drop(GATE, "sub rsp, 8", 0);
+        it.drop(GATE, "add rsp, 8", 0);
     });
 }
 
 #[test]
 fn leaving_the_stack_lower_or_higher() {
-    refuses(Rule::Alignment, |it| it.drop(GATE, "push r11", 0));
+    refuses(Rule::Stack, |it| it.drop(GATE, "add rsp, 8", 0));
+    refuses(Rule::Alignment, |it| it.drop(GATE, "sub rsp, 8", 0));
+    refuses(Rule::Stack, |it| it.patch(GATE, "add rsp, 8", 0, 3, 16));
+    refuses(Rule::Stack, |it| it.patch(GATE, "add rsp, 8", 0, 3, 24));
     refuses(Rule::Stack, |it| it.insert(GATE, "ret", 0, &LOWER));
     refuses(Rule::Stack, |it| it.insert(GATE, "ret", 0, &HIGHER));
-    refuses(Rule::Stack, |it| it.insert(GATE, "ret", 0, &[0x48, 0x83, 0xc4, 16]));
-    refuses(Rule::Stack, |it| it.insert_after(GATE, "pop r11", 0, &[0x41, 0x53])); // push r11
 }
 
 /// The body may have left anything in r11.
 #[test]
 fn checking_with_the_lane_from_before_the_call() {
-    refuses(Rule::Memory, |it| {
-        it.insert(GATE, "pop r11", 0, &HIGHER);
-        it.drop(GATE, "pop r11", 0);
-    });
-    refuses(Rule::Memory, |it| it.drop(GATE, "pop r11", 0));
+    refuses(Rule::Memory, |it| it.drop(GATE, LANE, 1));
 }
 
-/// What is kept across the call is the lane.
+/// The lane may also be kept on the stack, but then it has to be the lane.
 #[test]
 fn checking_something_else_than_the_lane() {
-    refuses(Rule::Memory, |it| it.patch(GATE, "push r11", 0, 1, 0x52)); // push r10
-    refuses(Rule::Memory, |it| it.patch(GATE, "pop r11", 0, 1, 0x5a)); // pop r10
+    let keep = |it: &mut Edit, push: &[u8], pop: &[u8]| {
+        it.replace(GATE, "sub rsp, 8", 0, push);
+        it.replace(GATE, "add rsp, 8", 0, pop);
+        it.drop(GATE, LANE, 1);
+    };
+    let mut kept = Edit::gate();
+    keep(&mut kept, &[0x41, 0x53], &[0x41, 0x5b]); // push r11; pop r11
+    assert!(kept.check().is_ok(), "{kept}");
+    refuses(Rule::Memory, |it| keep(it, &[0x41, 0x52], &[0x41, 0x5b])); // push r10; pop r11
+    refuses(Rule::Memory, |it| keep(it, &[0x41, 0x53], &[0x41, 0x5a])); // push r11; pop r10
 }
 
 /// Nor does it leave in r10 what was loaded.

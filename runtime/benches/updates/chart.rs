@@ -57,7 +57,7 @@ pub(crate) fn draw(
     });
     panel(&left, "Microseconds to replace a function", times.collect())?;
 
-    let cases = CASES.iter().zip([GREEN, GOLD, PURPLE, RED]).enumerate();
+    let cases = CASES.iter().zip([GREEN, GOLD, PURPLE, GREY, RED]).enumerate();
     let calls = cases.map(|(case, ((_, name), colour))| {
         let points = crossover.iter().filter_map(|(sites, calls)| {
             // Less than one is no place on the axis.

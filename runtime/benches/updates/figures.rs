@@ -1,6 +1,6 @@
 //! What is made of many samples, and how they are taken.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::subject::WAYS;
 use crate::{Result, progress};
@@ -56,16 +56,17 @@ pub(crate) type Table = Vec<(usize, Both)>;
 
 /// The medians, by way and then by what they depend on.
 pub(crate) fn medians(table: &[(usize, Both)]) -> Value {
-    by_way(|way| {
-        let entries = table.iter().map(|(key, both)| (key.to_string(), json!(both[way].median)));
-        Value::Object(entries.collect())
-    })
+    by_way(|way| keyed(table.iter().map(|(key, both)| (key, json!(both[way].median)))))
 }
 
 /// Something for each way, by its name.
 pub(crate) fn by_way(of: impl Fn(usize) -> Value) -> Value {
-    let entries = WAYS.iter().enumerate().map(|(way, (name, _))| ((*name).to_owned(), of(way)));
-    Value::Object(entries.collect::<Map<_, _>>())
+    keyed(WAYS.iter().enumerate().map(|(way, (name, _))| (name, of(way))))
+}
+
+/// An object with these entries.
+pub(crate) fn keyed<K: ToString>(entries: impl Iterator<Item = (K, Value)>) -> Value {
+    Value::Object(entries.map(|(key, value)| (key.to_string(), value)).collect())
 }
 
 /// A column for each way: its median, and in brackets the quartiles.

@@ -16,7 +16,7 @@ const CALLS: i64 = 100_000;
 /// A callee of so many steps, and a loop around a call of it.
 pub(crate) struct Looping {
     /// Keeps the callee: handles keep no versions.
-    pub(crate) engine: Engine,
+    _engine: Engine,
     run: Handle<fn(i64, i64) -> i64>,
 }
 
@@ -33,14 +33,19 @@ impl Looping {
             clif::define(&mut unit, &text)?;
             engine.install(unit)?;
         }
-        Ok(Self { run: engine.function("loop")?, engine })
+        Ok(Self { run: engine.function("loop")?, _engine: engine })
     }
 
     /// Nanoseconds a call.
     pub(crate) fn time(&self) -> Result<f64> {
+        self.time_of(CALLS)
+    }
+
+    /// The same, of so many calls.
+    pub(crate) fn time_of(&self, calls: i64) -> Result<f64> {
         let began = Instant::now();
-        self.call(CALLS)?;
-        Ok(began.elapsed().as_nanos() as f64 / CALLS as f64)
+        self.call(calls)?;
+        Ok(began.elapsed().as_nanos() as f64 / calls as f64)
     }
 
     /// The same, while another thread makes the same calls. Where two processors are one core,

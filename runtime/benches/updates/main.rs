@@ -29,7 +29,7 @@ mod tables;
 
 use calls::CASES;
 use crossover::crossover;
-use figures::{Quartiles, by_way, medians};
+use figures::{Quartiles, by_way, keyed, medians};
 use inside::Freed;
 use subject::idle_thread;
 
@@ -72,7 +72,7 @@ fn report(chart: Option<&Path>) -> Result<Json> {
     println!("{}; medians, and in brackets the quartiles", machine());
 
     let by_sites = replace::by_sites()?;
-    tables::table("us to replace a function, by the number of its call sites", &by_sites.us);
+    tables::by_sites(&by_sites);
     let by_functions = replace::by_functions()?;
     tables::table(
         "us to replace a function with one call site, by how many functions there are",
@@ -96,6 +96,7 @@ fn report(chart: Option<&Path>) -> Result<Json> {
     Ok(json!({
         "machine": machine(),
         "replace_us": medians(&by_sites.us),
+        "sites_by_jump": keyed(by_sites.by_jump.iter().map(|(sites, jumps)| (sites, json!(jumps)))),
         "replace_us_by_functions": medians(&by_functions),
         "batch_us": medians(&batches.us),
         "batch_heavy_fences": by_way(|way| json!(batches.most_fences[way])),
@@ -111,40 +112,34 @@ fn report(chart: Option<&Path>) -> Result<Json> {
             json!({
                 "slot": slot.median,
                 "patched": patched.median,
-                "patched_in_place": calls.patched(false).map(|(ns, _)| ns),
-                "patched_by_jump": calls.patched(true).map(|(ns, _)| ns),
                 "saved": median,
                 "saved_quartiles": [lower, upper],
             })
         }),
         "crossover_calls": by_case(|case| {
-            let entries = crossover.iter();
-            let entries = entries.map(|(sites, calls)| (sites.to_string(), json!(calls[case])));
-            Json::Object(entries.collect())
+            keyed(crossover.iter().map(|(sites, calls)| (sites, json!(calls[case]))))
         }),
     }))
 }
 
 fn freed_json(freed: &[(usize, Freed)], of: impl Fn(&Freed, usize) -> Option<Quartiles>) -> Json {
     by_way(|way| {
-        let entries = freed.iter().filter_map(|(threads, freed)| {
-            Some((threads.to_string(), json!(of(freed, way)?.median)))
-        });
-        Json::Object(entries.collect())
+        let figures = |(threads, freed)| Some((threads, json!(of(freed, way)?.median)));
+        keyed(freed.iter().map(|(threads, freed)| (threads, freed)).filter_map(figures))
     })
 }
 
 /// Something for each of [`CASES`].
 fn by_case(of: impl Fn(usize) -> Json) -> Json {
-    let entries = CASES.iter().enumerate().map(|(case, (name, _))| ((*name).to_owned(), of(case)));
-    Json::Object(entries.collect())
+    keyed(CASES.iter().enumerate().map(|(case, (name, _))| (name, of(case))))
 }
 
 /// Says how far a part has come, on a terminal, and nothing more when it is done.
 pub(crate) fn progress(what: &str, done: usize, of: usize) {
     let mut stderr = std::io::stderr();
     if stderr.is_terminal() {
-        let text = if done < of { format!("{:3} % {what}", 100 * done / of) } else { String::new() };
+        let text =
+            if done < of { format!("{:3} % {what}", 100 * done / of) } else { String::new() };
         // Nothing is lost if it cannot be said.
         let _ = write!(stderr, "\r{text:40}\r");
         let _ = stderr.flush();

@@ -1,14 +1,18 @@
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use lastout_tests::call;
 use lastout_tests::clif::define;
 use lastout_tests::support::{OnDrop, caller, constant};
 
-use super::{AtomicWord, Site, Word};
+use super::{AtomicWord, Callee, Calls, Site, Word};
+use crate::function::Function;
+use crate::payload::{Code, Image, Owner};
 use crate::process::Mapping;
 use crate::relocation::{JUMP, JUMP_SIZE};
-use crate::{Dispatch, Engine, Handle, process};
+use crate::{Dispatch, Engine, FunctionType, Handle, process};
 
 const WORD: usize = size_of::<Word>();
 
@@ -29,12 +33,12 @@ fn what_can_be_changed_lies_in_one_word() {
 }
 
 /// Words as they lie in code, and the address that the first is thought to have.
-struct Code {
+struct Words {
     words: [AtomicWord; 3],
     address: usize,
 }
 
-impl Code {
+impl Words {
     /// Code that is nothing but a jump whose distance is at `site`, in the word in the middle.
     fn new(site: Site) -> Self {
         let mut bytes: [u8; 3 * WORD] = std::array::from_fn(|index| 0xa0 + index as u8);
@@ -63,7 +67,7 @@ fn all_sites() -> impl Iterator<Item = Site> {
 #[test]
 fn a_site_gets_its_distance_and_nothing_else_changes() {
     for site in all_sites() {
-        let code = Code::new(site);
+        let code = Words::new(site);
         let place = code.address + site.offset();
         let bytes = |words: [Word; 3]| words.map(Word::to_le_bytes).as_flattened().to_vec();
         let before = bytes(code.words());
@@ -85,9 +89,9 @@ fn a_site_gets_its_distance_and_nothing_else_changes() {
 /// A thread that loads the word all the time, as one that fetches instructions from it.
 #[test]
 fn a_word_has_the_old_distance_or_the_new_at_any_time() {
-    const CHANGES: usize = 200_000;
+    const CHANGES: usize = 500_000;
     for site in all_sites() {
-        let code = Code::new(site);
+        let code = Words::new(site);
         // No byte of the two distances is the same.
         let targets = [0x0123_4560, -0x0123_4560]
             .map(|distance| code.address.wrapping_add(site.offset()).wrapping_add_signed(distance));
@@ -128,6 +132,30 @@ fn install(engine: &Engine, text: &str) {
     let mut unit = engine.unit();
     define(&mut unit, text).unwrap();
     engine.install(unit).unwrap();
+}
+
+/// What is where they were may be code of another unit by then.
+#[test]
+fn the_calls_of_a_unit_are_forgotten_before_its_code_is_freed() {
+    let _others = process::among_others();
+    let engine = Engine::builder().dispatch(Dispatch::PatchedSites).build().unwrap();
+    let signature = <fn() -> i64>::signature(engine.isa());
+    let function = Function::new("f".into(), &signature, engine.shared()).unwrap();
+    let calls = Calls { in_place: 1, by_jump: 0 };
+    let callee = Callee::register(Arc::clone(&function), vec![Site::at(0)], calls);
+    let (sender, known) = mpsc::channel();
+    let tell = || {
+        let (function, sender) = (Arc::clone(&function), sender.clone());
+        move || {
+            let counted = function.shared().calls.get().in_place;
+            sender.send((function.sites().any(), counted)).unwrap();
+        }
+    };
+    let attached: Vec<Box<dyn Any + Send>> = vec![Box::new(OnDrop(tell()))];
+    let code = Code::Adopted { _owner: Owner::new(tell()) };
+    drop(Image::new(code, vec![callee], attached));
+    // First what is attached goes, then the calls, then the code.
+    assert_eq!(known.try_iter().collect::<Vec<_>>(), [(true, 1), (false, 0)]);
 }
 
 /// A view through which code could be written is there while calls are patched, and no longer.

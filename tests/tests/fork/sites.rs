@@ -3,12 +3,29 @@
 
 use std::cell::Cell;
 
-use lastout::Handle;
+use lastout::{Adopted, Engine, FunctionType, Handle};
 use lastout_tests::support::{caller, constant, install, step, steps};
 use lastout_tests::{builder, call};
 
 use super::process::{Stage, split};
 use super::{STRICT, handle, turn};
+
+extern "C" fn hundred() -> i64 {
+    100
+}
+
+extern "C" fn minus_hundred() -> i64 {
+    -100
+}
+
+/// Has `f` be a function of this program.
+fn adopt(engine: &Engine, function: extern "C" fn() -> i64) {
+    let mut adopted = Adopted::new(|| {});
+    let signature = <fn() -> i64>::signature(engine.isa());
+    // SAFETY: the function is of this signature, and stays.
+    unsafe { adopted.export("f", &signature, function as *const u8) };
+    engine.adopt(adopted).unwrap();
+}
 
 #[test]
 fn each_process_has_calls_of_its_own() {
@@ -24,6 +41,8 @@ fn each_process_has_calls_of_its_own() {
                 handle(&engine, &name)
             })
             .collect();
+        // There is a lane for the next version.
+        install(&engine, &constant("f", 0));
         let (expected, _) = steps(|| call!(callers[0]).unwrap());
         let stage = Stage::new();
         split().both(|child| {
@@ -37,6 +56,10 @@ fn each_process_has_calls_of_its_own() {
             let turns = (u32::from(child)..2 * ROUNDS).step_by(2);
             for turn in turns {
                 stage.wait_for(turn);
+                check();
+                // Nothing is written but the calls.
+                current.set(if child { minus_hundred() } else { hundred() });
+                adopt(&engine, if child { minus_hundred } else { hundred });
                 check();
                 for _ in 0..turn / 2 % 3 {
                     current.set(current.get() + if child { -1 } else { 1 });

@@ -1,0 +1,199 @@
+//! The checker accepts the entries that are emitted, and nothing that is almost one.
+
+#[path = "support/signatures.rs"]
+mod signatures;
+mod support;
+
+use cranelift_codegen::cursor::{Cursor, FuncCursor};
+use cranelift_codegen::ir::{
+    AbiParam, Function, Inst, InstBuilder, MemFlagsData, Opcode, Signature, Value, types::*,
+};
+use cranelift_codegen::isa::CallConv;
+use lastout_instrument::{
+    Error, GateOptions, LaneLayout, Rule, c_entry, check_entry, check_gate, gate, host_entry,
+};
+use lastout_reclaim::Counting;
+
+const LAYOUT: LaneLayout = LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16 };
+const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
+const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+
+#[test]
+fn accepts_every_entry() {
+    for architecture in ARCHITECTURES {
+        let isa = support::isa(architecture);
+        for inner in signatures::forwardable(&*isa) {
+            let c = Signature { call_conv: CallConv::SystemV, ..inner.clone() };
+            for counting in [Counting::Plain, Counting::Atomic] {
+                for interleave in [false, true] {
+                    let options = GateOptions { counting, interleave };
+                    let host = match host_entry(&c, &inner, LAYOUT, options, &*isa) {
+                        // What another convention has is not always to be had in C's.
+                        Err(Error::Signature { .. }) => None,
+                        entry => Some(entry.unwrap()),
+                    };
+                    let stable = c_entry(&inner, LAYOUT, options, &*isa).unwrap();
+                    for entry in host.into_iter().chain([stable]) {
+                        support::verify(&entry, &*isa);
+                        if let Err(violation) = check_entry(&entry, &inner, LAYOUT, &*isa) {
+                            panic!("{violation}\n{entry}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn entries_are_no_gates_and_gates_no_entries() {
+    for architecture in ARCHITECTURES {
+        let isa = support::isa(architecture);
+        let inner = inner();
+        let gate = gate(&inner, PLAIN, &*isa).unwrap();
+        assert!(check_entry(&gate, &inner, LAYOUT, &*isa).is_err());
+        for entry in entries(architecture) {
+            assert!(check_gate(&entry, &*isa).is_err());
+        }
+    }
+}
+
+#[test]
+fn with_another_layout() {
+    let LaneLayout { cell_offset, current, lane, .. } = LAYOUT;
+    let layouts = [
+        LaneLayout { cell_offset: cell_offset + 8, ..LAYOUT },
+        LaneLayout { current: current + 8, ..LAYOUT },
+        LaneLayout { lane: lane + 8, ..LAYOUT },
+        LaneLayout { cell_offset: lane, lane: cell_offset, ..LAYOUT },
+    ];
+    let isa = support::isa("x86_64");
+    for entry in entries("x86_64") {
+        for layout in layouts {
+            let violation = check_entry(&entry, &inner(), layout, &*isa).unwrap_err();
+            assert_eq!(violation.rule, Rule::Foreign, "{violation}");
+        }
+    }
+}
+
+#[test]
+fn without_the_ledger() {
+    rejects(Rule::Foreign, |entry| entry.remove(Opcode::SetPinnedReg, 0));
+}
+
+#[test]
+fn without_what_was_in_the_register_before() {
+    for n in 1..4 {
+        rejects(Rule::Pinned, |entry| entry.remove(Opcode::SetPinnedReg, n));
+    }
+}
+
+/// Calls are of the body, leave, leave, the current gate, removed.
+#[test]
+fn putting_it_back_too_early() {
+    for n in 0..5 {
+        rejects(Rule::Pinned, |entry| {
+            let outer = entry.outer();
+            let call = entry.nth(Opcode::CallIndirect, entry.asking + n);
+            FuncCursor::new(&mut entry.func).at_inst(call).ins().set_pinned_reg(outer);
+        });
+    }
+}
+
+#[test]
+fn putting_back_something_else() {
+    rejects(Rule::Pinned, |entry| {
+        let set = entry.nth(Opcode::SetPinnedReg, 1);
+        let ledger = entry.func.dfg.inst_args(entry.nth(Opcode::SetPinnedReg, 0))[0];
+        entry.func.dfg.inst_args_mut(set)[0] = ledger;
+    });
+}
+
+/// Another load may find another lane.
+#[test]
+fn with_two_lanes() {
+    rejects(Rule::Foreign, |entry| {
+        let first = entry.nth(Opcode::Load, 0);
+        let function = entry.func.dfg.inst_args(first)[0];
+        let check = entry.nth(Opcode::SequencePoint, 1);
+        let mut pos = FuncCursor::new(&mut entry.func).after_inst(check);
+        let again = pos.ins().load(I64, MemFlagsData::trusted(), function, LAYOUT.lane);
+        let body = pos.next_inst().expect("the body is loaded to be checked");
+        pos.func.dfg.inst_args_mut(body)[0] = again;
+    });
+}
+
+#[test]
+fn with_the_arguments_exchanged() {
+    for call in [0, 3] {
+        rejects(Rule::Arguments, |entry| {
+            let call = entry.nth(Opcode::CallIndirect, entry.asking + call);
+            entry.func.dfg.inst_args_mut(call)[1..].reverse();
+        });
+    }
+}
+
+#[test]
+fn calling_by_another_signature() {
+    let isa = support::isa("x86_64");
+    let other = Signature { call_conv: CallConv::Fast, ..inner() };
+    for entry in entries("x86_64") {
+        let violation = check_entry(&entry, &other, LAYOUT, &*isa).unwrap_err();
+        assert_eq!(violation.rule, Rule::Arguments, "{violation}");
+    }
+}
+
+fn inner() -> Signature {
+    let mut signature = Signature::new(CallConv::Tail);
+    signature.params = vec![AbiParam::new(I64); 2];
+    signature.returns = vec![AbiParam::new(I64)];
+    signature
+}
+
+/// Both ways in.
+fn entries(architecture: &str) -> [Function; 2] {
+    let isa = support::isa(architecture);
+    let outer = Signature { call_conv: CallConv::SystemV, ..inner() };
+    [
+        host_entry(&outer, &inner(), LAYOUT, PLAIN, &*isa).unwrap(),
+        c_entry(&inner(), LAYOUT, PLAIN, &*isa).unwrap(),
+    ]
+}
+
+/// Asserts that either entry is refused for `rule` once it is broken.
+fn rejects(rule: Rule, edit: impl Fn(&mut Mutant)) {
+    let isa = support::isa("x86_64");
+    for (asking, func) in entries("x86_64").into_iter().enumerate() {
+        let mut mutant = Mutant { func, asking };
+        edit(&mut mutant);
+        match check_entry(&mutant.func, &inner(), LAYOUT, &*isa) {
+            Err(violation) => assert_eq!(violation.rule, rule, "{violation}\n{}", mutant.func),
+            Ok(()) => panic!("{rule:?} is broken, and that goes unnoticed:\n{}", mutant.func),
+        }
+    }
+}
+
+/// An entry that is being broken.
+struct Mutant {
+    func: Function,
+    /// How many calls it begins with to have a ledger.
+    asking: usize,
+}
+
+impl Mutant {
+    fn nth(&self, opcode: Opcode, n: usize) -> Inst {
+        let (layout, dfg) = (&self.func.layout, &self.func.dfg);
+        let all = layout.blocks().flat_map(|block| layout.block_insts(block));
+        all.filter(|&inst| dfg.insts[inst].opcode() == opcode).nth(n).expect("it has one")
+    }
+
+    fn remove(&mut self, opcode: Opcode, n: usize) {
+        let inst = self.nth(opcode, n);
+        self.func.layout.remove_inst(inst);
+    }
+
+    /// What the pinned register held at first.
+    fn outer(&self) -> Value {
+        self.func.dfg.first_result(self.nth(Opcode::GetPinnedReg, 0))
+    }
+}

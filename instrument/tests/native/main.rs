@@ -1,0 +1,126 @@
+//! Entries run, with a function that is made up, and do what they are made for.
+//!
+//! Others prove of each kind of entry that it is right as it is written; this is about what both
+//! assume: what Cranelift makes of CLIF, and where it has arguments and results.
+#![cfg(all(target_arch = "x86_64", unix))]
+
+mod link;
+mod registers;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+use cranelift_codegen::ir::{AbiParam, Signature, types::*};
+use cranelift_codegen::isa::CallConv;
+use lastout_instrument::{GateOptions, MachineCode, Symbol, c_entry, host_entry, machine_entry};
+use lastout_reclaim::Counting;
+
+use self::link::{Linker, Target};
+use self::registers::Registers;
+use self::world::{BODY, CURRENT, Happened, LAYOUT, Scenario};
+
+const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
+const ATOMIC: GateOptions = GateOptions { counting: Counting::Atomic, interleave: false };
+const INTERLEAVED: GateOptions = GateOptions { counting: Counting::Plain, interleave: true };
+
+/// A function with as many integers as an entry in machine code may have, and vectors between.
+fn signature(integers: usize) -> Signature {
+    let mut signature = Signature::new(CallConv::SystemV);
+    let vectors = [F64X2, F32X4, I16X8, I8X16, F32X4, I64X2, F64X2, I32X4];
+    for (number, vector) in vectors.into_iter().enumerate() {
+        signature.params.push(AbiParam::new(vector));
+        if number < integers {
+            signature.params.push(AbiParam::new(I64));
+        }
+    }
+    signature.returns = [I64, F32X4, I64, F64X2].map(AbiParam::new).to_vec();
+    signature
+}
+
+/// An entry to be tried: how many of the first integers are for itself, and how many it passes on.
+struct Entry {
+    name: String,
+    code: MachineCode,
+    own: usize,
+    integers: usize,
+    interleave: bool,
+}
+
+fn entries() -> Vec<Entry> {
+    let isa = support::isa("x86_64");
+    let mut entries = Vec::new();
+    for integers in 0..=4 {
+        let signature = signature(integers);
+        let mut add = |name: &str, options: GateOptions, own, code| {
+            let name = format!("{name} of {integers}, {options:?}");
+            let interleave = options.interleave;
+            entries.push(Entry { name, code, own, integers, interleave });
+        };
+        let machine = machine_entry(&signature, &signature, LAYOUT, PLAIN, &*isa).unwrap();
+        add("machine entry", PLAIN, 2, machine);
+        for options in [PLAIN, ATOMIC, INTERLEAVED] {
+            let host = host_entry(&signature, &signature, LAYOUT, options, &*isa).unwrap();
+            add("host entry", options, 2, link::compile(host));
+            let stable = c_entry(&signature, LAYOUT, options, &*isa).unwrap();
+            add("stable entry", options, 0, link::compile(stable));
+        }
+    }
+    entries
+}
+
+/// What happens in `scenario`, in order, and whose results are returned.
+fn expected(scenario: Scenario) -> (Vec<Happened>, Option<u64>) {
+    use Happened::{Called, Leave, Removed};
+    let body = Called { by: BODY, count: 1 };
+    let current = Called { by: CURRENT, count: 0 };
+    let leave = Leave { count: 0 };
+    match scenario {
+        Scenario::Open => (vec![body], Some(BODY)),
+        Scenario::ClosedInside => (vec![body, leave], Some(BODY)),
+        Scenario::Closed => (vec![leave, current], Some(CURRENT)),
+        Scenario::Reopened => (vec![current], Some(CURRENT)),
+        Scenario::Removed => (vec![leave, Removed { count: 0 }], None),
+    }
+}
+
+#[test]
+fn every_entry_in_every_scenario() {
+    for entry in entries() {
+        let mut linker = Linker::default();
+        let [leave, removed, interleave] = world::stubs(&mut linker);
+        let start = linker.put(&entry.code, |symbol| match symbol {
+            Symbol::Leave => Target::Piece(leave),
+            Symbol::Removed => Target::Piece(removed),
+            Symbol::Interleave => Target::Piece(interleave),
+            Symbol::OwnSlot => Target::Address(world::function()),
+            Symbol::CurrentLedger => Target::Address(world::current_ledger as *const () as u64),
+            other => panic!("entries do not refer to {other:?}"),
+        });
+        let image = linker.link();
+        for scenario in Scenario::ALL {
+            if scenario == Scenario::Reopened && !entry.interleave {
+                continue;
+            }
+            let what = format!("{} in {scenario:?}", entry.name);
+            world::prepare(scenario);
+            let before = Registers::for_call(entry.own);
+            let mut after = before;
+            // SAFETY: it is an entry of functions with arguments and results in these registers.
+            unsafe { registers::call(image.at(start), &mut after) };
+
+            let (happened, whose) = expected(scenario);
+            assert_eq!(world::take_happened(), happened, "{what}");
+            assert_eq!(world::counts(), [0; 4], "{what}");
+            assert_eq!(after.kept, before.kept, "{what}");
+            let results = whose.map(Registers::results_of).unwrap_or_default();
+            assert_eq!(after.results(), results, "{what}");
+            for (called, registers) in world::take_calls() {
+                let integers = registers.integers[..entry.integers].to_vec();
+                let passed = before.integers[entry.own..][..entry.integers].to_vec();
+                assert_eq!(integers, passed, "{what}: to {called}");
+                assert_eq!(registers.vectors, before.vectors, "{what}: to {called}");
+                assert_eq!(registers.pinned(), world::ledger(), "{what}: to {called}");
+            }
+        }
+    }
+}
