@@ -299,15 +299,11 @@ impl Checker<'_> {
         let result = self.func.dfg.first_result(inst);
         let ty = self.func.dfg.value_type(result);
         let meaning = match (self.meaning(path, at)?, self.layout) {
-            (Meaning::Address(Symbol::OwnSlot), Some(layout))
-                if (ty, offset) == (self.pointer, layout.lane) =>
-            {
+            (Meaning::Address(Symbol::OwnSlot), Some(layout)) if offset == layout.lane => {
                 require(!mem::replace(&mut path.has_lane, true), Rule::Foreign)?;
                 Meaning::Address(Symbol::Lane)
             }
-            (Meaning::Address(Symbol::Lane), Some(layout))
-                if (ty, offset) == (self.pointer, layout.cell_offset) =>
-            {
+            (Meaning::Address(Symbol::Lane), Some(layout)) if offset == layout.cell_offset => {
                 Meaning::Address(Symbol::CellOffset)
             }
             _ if offset != 0 => return Err(Rule::Foreign),
@@ -379,7 +375,8 @@ impl Checker<'_> {
         path.time += 1;
         let callee = self.meaning(path, callee)?;
         if self.layout.is_some() && callee == Meaning::Address(Symbol::CurrentLedger) {
-            require(*signature == self.asking && path.pinned == Meaning::Outer, Rule::Arguments)?;
+            require(path.pinned == Meaning::Outer, Rule::Foreign)?;
+            require(*signature == self.asking, Rule::Arguments)?;
             path.values[dfg.first_result(inst)] = Some(Meaning::Ledger);
             return Ok(());
         }

@@ -6,11 +6,13 @@ mod support;
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{
-    AbiParam, Function, Inst, InstBuilder, MemFlagsData, Opcode, Signature, Value, types::*,
+    AbiParam, ExternalName, Function, GlobalValueData, Inst, InstBuilder, MemFlagsData, Opcode,
+    Signature, Value, types::*,
 };
 use cranelift_codegen::isa::CallConv;
 use lastout_instrument::{
-    Error, GateOptions, LaneLayout, Rule, c_entry, check_entry, check_gate, gate, host_entry,
+    Error, GateOptions, LaneLayout, Rule, Symbol, c_entry, check_entry, check_gate, gate,
+    host_entry, symbol_name,
 };
 use lastout_reclaim::Counting;
 
@@ -118,9 +120,52 @@ fn with_two_lanes() {
         let check = entry.nth(Opcode::SequencePoint, 1);
         let mut pos = FuncCursor::new(&mut entry.func).after_inst(check);
         let again = pos.ins().load(I64, MemFlagsData::trusted(), function, LAYOUT.lane);
-        let body = pos.next_inst().expect("the body is loaded to be checked");
+        let body = pos.current_inst().expect("the body is loaded to be checked");
         pos.func.dfg.inst_args_mut(body)[0] = again;
     });
+}
+
+/// An entry is not made for a lane.
+#[test]
+fn checking_the_lane_of_a_symbol() {
+    rejects(Rule::Foreign, |entry| {
+        let name = entry.func.declare_imported_user_function(symbol_name(Symbol::Lane));
+        let lane = entry.func.create_global_value(GlobalValueData::Symbol {
+            name: ExternalName::user(name),
+            offset: 0.into(),
+            colocated: false,
+            tls: false,
+        });
+        // The lane; its offset, the count, and the body; the offset and the count again.
+        let load = entry.nth(Opcode::Load, 6);
+        let lane = FuncCursor::new(&mut entry.func).at_inst(load).ins().symbol_value(I64, lane);
+        entry.func.dfg.inst_args_mut(load)[0] = lane;
+    });
+}
+
+#[test]
+fn asking_for_the_ledger_again() {
+    let isa = support::isa("x86_64");
+    let [_, func] = entries("x86_64");
+    let mut stable = Mutant { func, asking: 1 };
+    let ask = stable.nth(Opcode::CallIndirect, 0);
+    let asking = stable.func.dfg.call_signature(ask).expect("it is a call");
+    let target = stable.func.dfg.inst_args(ask)[0];
+    let body = stable.nth(Opcode::CallIndirect, 1);
+    FuncCursor::new(&mut stable.func).at_inst(body).ins().call_indirect(asking, target, &[]);
+    let violation = check_entry(&stable.func, &inner(), LAYOUT, &*isa).unwrap_err();
+    assert_eq!(violation.rule, Rule::Foreign, "{violation}");
+}
+
+#[test]
+fn asking_for_the_ledger_by_another_signature() {
+    let isa = support::isa("x86_64");
+    let [_, mut stable] = entries("x86_64");
+    let mut asking = stable.dfg.signatures.keys();
+    let asking = asking.find(|&it| stable.dfg.signatures[it].params.is_empty()).expect("it asks");
+    stable.dfg.signatures[asking].call_conv = CallConv::Tail;
+    let violation = check_entry(&stable, &inner(), LAYOUT, &*isa).unwrap_err();
+    assert_eq!(violation.rule, Rule::Arguments, "{violation}");
 }
 
 #[test]

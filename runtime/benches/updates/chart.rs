@@ -80,7 +80,7 @@ fn panel(area: &Area<'_>, title: &str, lines: Vec<Line>) -> Result<()> {
     // If there is nothing to show.
     let (lowest, highest) = if lowest < highest { (lowest, highest) } else { (1.0, 1e6) };
     // Above the lines there is room for their names.
-    let values = (lowest..highest * power((lines.len() / 2) as f64)).log_scale();
+    let values = (lowest..highest * power((2 * lines.len() / 3) as f64)).log_scale();
     let area = area.titled(title, font(16))?;
     let mut chart = ChartBuilder::on(&area)
         .margin(12)

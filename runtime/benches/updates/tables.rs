@@ -18,7 +18,7 @@ pub(crate) fn by_sites(replace: &BySites) {
     table("us to replace a function, by the number of its call sites", &replace.us);
     if let Some((sites, by_jump)) = replace.by_jump.last() {
         println!(
-            "{by_jump} of {sites} patched calls go by way of a jump that their unit has for all of them"
+            "{by_jump} of {sites} call sites call a jump of their unit's, which is patched for all of them"
         );
     }
 }
@@ -75,9 +75,9 @@ pub(crate) fn rates(rates: &Rates) {
 
 pub(crate) fn calls(calls: &[Calls]) {
     println!("\nns a call from generated code, over several places where that may lie");
-    ways(14);
+    ways(18);
     for ((_, case), calls) in CASES.iter().zip(calls) {
-        println!("{case:14}{}", columns(calls.ns()).trim_end());
+        println!("{case:18}{}", columns(calls.ns()).trim_end());
         let saved = calls.difference();
         let [median, lower, upper] = [saved.median, saved.lower, saved.upper].map(digits);
         println!("    patched saves {median} ({lower} to {upper})");
@@ -89,14 +89,14 @@ pub(crate) fn crossover(crossover: &Crossover) {
     println!("the number of its call sites");
     print!("{:10}", "");
     for (_, case) in CASES {
-        print!("{case:>18}");
+        print!("{case:>19}");
     }
     println!();
     for (sites, calls) in crossover {
         print!("{sites:10}");
         for calls in calls {
             let text = calls.map_or("never measurably".to_owned(), |calls| format!("{calls:.0}"));
-            print!("{text:>18}");
+            print!("{text:>19}");
         }
         println!();
     }
