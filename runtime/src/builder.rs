@@ -108,6 +108,9 @@ impl EngineBuilder {
     /// Leaves no view of code or read-only data mapped through which it could be written: the
     /// kernel is asked to write instead, which takes a microsecond longer. The default is to have
     /// one, at addresses of its own. Either way, nothing is ever writable where it is executable.
+    ///
+    /// If calls are [patched](Dispatch::PatchedSites), which takes single stores, a strict engine
+    /// has a view of its code while it patches.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self

@@ -176,7 +176,7 @@ fn patches<'a>(shared: &'a Shared, roots: &[Seated]) -> Result<Option<Patches<'a
         return Ok(None);
     }
     let mut patches = shared.memory.patches();
-    // From here on no sites come or go.
+    // From here on no sites come that these would miss.
     if roots.iter().any(|root| root.seat.function().sites().any()) {
         patches.prepare()?;
     }
