@@ -11,7 +11,8 @@ use crate::gate::{Gate, Place, at_bottom_of_entry, empty_function};
 use crate::{Error, GateOptions, LaneLayout, Symbol, check_signature, symbol};
 
 /// The entry for typed calls from the host: takes the ledger and the address of a function, which
-/// is that of its slot, before the arguments, so that one entry serves all functions of a signature.
+/// is that of its slot, before the arguments, so that one entry serves all functions of a
+/// signature.
 ///
 /// `outer` is the signature that the host calls with, without those two. It has the parameter and
 /// result types of `inner`, the function's own, but may differ in extension flags and calling

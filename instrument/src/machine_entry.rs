@@ -1,8 +1,8 @@
 //! The entry for typed calls in machine code, for x86-64.
 //!
-//! What Cranelift makes of [`host_entry`](crate::host_entry) sets up a frame by `rbp`, and takes the
-//! stack pointer back from it after the body has loaded `rbp` from memory: so the next call waits
-//! for a store to be forwarded. Written down, nothing waits.
+//! What Cranelift makes of [`host_entry`](crate::host_entry) sets up a frame by `rbp`, and takes
+//! the stack pointer back from it after the body has loaded `rbp` from memory: so the next call
+//! waits for a store to be forwarded. Written down, nothing waits.
 //!
 //! This is for the signatures that have a [gate](crate::machine_gate) in machine code and leave two
 //! registers for the ledger and the function, with which the host calls:

@@ -34,9 +34,9 @@
 //!
 //! What remains is the second call and return; in a loop, leaving the counts out makes no
 //! difference, since they are hidden behind the branches. To be rid of that call, the steps would
-//! have to be where the call is, in the caller. That is possible, since the caller's code is kept by
-//! its own gate, but then every call of a replaceable function is as long as a gate, and an exception
-//! has a frame to clean up at each.
+//! have to be where the call is, in the caller. That is possible, since the caller's code is kept
+//! by its own gate, but then every call of a replaceable function is as long as a gate, and an
+//! exception has a frame to clean up at each.
 //!
 //! The light fences are no instructions here, since the processor keeps loads in order with loads,
 //! stores with stores, and loads before later stores; r10 and r11 carry neither arguments nor

@@ -4,10 +4,10 @@
 //! pass makes of each function. The header's lines are `; key: value`:
 //! - `pass`: `gate`, `machine_gate`, `host_entry`, `machine_entry`, `c_entry`, `preserving_stub` or
 //!   `route_calls`. A gate, or entry, is made for the signature of the function, whose body is left
-//!   empty. After `gate`, `host_entry` and `c_entry` comes how it counts, `plain` or `atomic`, plain
-//!   if left out, and `interleave` if it should. `host_entry` and `machine_entry` take functions by
-//!   twos: the first has the outer signature, the second the inner one. After the gates in machine
-//!   code come the tails that they share.
+//!   empty. After `gate`, `host_entry` and `c_entry` comes how it counts, `plain` or `atomic`,
+//!   plain if left out, and `interleave` if it should. `host_entry` and `machine_entry` take
+//!   functions by twos: the first has the outer signature, the second the inner one. After the
+//!   gates in machine code come the tails that they share.
 //! - `target`: the architecture, x86-64 if left out.
 //! - `replaceable`, `fixed`: for `route_calls`, the indices of the functions that are declared.
 //! - `dispatch`: for `route_calls`, `patched` if calls are to be patched.

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 ///
 /// Dropping an engine removes all functions that it knows by name. Threads that are inside one
 /// leave in peace: code stays until they have, and handles stay good, though calls return
-/// [`CallError::Removed`].
+/// [`CallError::Removed`](crate::CallError::Removed).
 pub struct Engine {
     shared: Arc<Shared>,
     names: Names,
@@ -109,8 +109,9 @@ impl Engine {
         Ok(installed)
     }
 
-    /// Makes a function known before any unit defines it, so that units that call each other can
-    /// be installed one after the other. Until then a call of it is [`CallError::Removed`].
+    /// Makes a function known before any unit defines it, so that units that call each other can be
+    /// installed one after the other. Until then a call of it is
+    /// [`CallError::Removed`](crate::CallError::Removed).
     ///
     /// # Errors
     ///
@@ -127,8 +128,9 @@ impl Engine {
     }
 
     /// Removes a function: its version is freed as if it had been replaced, and its name is
-    /// forgotten. What still has a handle to it, or imports it, meets [`CallError::Removed`] when it
-    /// calls it, until a function of this name is installed again.
+    /// forgotten. What still has a handle to it, or imports it, meets
+    /// [`CallError::Removed`](crate::CallError::Removed) when it calls it, until a function of this
+    /// name is installed again.
     ///
     /// # Errors
     ///

@@ -34,8 +34,8 @@
 //! How such a call finds the current version is chosen for each engine: [`Dispatch`]. It loads the
 //! gate from the function's *slot*, or it is a direct call that is patched whenever the function is
 //! replaced, while threads execute it. The second way saves a load, which is seldom what a call
-//! waits for, and costs an update of every call site; the README has figures and says who wins when.
-//! Both are followed by the same gates, and freed by the same protocol.
+//! waits for, and costs an update of every call site; the README has figures and says who wins
+//! when. Both are followed by the same gates, and freed by the same protocol.
 //!
 //! # Guarantees
 //!
@@ -57,6 +57,53 @@
 //! jumped out of, and must return on the thread that called it. Panics end the process at the
 //! boundary of `extern "C"` host functions. Tail calls and exception-catching calls of replaceable
 //! functions are refused when they are defined.
+//!
+//! # How calls are patched
+//!
+//! With [`Dispatch::PatchedSites`], a call of a replaceable function is a direct call of the gate
+//! of its current lane. An install that brings another lane into use changes every such call in
+//! every unit that is alive, while threads execute them.
+//!
+//! **A thread executes the old call or the new one, never a mixture.** What changes is the
+//! distance in a call or jump, nothing of the instruction itself, and it changes by one store:
+//!
+//! - On x86-64 the four bytes of the distance have to lie within eight bytes that are aligned. An
+//!   aligned store of these is atomic, and AMD's manual (volume 2, "Cross-Modifying Code") allows
+//!   just that for code that others may be executing. Intel's gives no such promise for any change
+//!   without a handshake, but the same is what `HotSpot` does to its calls on all such processors,
+//!   and the word is never split, neither between cache lines nor between the blocks in which
+//!   instructions are fetched.
+//! - On aarch64 an instruction is an aligned word, and a call or jump may become another of its
+//!   kind while others execute it (Arm ARM, "Concurrent modification and execution of
+//!   instructions").
+//!
+//! On x86-64 Cranelift does not align calls, and about three in eight would not lie like that. So a
+//! function is placed up to seven bytes later than it would be, wherever most of its calls do: all
+//! of them if there are one or two. A call that still does not is never changed. It calls an
+//! aligned jump at the end of the unit's code, one for each function that is called so, and that
+//! jump is what changes. Nothing is out of reach, as the code of an engine is near enough for any
+//! call in it.
+//!
+//! **It does not matter which one it executes.** Old and new target are both gates, and gates stay
+//! for as long as their function does, which the unit keeps that the call is in. A thread that has
+//! fetched the old call, however long ago, comes to the gate of a lane that is closed, and bails to
+//! what is current; or to one that has been occupied again, and runs the version in it, counted in
+//! the right place. So the protocol does not rest on sites, as it does not on slots: the models of
+//! `lastout-reclaim` run with both.
+//!
+//! **Install keeps its promise.** The replaced lanes are closed before the first site changes. From
+//! then on nobody enters them, by whatever way; what the sites still cost until they have all
+//! changed is a bail. The heavy fence after it serializes all running threads, so that no call that
+//! begins after install has returned is one that was fetched before.
+//!
+//! One thing is weaker than with slots. A thread that comes to the gate of a version that was
+//! replaced before the last one was, being held up for so long, goes on to what is current, or
+//! finds the next version in that lane; it may do so just before the last one is closed, and meet
+//! that once more in its next call. With slots the slot has changed by then. The models show that
+//! nobody else goes back, provided that who executes a new call finds the lane closed that was
+//! closed before the call was changed: as on x86-64, where both stores and the fetch and the load
+//! that follows it are in order. Elsewhere more threads may go back, until the heavy fence; nothing
+//! else depends on it.
 //!
 //! # Memory
 //!
@@ -88,19 +135,19 @@
 //!
 //! # Departures from the first design
 //!
-//! - A removed function is met as zeros by generated code, and as [`CallError::Removed`] by the host
-//!   call that it happened in.
+//! - A removed function is met as zeros by generated code, and as [`CallError::Removed`] by the
+//!   host call that it happened in.
 //! - The slot of a function is never empty: after removal it keeps the last gate, whose lane is
 //!   closed, and the gate finds in a second word that there is nothing to go on with.
-//! - On x86-64, gates whose arguments and results are all in registers are made of machine code that
-//!   is written down, from the same list of steps as those that are CLIF: see
+//! - On x86-64, gates whose arguments and results are all in registers are made of machine code
+//!   that is written down, from the same list of steps as those that are CLIF: see
 //!   [`lastout_instrument::machine_gate`]. They are a fourth as large, and have no frame.
 //! - Entries do not go through a gate, but are gates for the lane that is current as the call
 //!   begins: a call from the host is one call less. Handles have theirs in
 //!   [machine code](lastout_instrument::machine_entry), too.
-//! - A call site that cannot be patched, because its bytes do not lie in an aligned word, goes by way
-//!   of a jump of its unit's that can, and not through the slot: a load less, and one patch for all
-//!   such calls of a function in a unit. [`Stats`] says how many there are.
+//! - A call site that cannot be patched, because its bytes do not lie in an aligned word, goes by
+//!   way of a jump of its unit's that can, and not through the slot: a load less, and one patch for
+//!   all such calls of a function in a unit. [`Stats`] says how many there are.
 //! - There is no crate for the free ranges of code memory. Those that were looked at either fix how
 //!   many allocations there can be, and pay for all of them when they are made, or look at every
 //!   gap to find the best.

@@ -61,8 +61,8 @@ fn site_callee(unit: &Unit, object: &Object, reloc: &ModuleReloc) -> Option<Func
     (id.index() < unit.declared_functions && !is_fixed(unit, id)).then_some(id)
 }
 
-/// How much later a function is to start than it is aligned to, for as many as possible of its calls
-/// to lie where they can be patched.
+/// How much later a function is to start than it is aligned to, for as many as possible of its
+/// calls to lie where they can be patched.
 fn shift(unit: &Unit, object: &Object) -> usize {
     let sites = object.relocs.iter().filter(|reloc| site_callee(unit, object, reloc).is_some());
     let offsets: Vec<_> = sites.map(|reloc| reloc.offset as usize).collect();

@@ -4,46 +4,7 @@
 //! function is a direct call of the gate of its current lane. An install that brings another lane
 //! into use changes every such call in every unit that is alive, while threads execute them.
 //!
-//! # Why that is safe
-//!
-//! **A thread executes the old call or the new one, never a mixture.** What changes is the
-//! distance in a call or jump, nothing of the instruction itself, and it changes by one store:
-//!
-//! - On x86-64 the four bytes of the distance have to lie within eight bytes that are aligned. An
-//!   aligned store of these is atomic, and AMD's manual (volume 2, "Cross-Modifying Code") allows
-//!   just that for code that others may be executing. Intel's gives no such promise for any change
-//!   without a handshake, but the same is what `HotSpot` does to its calls on all such processors,
-//!   and the word is never split, neither between cache lines nor between the blocks in which
-//!   instructions are fetched.
-//! - On aarch64 an instruction is an aligned word, and a call or jump may become another of its
-//!   kind while others execute it (Arm ARM, "Concurrent modification and execution of
-//!   instructions").
-//!
-//! On x86-64 Cranelift does not align calls, and about three in eight would not lie like that. So a
-//! function is placed up to seven bytes later than it would be, wherever most of its calls do: all of
-//! them if there are one or two. A call that still does not is never changed. It calls an aligned
-//! jump at the end of the unit's code, one for each function that is called so, and that jump is what
-//! changes. Nothing is out of reach, as the code of an engine is near enough for any call in it.
-//!
-//! **It does not matter which one it executes.** Old and new target are both gates, and gates stay
-//! for as long as their function does, which the unit keeps that the call is in. A thread that has
-//! fetched the old call, however long ago, comes to the gate of a lane that is closed, and bails to
-//! what is current; or to one that has been occupied again, and runs the version in it, counted in
-//! the right place. So the protocol does not rest on sites, as it does not on slots: the models of
-//! `lastout-reclaim` run with both.
-//!
-//! **Install keeps its promise.** The replaced lanes are closed before the first site changes. From
-//! then on nobody enters them, by whatever way; what the sites still cost until they have all
-//! changed is a bail. The heavy fence after it serializes all running threads, so that no call that
-//! begins after install has returned is one that was fetched before.
-//!
-//! One thing is weaker than with slots. A thread that comes to the gate of a version that was
-//! replaced before the last one was, being held up for so long, goes on to what is current, or finds
-//! the next version in that lane; it may do so just before the last one is closed, and meet that once
-//! more in its next call. With slots the slot has changed by then. The models show that nobody else
-//! goes back, provided that who executes a new call finds the lane closed that was closed before the
-//! call was changed: as on x86-64, where both stores and the fetch and the load that follows it are
-//! in order. Elsewhere more threads may go back, until the heavy fence; nothing else depends on it.
+//! Why that is safe is told in the crate's documentation, under "How calls are patched".
 //!
 //! # Who writes
 //!

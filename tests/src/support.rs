@@ -29,8 +29,8 @@ macro_rules! call {
     }};
 }
 
-/// The dispatch of the tests of a crate. Those whose names start with `patched` have tests of others
-/// as modules, and so everything that these say is tested with both ways of dispatch.
+/// The dispatch of the tests of a crate. Those whose names start with `patched` have tests of
+/// others as modules, and so everything that these say is tested with both ways of dispatch.
 pub const fn dispatch_in(crate_name: &str) -> Dispatch {
     match crate_name.as_bytes() {
         [b'p', b'a', b't', b'c', b'h', b'e', b'd', ..] => Dispatch::PatchedSites,
@@ -38,7 +38,7 @@ pub const fn dispatch_in(crate_name: &str) -> Dispatch {
     }
 }
 
-/// How functions are called in the tests of this crate, see [`dispatch_in`](support::dispatch_in).
+/// How functions are called in the tests of this crate, see [`dispatch_in`](crate::support::dispatch_in).
 #[macro_export]
 macro_rules! dispatch {
     () => {
@@ -46,7 +46,7 @@ macro_rules! dispatch {
     };
 }
 
-/// A [builder](support::builder) of engines with the [dispatch](dispatch!) of this crate.
+/// A [builder](crate::support::builder) of engines with the [dispatch](dispatch!) of this crate.
 #[macro_export]
 macro_rules! builder {
     () => {
