@@ -110,9 +110,10 @@
 //! Versions are packed into one range of addresses per engine, of a size that is
 //! [set](EngineBuilder::code_memory) when it is made. Freed memory is joined, used again, and given
 //! back to the system when whole pages are empty. What is executable is never writable, freed code
-//! is filled with traps, and a [strict](EngineBuilder::strict) engine has no view at all through
-//! which code could be written. Gates, lanes, slots and entries go with their function; only what
-//! functions of a signature have in common stays for as long as the engine does.
+//! is filled with traps, and a [strict](EngineBuilder::strict) engine has no view through which
+//! code could be written, but for the moment in which it patches calls. Gates, lanes, slots and
+//! entries go with their function; only what functions of a signature have in common stays for as
+//! long as the engine does.
 //!
 //! [`Adopted`] code of others, such as a `JITModule` or a loaded library, is installed and replaced
 //! like a unit; its owner is told to let go when the last thread has left.
@@ -141,7 +142,7 @@
 //!   closed, and the gate finds in a second word that there is nothing to go on with.
 //! - On x86-64, gates whose arguments and results are all in registers are made of machine code
 //!   that is written down, from the same list of steps as those that are CLIF: see
-//!   [`lastout_instrument::machine_gate`]. They are a fourth as large, and have no frame.
+//!   [`lastout_instrument::machine_gate`]. They are a third as large, and have no frame.
 //! - Entries do not go through a gate, but are gates for the lane that is current as the call
 //!   begins: a call from the host is one call less. Handles have theirs in
 //!   [machine code](lastout_instrument::machine_entry), too.
