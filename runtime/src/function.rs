@@ -144,9 +144,7 @@ impl FreeSeat {
     pub(crate) fn enter_slot(&self) -> bool {
         let function = &self.function;
         let gate = function.seats.lock().place(self.index).gate.address();
-        let seat = ptr::from_ref(self.seat.of(function)).cast_mut();
-        function.lane.store(seat, Ordering::Release);
-        function.slot.swap(gate, Ordering::Release) != gate
+        function.set_slot(self.seat.of(function), gate) != gate
     }
 
     /// Makes a version current: who comes to this seat's gate, or bails out of another, calls
@@ -265,8 +263,7 @@ impl Function {
         });
         // The slot must hold a gate before anyone can call.
         let first = function.place(&function.first)?;
-        function.slot.store(first.gate.address(), Ordering::Release);
-        function.lane.store(ptr::from_ref(&function.first).cast_mut(), Ordering::Release);
+        function.set_slot(&function.first, first.gate.address());
         function.seats.lock().first = Some(first);
         Ok(function)
     }
@@ -285,6 +282,12 @@ impl Function {
 
     pub(crate) fn slot(&self) -> *const usize {
         self.slot.as_ptr()
+    }
+
+    /// Has the slot hold the gate of a seat of this function; returns what it held.
+    fn set_slot(&self, seat: &Seat, gate: usize) -> usize {
+        self.lane.store(ptr::from_ref(seat).cast_mut(), Ordering::Release);
+        self.slot.swap(gate, Ordering::Release)
     }
 
     /// The gate in the slot.

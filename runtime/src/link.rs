@@ -13,7 +13,7 @@ use lastout_instrument::Symbol;
 
 use crate::function::Function;
 use crate::install::{Linked, Root};
-use crate::memory::{Block, Draft, Sizes};
+use crate::memory::{Block, Draft, Memory, Sizes};
 use crate::names::Names;
 use crate::payload::Code;
 use crate::relocation::{self, JUMP, JUMP_SIZE, Object, VENEER_SIZE};
@@ -86,9 +86,18 @@ struct Layout {
     /// Room at the end of the code, one piece for each thing outside that it calls and may not
     /// reach.
     veneers: Vec<usize>,
-    /// Room for jumps that can be patched, for each function that is called from where that cannot
-    /// be done.
-    jumps: BTreeMap<FuncId, usize>,
+    /// The calls that are to be patched, by what they call.
+    sites: BTreeMap<FuncId, CallSites>,
+}
+
+/// Calls of one function that are to be patched.
+#[derive(Default)]
+struct CallSites {
+    /// Where in the code the bytes are that change.
+    offsets: Vec<usize>,
+    calls: Calls,
+    /// Where there is room for a jump that can be patched, if some of the calls cannot be.
+    jump: Option<usize>,
 }
 
 impl Layout {
@@ -104,7 +113,7 @@ impl Layout {
                 layout.note_fixed_slot(unit, reloc);
             }
         }
-        layout.make_room_for_jumps(unit);
+        layout.note_sites(unit);
         layout.make_room_for_veneers(unit);
         for (&id, data) in &unit.data {
             let Sizes { writable, read_only, .. } = &mut layout.sizes;
@@ -137,18 +146,27 @@ impl Layout {
         self.veneers = targets.iter().map(|_| code.add(VENEER_SIZE, VENEER_SIZE)).collect();
     }
 
-    fn make_room_for_jumps(&mut self, unit: &Unit) {
+    /// Finds the calls that are to be patched, and makes room for the jumps of those that cannot
+    /// be.
+    fn note_sites(&mut self, unit: &Unit) {
         for (id, object) in &unit.functions {
-            let start = self.functions[id];
             for reloc in &object.relocs {
                 let Some(callee) = site_callee(unit, object, reloc) else { continue };
-                if !Site::is_patchable(start + reloc.offset as usize) {
-                    self.jumps.insert(callee, 0);
+                let sites = self.sites.entry(callee).or_default();
+                let offset = self.functions[id] + reloc.offset as usize;
+                if Site::is_patchable(offset) {
+                    sites.offsets.push(offset);
+                    sites.calls.in_place += 1;
+                } else {
+                    sites.calls.by_jump += 1;
                 }
             }
         }
-        for offset in self.jumps.values_mut() {
-            *offset = self.sizes.code.add(JUMP_SIZE, JUMP_SIZE);
+        for sites in self.sites.values_mut().filter(|sites| sites.calls.by_jump > 0) {
+            let jump = self.sizes.code.add(JUMP_SIZE, JUMP_SIZE);
+            let (_, distance) = JUMP;
+            sites.offsets.push(jump + distance);
+            sites.jump = Some(jump);
         }
     }
 
@@ -171,23 +189,12 @@ struct Linker<'a> {
     roots: BTreeMap<FuncId, Arc<Function>>,
     /// The replaceable functions that the unit refers to, its own among them.
     callees: HashMap<FuncId, Arc<Function>>,
-    /// The calls that are to be patched, by what they call.
-    sites: BTreeMap<FuncId, CallSites>,
-}
-
-/// Calls of one function that are to be patched.
-#[derive(Default)]
-struct CallSites {
-    /// Where in the code the bytes are that change.
-    offsets: Vec<usize>,
-    calls: Calls,
 }
 
 impl<'a> Linker<'a> {
     fn new(shared: &'a Arc<Shared>, names: &'a Names, unit: &'a Unit) -> Self {
         let layout = Layout::new(unit);
-        let (roots, callees, sites) = Default::default();
-        Self { shared, names, unit, layout, roots, callees, sites }
+        Self { shared, names, unit, layout, roots: BTreeMap::new(), callees: HashMap::new() }
     }
 
     fn declaration(&self, id: FuncId) -> &'a FunctionDeclaration {
@@ -249,14 +256,12 @@ impl<'a> Linker<'a> {
         let mut veneers = Veneers { free: self.layout.veneers.clone(), made: HashMap::new() };
         for (&id, object) in &unit.functions {
             let offset = self.layout.functions[&id];
-            self.note_sites(offset, object);
             let (code, address) = draft.code();
             self.write(code, address, offset, object, base, &mut veneers)?;
         }
-        for (id, &offset) in &self.layout.jumps {
-            let (jump, distance) = JUMP;
+        for offset in self.layout.sites.values().filter_map(|sites| sites.jump) {
+            let (jump, _) = JUMP;
             draft.code().0[offset..offset + jump.len()].copy_from_slice(&jump);
-            self.sites.entry(*id).or_default().offsets.push(offset + distance);
         }
         for (&target, &offset) in &veneers.made {
             let veneer = relocation::veneer(self.shared.isa.triple(), target);
@@ -277,50 +282,19 @@ impl<'a> Linker<'a> {
     }
 
     /// Makes the code runnable, and its calls such that they are patched.
-    fn publish(&mut self, mut draft: Draft, base: usize) -> Result<(Block, Vec<Callee>)> {
-        let sites = std::mem::take(&mut self.sites);
+    fn publish(&mut self, draft: Draft, base: usize) -> Result<(Block, Vec<Callee>)> {
+        let sites = std::mem::take(&mut self.layout.sites);
         let called =
             sites.iter().map(|(&id, sites)| Ok((Arc::clone(self.replaceable(id)?), sites)));
         let called = called.collect::<Result<Vec<_>>>()?;
-        if called.is_empty() {
-            let callees = self.callees.values().map(|function| Callee::new(Arc::clone(function)));
-            return Ok((draft.publish()?, callees.collect()));
-        }
-        let memory = &self.shared.memory;
-        // What is in a slot at this moment is what the next to change it counts on.
-        let _patches = memory.patches();
-        let (code, _) = draft.code();
-        for (function, sites) in &called {
-            for &offset in &sites.offsets {
-                relocation::aim(code, offset, base + offset, function.gate())
-                    .map_err(|why| Error::Link { symbol: function.name().to_string(), why })?;
-            }
-        }
-        let block = draft.publish()?;
-        let start = base - memory.code_start();
-        let register = |(function, sites): (Arc<Function>, &CallSites)| {
-            let places = sites.offsets.iter().map(|offset| Site::at(start + offset));
-            Callee::register(function, places.collect(), sites.calls)
+        let (block, mut callees) = if called.is_empty() {
+            (draft.publish()?, Vec::new())
+        } else {
+            publish_patched(draft, &self.shared.memory, base, &called)?
         };
-        let mut callees: Vec<_> = called.into_iter().map(register).collect();
         let others = self.callees.iter().filter(|(id, _)| !sites.contains_key(id));
         callees.extend(others.map(|(_, function)| Callee::new(Arc::clone(function))));
         Ok((block, callees))
-    }
-
-    /// Notes the calls in a function, which is at `offset`, that are to be patched.
-    fn note_sites(&mut self, offset: usize, object: &Object) {
-        for reloc in &object.relocs {
-            let Some(callee) = site_callee(self.unit, object, reloc) else { continue };
-            let sites = self.sites.entry(callee).or_default();
-            let offset = offset + reloc.offset as usize;
-            if Site::is_patchable(offset) {
-                sites.offsets.push(offset);
-                sites.calls.in_place += 1;
-            } else {
-                sites.calls.by_jump += 1;
-            }
-        }
     }
 
     fn write(
@@ -372,7 +346,7 @@ impl<'a> Linker<'a> {
                     // A call that cannot be patched, or need not.
                     Some(Symbol::Gate(index)) if declared(index) => {
                         let id = FuncId::from_u32(index);
-                        match self.layout.jumps.get(&id) {
+                        match self.layout.sites.get(&id).and_then(|sites| sites.jump) {
                             Some(jump) => Ok(base.code + jump),
                             None => self.function_address(id, base),
                         }
@@ -460,6 +434,32 @@ impl<'a> Linker<'a> {
         let symbol = self.shared.host.get(&name);
         symbol.map(|symbol| symbol.address).ok_or(Error::MissingImport(name))
     }
+}
+
+/// Makes code at `base` runnable in which functions are called from sites, and has these patched
+/// from now on.
+fn publish_patched(
+    mut draft: Draft,
+    memory: &Memory,
+    base: usize,
+    called: &[(Arc<Function>, &CallSites)],
+) -> Result<(Block, Vec<Callee>)> {
+    // What is in a slot at this moment is what the next to change it counts on.
+    let _patches = memory.patches();
+    let (code, _) = draft.code();
+    for (function, sites) in called {
+        for &offset in &sites.offsets {
+            relocation::aim(code, offset, base + offset, function.gate())
+                .map_err(|why| Error::Link { symbol: function.name().to_string(), why })?;
+        }
+    }
+    let block = draft.publish()?;
+    let start = base - memory.code_start();
+    let register = |(function, sites): &(Arc<Function>, &CallSites)| {
+        let places = sites.offsets.iter().map(|offset| Site::at(start + offset));
+        Callee::register(Arc::clone(function), places.collect(), sites.calls)
+    };
+    Ok((block, called.iter().map(register).collect()))
 }
 
 /// Jumps to what is called from too far away.

@@ -4,5 +4,7 @@ pub mod clif;
 pub mod emit;
 pub mod measure;
 pub mod ops;
+pub mod random;
 pub mod signature;
 pub mod support;
+pub mod timed;

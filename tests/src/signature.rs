@@ -20,6 +20,7 @@ use lastout::{Counting, Engine, Error, FunctionType, Unit};
 use lastout_instrument::{GateOptions, check_gate, gate};
 
 use crate::emit::Emitter;
+use crate::random::Random;
 
 /// Every argument and result has this much room in a buffer.
 const ROOM: usize = 128;
@@ -195,14 +196,8 @@ struct Buffers {
 
 impl Buffers {
     fn new(seed: u64) -> Self {
-        let mut state = seed | 1;
-        let arguments = std::array::from_fn(|_| {
-            // xorshift64
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        });
+        let mut random = Random::new(seed | 1);
+        let arguments = std::array::from_fn(|_| random.number() as u8);
         Self { arguments, results: [0; ROOM * MOST], observed: [0; ROOM * MOST] }
     }
 

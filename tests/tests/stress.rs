@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use lastout::{
     CallError, Counting, Dispatch, DropPolicy, Engine, FunctionType, Handle, Stats, VersionState,
 };
+use lastout_tests::random::Random;
 use lastout_tests::support::{
     COUNTINGS, Callback, Door, Drops, caller, calling_back, constant, install, unit,
 };
@@ -212,10 +213,7 @@ extern "C" fn hesitate() {
         // Another for each thread.
         state = STATE.with(|state| std::ptr::from_ref(state).addr() as u64);
     }
-    // xorshift64
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
+    state = Random::new(state).number();
     STATE.set(state);
     match state >> 52 {
         0..4 => thread::sleep(Duration::from_micros(state & 63)),

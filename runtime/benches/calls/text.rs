@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use lastout_tests::timed;
+
 /// How a function is called.
 #[derive(Clone, Copy)]
 pub(crate) enum Call<'a> {
@@ -51,26 +53,10 @@ pub(crate) fn counting(counter: Option<usize>) -> [String; 2] {
     ]
 }
 
-/// A function of so many steps, each of which waits for the one before and none of which can be
-/// folded into it.
+/// A callee of so many steps, which counts itself in `counter` if there is one.
 pub(crate) fn callee(name: &str, steps: usize, counter: Option<usize>) -> String {
     let [entry, exit] = counting(counter);
-    let mut text = format!(
-        "function {name}(i64) -> i64 system_v {{
-        block0(v0: i64):
-            {entry}
-            v1 = iconst.i64 1
-            v2 = iadd v0, v1
-            v3 = iconst.i64 7
-        "
-    );
-    let mut last = 2;
-    for step in 0..steps {
-        let [shifted, next] = [10 + 2 * step, 11 + 2 * step];
-        text += &format!("v{shifted} = ushr v{last}, v3\nv{next} = iadd v{shifted}, v{last}\n");
-        last = next;
-    }
-    text + &format!("{exit} return v{last}\n}}\n")
+    timed::callee(name, steps, [&entry, &exit])
 }
 
 /// A loop `name` that makes a call as often as the first argument says, each time with what it

@@ -17,7 +17,6 @@ use serde_json::{Value as Json, json};
 
 mod code;
 mod parts;
-mod random;
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;

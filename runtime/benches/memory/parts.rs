@@ -1,16 +1,15 @@
 //! What is measured, each part in a process of its own.
 
 use std::hint::black_box;
-use std::sync::mpsc::{Sender, channel};
-use std::thread;
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use lastout::{Engine, Handle};
-use lastout_tests::measure::median;
+use lastout_tests::measure::{idle_thread, median};
+use lastout_tests::random::Random;
 use serde_json::{Value, json};
 
 use crate::code::{Code, Function};
-use crate::random::Random;
 use crate::{Result, progress};
 
 /// Functions alive while their memory is measured.
@@ -81,17 +80,9 @@ fn bytes(way: &str, size: usize) -> Result<Value> {
 }
 
 /// Another thread, which has called a function and waits.
-fn idle_thread(engine: &Engine) -> Result<Sender<()>> {
+fn idle_caller(engine: &Engine) -> Result<Sender<()>> {
     let handle: Gated = engine.function("f0")?;
-    let (stop, stopped) = channel();
-    let (ready, is_ready) = channel();
-    thread::spawn(move || {
-        let called = call(&handle, 1).is_ok();
-        ready.send(called).ok();
-        stopped.recv().ok();
-    });
-    is_ready.recv()?;
-    Ok(stop)
+    Ok(idle_thread(move || call(&handle, 1).is_ok())?)
 }
 
 /// Microseconds that each of several runs of `run` takes: the median of blocks of them.
@@ -114,7 +105,7 @@ fn times() -> Result<Value> {
     let engine = Engine::new()?;
     let code = Code::new(engine.isa(), 200)?;
     engine.install(code.unit(&engine, "f0")?)?;
-    let _idle = idle_thread(&engine)?;
+    let _idle = idle_caller(&engine)?;
     let names: Vec<String> = (0..RUNS).map(|number| format!("g{number}")).collect();
 
     let install = micros(RUNS, |index| {
@@ -154,7 +145,7 @@ fn alive() -> Result<Value> {
     let engine = Engine::new()?;
     let code = Code::new(engine.isa(), 20)?;
     engine.install(code.unit(&engine, "f0")?)?;
-    let _idle = idle_thread(&engine)?;
+    let _idle = idle_caller(&engine)?;
     let mut count = 1;
     let mut figures = serde_json::Map::new();
     for alive in [1_000, 100_000, 1_000_000] {

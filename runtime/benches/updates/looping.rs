@@ -5,7 +5,7 @@ use std::time::Instant;
 use std::{hint, thread};
 
 use lastout::{Dispatch, Engine, Handle};
-use lastout_tests::clif;
+use lastout_tests::{clif, timed};
 
 use crate::Result;
 use crate::subject::engine;
@@ -23,10 +23,11 @@ pub(crate) struct Looping {
 impl Looping {
     pub(crate) fn new(dispatch: Dispatch, steps: usize, place: usize) -> Result<Self> {
         let engine = engine(dispatch)?;
-        let mut texts = vec![callee(steps), text("%loop", "%callee", place)];
+        let callee = timed::callee("%callee", steps, ["", ""]);
+        let mut texts = vec![callee.clone(), text("%loop", "%callee", place)];
         if place / 8 % 2 == 1 {
             // Its versions use two gates in turn.
-            texts.push(callee(steps));
+            texts.push(callee);
         }
         for text in texts {
             let mut unit = engine.unit();
@@ -76,25 +77,6 @@ impl Looping {
         unsafe { self.run.call(calls, 1) }?;
         Ok(())
     }
-}
-
-/// A function `%callee` of so many steps, each of which waits for the one before and none of which
-/// can be folded into it.
-fn callee(steps: usize) -> String {
-    let mut text = "function %callee(i64) -> i64 system_v {
-        block0(v0: i64):
-            v1 = iconst.i64 1
-            v2 = iadd v0, v1
-            v3 = iconst.i64 7
-        "
-    .to_owned();
-    let mut last = 2;
-    for step in 0..steps {
-        let [shifted, next] = [10 + 2 * step, 11 + 2 * step];
-        text += &format!("v{shifted} = ushr v{last}, v3\nv{next} = iadd v{shifted}, v{last}\n");
-        last = next;
-    }
-    text + &format!("return v{last}\n}}\n")
 }
 
 /// A loop `name` that calls `callee` as often as the first argument says, each time with what it

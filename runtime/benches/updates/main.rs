@@ -31,7 +31,7 @@ use calls::CASES;
 use crossover::crossover;
 use figures::{Quartiles, by_way, keyed, medians};
 use inside::Freed;
-use subject::idle_thread;
+use subject::idle_caller;
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -68,7 +68,7 @@ fn in_workspace(path: PathBuf) -> Result<PathBuf> {
 
 /// Measures everything, prints it as it comes, and draws it.
 fn report(chart: Option<&Path>) -> Result<Json> {
-    let _idle = idle_thread()?;
+    let _idle = idle_caller()?;
     println!("{}; medians, and in brackets the quartiles", machine());
 
     let by_sites = replace::by_sites()?;

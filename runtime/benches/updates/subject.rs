@@ -1,8 +1,7 @@
 //! An engine of one way of dispatch, with functions to replace and compiled callers of them.
 
 use std::ops::Range;
-use std::sync::mpsc::{Sender, channel};
-use std::thread;
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use cranelift_codegen::Context;
@@ -11,6 +10,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_module::{Linkage, Module};
 use lastout::{Dispatch, Engine, Handle, Unit};
 use lastout_tests::clif;
+use lastout_tests::measure::idle_thread;
 
 use crate::Result;
 
@@ -161,20 +161,13 @@ impl Code {
     }
 }
 
-/// A thread that has called a function and waits, until what is returned is dropped. Without one,
-/// a heavy fence would cost less than in any program that has a use for it.
-pub(crate) fn idle_thread() -> Result<Sender<()>> {
+/// A thread that has called a function and waits.
+pub(crate) fn idle_caller() -> Result<Sender<()>> {
     let subject = Subject::new(Dispatch::Slot, 1, 1)?;
     let handle: Callable = subject.engine.function("f0")?;
-    let (stop, stopped) = channel::<()>();
-    let (ready, is_ready) = channel();
-    thread::spawn(move || {
+    Ok(idle_thread(move || {
         // SAFETY: the function is sound for every argument.
         let called = unsafe { handle.call(1) }.is_ok();
-        ready.send(called).ok();
-        stopped.recv().ok();
-        drop(subject);
-    });
-    is_ready.recv()?;
-    Ok(stop)
+        (subject, called)
+    })?)
 }

@@ -1,5 +1,7 @@
 //! The programs, as CLIF.
 
+use lastout_tests::random::Random;
+
 use crate::text::{Call, counting};
 
 /// Functions that call each other. The first is the one to call.
@@ -149,7 +151,7 @@ impl ManyFunctions {
         const LAYER: usize = 14;
         /// How many others a function calls, in an eighth of the cases each.
         const FANS: [usize; 8] = [0, 1, 2, 2, 3, 3, 3, 3];
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
         // The first, and the layers after it.
         let mut callees = vec![vec![1, 2, 3]];
         for index in 0..LAYERS * LAYER {
@@ -211,17 +213,5 @@ impl Program for ManyFunctions {
             name(index),
             4 + self.callees[index].len(),
         )
-    }
-}
-
-/// Marsaglia's xorshift.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
     }
 }
