@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetIsa};
-use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::settings::{self, Configurable, SetError};
 use lastout_instrument::{Dispatch, GateOptions};
 use lastout_reclaim::{Counting, register_membarrier};
 
@@ -65,7 +65,11 @@ impl EngineBuilder {
         }
     }
 
-    /// Sets one of [Cranelift's flags](cranelift_codegen::settings) for the code of units.
+    /// Sets one of [Cranelift's flags](cranelift_codegen::settings) for the code of units, shared
+    /// or of the host's instruction set.
+    ///
+    /// Those of the instruction set are what the processor can do, if nothing is said. Code for one
+    /// that can do more ends, where it is called, with an illegal instruction.
     ///
     /// The default is `opt_level=speed`. `enable_pinned_reg`, `is_pic`, `use_colocated_libcalls`
     /// and `libcall_call_conv` are the engine's to set.
@@ -219,11 +223,15 @@ fn host_isa<'a>(flags: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Owned
         // be, and the host's knows nothing of `windows_fastcall` and `preserve_all`.
         ("libcall_call_conv", "system_v"),
     ];
+    let mut host = cranelift_native::builder().map_err(|error| isa_error(&error))?;
     let mut builder = settings::builder();
     for (name, value) in flags.chain(own) {
-        builder.set(name, value).map_err(|error| isa_error(&error))?;
+        let set = match builder.set(name, value) {
+            Err(SetError::BadName(_)) => host.set(name, value),
+            set => set,
+        };
+        set.map_err(|error| isa_error(&error))?;
     }
-    let host = cranelift_native::builder().map_err(|error| isa_error(&error))?;
     let isa = host.finish(settings::Flags::new(builder)).map_err(|error| isa_error(&error))?;
     if isa.default_call_conv() == CallConv::SystemV {
         Ok(isa)
