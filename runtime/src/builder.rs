@@ -172,11 +172,13 @@ impl EngineBuilder {
             (None, true) => Counting::Plain,
             (None, false) => Counting::Atomic,
         };
-        let isa = host_isa(self.flags.iter().map(|(name, value)| (&**name, &**value)))?;
-        let unoptimized = self.flags.iter().map(|(name, value)| (&**name, &**value));
-        let unoptimized = host_isa(unoptimized.chain([("opt_level", "none")]))?;
+        let flags = || self.flags.iter().map(|(name, value)| (&**name, &**value));
+        let isa = host_isa(flags())?;
+        let unoptimized = flags().chain([("opt_level", "none")]);
+        let unprobed = host_isa(unoptimized.clone().chain([("enable_probestack", "false")]))?;
+        let unoptimized = host_isa(unoptimized)?;
         let options = GateOptions { counting, interleave: self.interleave.is_some() };
-        let templates = Templates::new(unoptimized, options);
+        let templates = Templates::new(unoptimized, unprobed, options);
         fork::watch();
         let most = match self.dispatch {
             Dispatch::Slot => MAX_SIZE,
