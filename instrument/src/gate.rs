@@ -205,6 +205,13 @@ impl<'a> Gate<'a> {
                 }
             }
             Step::Restart => self.restart(),
+            Step::PushLane
+            | Step::SwapLane
+            | Step::PopLane
+            | Step::CountOutTaken
+            | Step::CountOutTakenFenced
+            | Step::CheckTaken
+            | Step::JumpBody => unreachable!("not a step of a gate that is only called"),
         }
     }
 

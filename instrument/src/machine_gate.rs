@@ -194,7 +194,16 @@ fn lower() -> MachineCode {
                 code.compare_body();
                 leave = Some(code.short_jump(0x74)); // je
             }
-            Step::CountInFenced | Step::CountOutFenced | Step::Restart => {
+            Step::CountInFenced
+            | Step::PushLane
+            | Step::SwapLane
+            | Step::PopLane
+            | Step::CountOutFenced
+            | Step::CountOutTaken
+            | Step::CountOutTakenFenced
+            | Step::CheckTaken
+            | Step::JumpBody
+            | Step::Restart => {
                 unreachable!("not a step of the plain gate")
             }
         }
