@@ -7,6 +7,7 @@ use cranelift_codegen::cursor::FuncCursor;
 use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, MemFlagsData, Signature, Value};
 use cranelift_codegen::isa::TargetIsa;
 
+use crate::frame::{Word, keep};
 use crate::gate::{Gate, Place, at_bottom_of_entry, empty_function};
 use crate::{Error, GateOptions, LaneLayout, Symbol, check_signature, symbol};
 
@@ -93,8 +94,10 @@ fn enter<'a>(
 ) {
     let pointer = isa.pointer_type();
     let outer = pos.ins().get_pinned_reg(pointer);
+    keep(&mut pos, Word::Outer, outer, pointer);
     pos.ins().set_pinned_reg(ledger);
     let lane = pos.ins().load(pointer, MemFlagsData::trusted(), function, layout.lane);
+    keep(&mut pos, Word::Lane, lane, pointer);
     let place = Place::Current { function, lane, layout };
     Gate::new(pos, options, isa, signature, arguments, place, Some(outer)).emit();
 }

@@ -2,7 +2,7 @@
 
 use cranelift_codegen::binemit::Reloc;
 
-use crate::Symbol;
+use crate::{GateFrame, Symbol};
 
 /// Instructions, and the places in them that depend on where things are.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +11,8 @@ pub struct MachineCode {
     pub bytes: Vec<u8>,
     /// What is to be filled in.
     pub fixups: Vec<Fixup>,
+    /// What is where in its frame, if it has one.
+    pub frame: GateFrame,
 }
 
 /// A place that is to be filled in with an address, or a number that depends on a lane.
@@ -33,6 +35,11 @@ pub(crate) struct ShortJump {
 }
 
 impl MachineCode {
+    /// Where the next instruction will be.
+    pub(crate) fn here(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);
     }

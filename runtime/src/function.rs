@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use cranelift_codegen::ir::Signature;
 use lastout_instrument::{LaneLayout, Symbol};
-use lastout_reclaim::{Lane, State};
+use lastout_reclaim::{Counting, Lane, State};
 
+use crate::code_map::{Description, GateCode};
 use crate::fork::{Lock, Pass};
 use crate::memory::Block;
 use crate::payload::Payload;
@@ -93,6 +94,16 @@ impl Seat {
         let lane = thread::domain().lane()?;
         let cell_offset = lane.cell() as usize * size_of::<u32>();
         Ok(Self { lane, cell_offset, function })
+    }
+
+    /// Counts a frame out that is left otherwise than by returning.
+    ///
+    /// # Safety
+    ///
+    /// As [`Lane::leave_by_unwinding`].
+    pub(crate) unsafe fn leave_by_unwinding(&self, ledger: *const u32, counting: Counting) {
+        // SAFETY: as the caller says.
+        unsafe { self.lane.leave_by_unwinding(ledger, counting) };
     }
 
     /// The stub's call when a caller has found the version gone on its way out of the gate.
@@ -237,6 +248,16 @@ impl Seats {
     }
 }
 
+impl Drop for Function {
+    fn drop(&mut self) {
+        // Before anything goes that the gates know of.
+        let map = self.shared.memory.code_map();
+        let seats = self.seats.lock();
+        let gates = seats.iter(&self.first).map(|(_, place)| place.gate.address());
+        gates.for_each(|gate| map.forget(gate));
+    }
+}
+
 impl Function {
     /// A function without a version.
     pub(crate) fn new(
@@ -323,6 +344,8 @@ impl Function {
             Symbol::CurrentLedger => thread::current_ledger as *const () as usize,
             symbol => self.shared.stubs.address(symbol),
         })?;
+        let frame = template.frame;
+        entry.describe(Arc::new(Description::Entry { frame, typed: false }));
         let entry = Box::new(entry);
         // If another thread was faster, its entry is the one, and this one goes.
         let _pass = Pass::new();
@@ -360,7 +383,19 @@ impl Function {
             Symbol::Current => self.current.as_ptr().addr(),
             symbol => stubs.address(symbol),
         })?;
+        self.describe(&gate, seat);
         Ok(Place { gate, version: None, reserved: false })
+    }
+
+    /// Notes what the gate of a seat is, for those who find it on a stack.
+    fn describe(&self, gate: &Block, seat: &Seat) {
+        let Prototype { gate: template, in_machine_code, .. } = &*self.prototype;
+        if *in_machine_code {
+            self.shared.memory.code_map().note_gate(gate.address());
+        } else {
+            let gate_code = GateCode { frame: template.frame, seat };
+            gate.describe(Arc::new(Description::Gate(gate_code)));
+        }
     }
 
     /// Leaves the function without a version: what was current is to be closed.

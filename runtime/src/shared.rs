@@ -11,6 +11,7 @@ use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use lastout_instrument::{Dispatch, Symbol, machine_tails};
 use lastout_reclaim::Counting;
 
+use crate::code_map::Description;
 use crate::fork::Lock;
 use crate::function::{Closing, LANE_LAYOUT, Seat};
 use crate::memory::{Block, Memory};
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) host: HashMap<String, HostSymbol>,
     pub(crate) counting: Counting,
     pub(crate) dispatch: Dispatch,
+    /// Whether traps are caught.
+    pub(crate) traps: bool,
     /// How many calls are patched, and how.
     pub(crate) calls: AllCalls,
     pub(crate) fences: Fences,
@@ -103,6 +106,7 @@ impl Shared {
         }
         let template = self.templates.get(Kind::HostEntry(key.0.clone(), key.1.clone()))?;
         let entry = instantiate(&template, &self.memory, |symbol| self.stubs.address(symbol))?;
+        entry.describe(Arc::new(Description::Entry { frame: template.frame, typed: true }));
         Ok(Arc::clone(self.host_entries.0.lock().entry(key).or_insert_with(|| Arc::new(entry))))
     }
 }
@@ -124,20 +128,27 @@ impl Stubs {
         interleave: Option<extern "C" fn()>,
     ) -> Result<Self> {
         let template = templates.get(Kind::Stub)?;
+        let described = |block: Block| {
+            block.describe(Arc::new(Description::Helper));
+            block
+        };
         let stub = |target: usize| {
-            instantiate(&template, memory, |symbol| match symbol {
+            let stub = instantiate(&template, memory, |symbol| match symbol {
                 Symbol::StubTarget => target,
                 _ => unreachable!("a stub refers to nothing else"),
-            })
+            });
+            stub.map(described)
         };
         let leave = stub(Seat::leave as *const () as usize)?;
         let removed = stub(Seat::removed as *const () as usize)?;
         let tail = |code| {
-            instantiate(&Object::from_machine_code(code), memory, |symbol| match symbol {
-                Symbol::Leave => leave.address(),
-                Symbol::Removed => removed.address(),
-                _ => unreachable!("a tail refers to nothing else"),
-            })
+            let tail =
+                instantiate(&Object::from_machine_code(code), memory, |symbol| match symbol {
+                    Symbol::Leave => leave.address(),
+                    Symbol::Removed => removed.address(),
+                    _ => unreachable!("a tail refers to nothing else"),
+                });
+            tail.map(described)
         };
         let tails = match machine_tails(LANE_LAYOUT, isa) {
             Some([leave, bail]) => Some([tail(leave)?, tail(bail)?]),

@@ -16,6 +16,7 @@ use crate::fork::Lock;
 use crate::function::LANE_LAYOUT;
 use crate::memory::{Block, Memory, Room, Sizes};
 use crate::relocation::{self, Object};
+use crate::unwind::Saved;
 use crate::{Error, Result};
 
 /// What the functions of a signature have in common.
@@ -23,6 +24,8 @@ pub(crate) struct Prototype {
     pub(crate) signature: Signature,
     /// The gate of each of their lanes.
     pub(crate) gate: Object,
+    /// Whether that is a gate in machine code.
+    pub(crate) in_machine_code: bool,
 }
 
 /// What else can be compiled ahead.
@@ -58,12 +61,13 @@ impl Templates {
         if let Some(prototype) = self.prototypes.lock().get(signature) {
             return Ok(Arc::clone(prototype));
         }
-        let gate = match machine_gate(signature, self.options, &*self.isa) {
-            Some(code) => Object::from_machine_code(code),
-            None => self.compile(gate(signature, self.options, &*self.isa)?)?,
+        let (gate, in_machine_code) = match machine_gate(signature, self.options, &*self.isa) {
+            Some(code) => (Object::from_machine_code(code), true),
+            None => (self.compile(gate(signature, self.options, &*self.isa)?)?, false),
         };
         let signature = signature.clone();
-        let prototype = Arc::new(Prototype { signature: signature.clone(), gate });
+        let prototype = Prototype { signature: signature.clone(), gate, in_machine_code };
+        let prototype = Arc::new(prototype);
         Ok(Arc::clone(self.prototypes.lock().entry(signature).or_insert(prototype)))
     }
 
@@ -77,7 +81,11 @@ impl Templates {
             Kind::CEntry(signature) => c_entry(signature, LANE_LAYOUT, self.options, isa)?,
             Kind::HostEntry(outer, inner) => {
                 match machine_entry(outer, inner, LANE_LAYOUT, self.options, isa) {
-                    Some(code) => return Ok(self.keep(kind, Object::from_machine_code(code))),
+                    Some(code) => {
+                        let mut object = Object::from_machine_code(code);
+                        object.frame.saved = Saved::MACHINE_ENTRY;
+                        return Ok(self.keep(kind, object));
+                    }
                     None => host_entry(outer, inner, LANE_LAYOUT, self.options, isa)?,
                 }
             }
