@@ -87,6 +87,9 @@ pub struct LaneLayout {
     pub current: i32,
     /// From a function to a word that holds the address of the lane whose gate is in the slot.
     pub lane: i32,
+    /// From a function that can be tail-called to a word that holds the address of its
+    /// [`zeros`](crate::zeros()).
+    pub zeros: i32,
 }
 
 /// What is where in every gate in machine code, in bytes from its start.

@@ -12,6 +12,7 @@ use lastout_reclaim::{Counting, register_membarrier};
 
 use crate::engine::Engine;
 use crate::fork;
+use crate::function::SeatPool;
 use crate::memory::{MAX_SIZE, Memory};
 use crate::payload::{Disposal, DropPolicy};
 use crate::shared::{Fences, HostEntries, HostSymbol, Shared, Stubs};
@@ -232,6 +233,7 @@ impl EngineBuilder {
             calls: AllCalls::default(),
             fences: Fences::default(),
             host_entries: HostEntries::default(),
+            seats: SeatPool::default(),
         }))
     }
 }

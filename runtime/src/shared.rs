@@ -13,7 +13,7 @@ use lastout_reclaim::Counting;
 
 use crate::code_map::Description;
 use crate::fork::Lock;
-use crate::function::{Closing, LANE_LAYOUT, Seat};
+use crate::function::{Closing, LANE_LAYOUT, Seat, SeatPool};
 use crate::memory::{Block, Memory};
 use crate::payload::Disposal;
 use crate::relocation::Object;
@@ -37,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) calls: AllCalls,
     pub(crate) fences: Fences,
     pub(crate) host_entries: HostEntries,
+    pub(crate) seats: SeatPool,
 }
 
 /// The heavy fences between closing versions and letting them go.
@@ -118,6 +119,8 @@ pub(crate) struct Stubs {
     interleave: Option<Block>,
     /// Of gates in machine code, where there are any: leave and bail.
     tails: Option<[Block; 2]>,
+    /// Of functions that can be tail-called, where there are any.
+    tail_gate: Option<Block>,
 }
 
 impl Stubs {
@@ -155,7 +158,14 @@ impl Stubs {
             None => None,
         };
         let interleave = interleave.map(|hook| stub(hook as *const () as usize)).transpose()?;
-        Ok(Self { leave, removed, interleave, tails })
+        let mut stubs = Self { leave, removed, interleave, tails, tail_gate: None };
+        if let Some(code) = templates.shared_tail_gate() {
+            let code = Object::from_machine_code(code);
+            let gate = instantiate(&code, memory, |symbol| stubs.address(symbol))?;
+            gate.describe(Arc::new(Description::TailGate(code.frame)));
+            stubs.tail_gate = Some(gate);
+        }
+        Ok(stubs)
     }
 
     /// The address of the stub that a gate refers to.
@@ -165,6 +175,7 @@ impl Stubs {
             Symbol::Removed => self.removed.address(),
             Symbol::LeaveTail => self.tails.as_ref().map_or(0, |[leave, _]| leave.address()),
             Symbol::BailTail => self.tails.as_ref().map_or(0, |[_, bail]| bail.address()),
+            Symbol::TailGate => self.tail_gate.as_ref().map_or(0, Block::address),
             Symbol::Interleave => self.interleave.as_ref().map_or(0, Block::address),
             _ => unreachable!("gates refer to no other stub"),
         }
