@@ -130,7 +130,8 @@ fn exceptions_go_to_handlers() {
             sig0 = (i32, i64) system_v
             fn0 = %thrower(i32, i64) system_v
          block0(v0: i32, v1: i64):
-            v10 = iadd_imm v1, 1000
+            v9 = iconst.i64 1000
+            v10 = iadd v1, v9
             try_call fn0(v0, v1), sig0, block1, [ tag1: block2(exn0, exn1) ]
          block1:
             v2 = iconst.i64 -1
