@@ -73,6 +73,15 @@ fn a_backtrace_names_functions() {
             })
             .collect();
         assert_eq!(names, [("inner", 1), ("outer", 2)]);
+        let gates: Vec<_> = parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Gate { version } => version.as_ref().map(|version| version.function()),
+                _ => None,
+            })
+            .collect();
+        // The host has called the other one through an entry.
+        assert_eq!(gates, ["inner"]);
         argument
     });
     assert_eq!(call!(calls(&engine, "outer"), callback.address(), 5).unwrap(), 11);

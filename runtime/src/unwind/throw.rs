@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::system::{self, Context, END_OF_STACK, Exception, NO_REASON, STOP};
-use super::walk::{self, FRAME_POINTER, PINNED, Registers, Target};
+use super::walk::{self, FRAME_POINTER, PINNED, RBX, Registers, Target};
 use super::{SUPPORTED, registry};
 use crate::{CallError, thread};
 
@@ -111,7 +111,7 @@ unsafe extern "C-unwind" fn stop(
         pc,
         sp: 0,
         rbp: register(FRAME_POINTER),
-        rbx: register(3),
+        rbx: register(RBX),
         r12: register(12),
         r13: register(13),
         r14: register(14),
