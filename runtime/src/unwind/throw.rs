@@ -61,7 +61,7 @@ unsafe extern "C" fn look(context: *mut Context, search: *mut c_void) -> c_int {
     let search = unsafe { &mut *search.cast::<Search>() };
     // SAFETY: the context is a frame's.
     let returned = unsafe { system::returned(context) };
-    if returned == 0 || registry::at(returned - 1).is_none() {
+    if registry::returned_to(returned).is_none() {
         return NO_REASON;
     }
     // SAFETY: the unwinder is at this frame of the calling thread.
@@ -91,7 +91,7 @@ unsafe extern "C-unwind" fn stop(
 ) -> c_int {
     // SAFETY: the context is a frame's.
     let pc = unsafe { system::returned(context) };
-    if pc == 0 || registry::at(pc - 1).is_none() {
+    if registry::returned_to(pc).is_none() {
         if actions & END_OF_STACK != 0 {
             // The search has been to where this has not.
             std::process::abort();

@@ -134,7 +134,7 @@ impl Target {
 pub(super) unsafe fn search(mut pc: usize, mut rbp: usize, tag: Option<u32>) -> Option<Target> {
     let mut frames = 0;
     loop {
-        let memory = registry::at(pc - 1)?;
+        let memory = registry::returned_to(pc)?;
         // SAFETY: as the caller says.
         let frame = unsafe { memory.code_map().frame(pc)? };
         match frame.role {
@@ -174,7 +174,7 @@ fn handler(unit: &Description, function: usize, offset: usize, tag: u32) -> Opti
 /// the one that `registers` are of have nothing left to do.
 pub(super) unsafe fn go_on(mut registers: Registers, target: Target) -> ! {
     for _ in 0..target.frames {
-        if let Some(memory) = registry::at(registers.pc - 1) {
+        if let Some(memory) = registry::returned_to(registers.pc) {
             // SAFETY: as the caller says: the frame is there, and is left for good.
             unsafe {
                 if let Some(frame) = memory.code_map().frame(registers.pc) {
