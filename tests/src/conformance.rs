@@ -20,6 +20,7 @@
 mod check;
 mod children;
 mod file;
+mod host;
 mod program;
 mod refusal;
 mod replacing;

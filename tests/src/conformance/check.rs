@@ -12,7 +12,7 @@ use super::program::{Installed, Program};
 use super::refusal::Trouble;
 use super::report::FileReport;
 use super::target::Target;
-use super::{Options, replacing};
+use super::{Options, host, replacing};
 
 /// Runs a file in this process, which a file that does what it should not can end.
 pub fn run_file(path: &Path, options: &Options) -> FileReport {
@@ -120,7 +120,8 @@ impl<'a> Run<'a> {
         flags: &[(String, String)],
     ) -> Result<Engine, lastout::Error> {
         // As in all tools of Cranelift, where nothing is said.
-        let mut builder = Engine::builder().dispatch(dispatch).flag("opt_level", "none");
+        let builder = Engine::builder().dispatch(dispatch).flag("opt_level", "none");
+        let mut builder = host::provide(builder);
         for (name, value) in self.options.flags.iter().chain(flags) {
             builder = builder.flag(name, value);
         }
