@@ -20,6 +20,20 @@ pub(super) enum Event {
     WentBack,
     FoundRemoved,
     ReusedLane,
+    /// A tail call was made a transfer: its frame became the callee's.
+    Transferred,
+    /// A tail call found the lane closed.
+    TransferBailed,
+    /// A version was freed by a transfer that left it.
+    FreedByTransfer,
+    /// A function went while a frame was in a version of it.
+    DroppedInside,
+    /// A function got the seat of another that was gone.
+    ReusedSeat,
+    /// A leaver looked at a lane that had become another function's.
+    LateLeaver,
+    /// It freed a version of that one.
+    FreedForAnother,
     ReusedContext,
 }
 

@@ -1,0 +1,137 @@
+//! Who keeps functions alive, and what happens when nobody does.
+
+use std::mem::{ManuallyDrop, take};
+use std::ops::Deref;
+use std::thread::panicking;
+
+use loom::sync::Arc;
+
+use super::events::Event;
+use super::function::Function;
+use super::machine::{Dropped, Gates, Seats};
+use super::world::World;
+use crate::State;
+
+/// A reference that is counted.
+///
+/// It is let go of only while the model runs: after a panic, loom unwinds the threads outside of
+/// the execution.
+pub(super) struct Counted<T>(ManuallyDrop<Arc<T>>);
+
+impl<T> Counted<T> {
+    fn new(value: T) -> Self {
+        Self(ManuallyDrop::new(Arc::new(value)))
+    }
+}
+
+impl<T> Clone for Counted<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Drop for Counted<T> {
+    fn drop(&mut self) {
+        if !panicking() {
+            // SAFETY: nobody uses it after this.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
+}
+
+/// Keeps a function: its name, a handle of the host, or a version that calls it.
+#[derive(Clone)]
+pub(super) struct Owner(Counted<Ownership>);
+
+impl Owner {
+    pub(super) fn new(world: &'static World, function: &'static Function, engine: Engine) -> Self {
+        Self(Counted::new(Ownership { world, function, _engine: engine }))
+    }
+
+    /// The function, for as long as it is kept.
+    pub(super) fn function(&self) -> &'static Function {
+        self.0.0.function
+    }
+}
+
+impl Deref for Owner {
+    type Target = Function;
+
+    fn deref(&self) -> &Function {
+        self.function()
+    }
+}
+
+struct Ownership {
+    world: &'static World,
+    function: &'static Function,
+    /// Functions keep what they have in common.
+    _engine: Engine,
+}
+
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        self.world.drop_function(self.function);
+    }
+}
+
+/// Keeps the seats, until nobody does.
+#[derive(Clone)]
+pub(super) struct Engine {
+    _common: Counted<Common>,
+}
+
+impl Engine {
+    pub(super) fn new(world: &'static World) -> Self {
+        Self { _common: Counted::new(Common(world)) }
+    }
+}
+
+struct Common(&'static World);
+
+impl Drop for Common {
+    fn drop(&mut self) {
+        self.0.drop_seats();
+    }
+}
+
+impl World {
+    /// What becomes of a function that nobody keeps any more.
+    fn drop_function(&self, function: &Function) {
+        let gates = take(&mut *function.gates.borrow_mut());
+        if function.is_entered() {
+            self.seen.note(Event::DroppedInside);
+        }
+        for gate in &gates {
+            let lane = &gate.seat.lane;
+            match self.machine.dropped {
+                Dropped::Retires { fence } => {
+                    if lane.state().state() == State::Live {
+                        // SAFETY: nobody installs a version of a function that nobody keeps.
+                        unsafe { lane.close() };
+                        if fence {
+                            self.heavy_fence();
+                        }
+                        self.retire(lane);
+                    }
+                }
+                Dropped::DropsPayloads => function.drop_payloads(),
+            }
+            if self.machine.gates == Gates::GoWithFunction {
+                gate.memory.free();
+            }
+            if self.machine.seats == Seats::GoWithFunction {
+                gate.seat.memory.free();
+            }
+        }
+        function.memory.free();
+        function.latest.set(None);
+        self.pool.lock().unwrap().extend(gates);
+    }
+
+    fn drop_seats(&self) {
+        for seat in self.seats.iter().filter(|seat| !seat.memory.is_gone()) {
+            seat.memory.free();
+        }
+    }
+}
