@@ -78,20 +78,22 @@ impl Thread {
         function: &'static Function,
         mut bodies: impl FnMut(&'static Function) -> Option<&'static Function>,
     ) -> Option<usize> {
-        let Machine { counting, transfer, .. } = self.world.machine;
-        let steps = match self.world.machine.convention {
-            Convention::Call => counting.gate(),
+        let Machine { counting, convention, transfer, transfer_steps, .. } = self.world.machine;
+        let steps = match convention {
+            Convention::Call => [counting.gate(), counting.bail()],
             Convention::Tail if transfer == Transfer::OfAllCalls && self.calls.get() > 0 => {
-                self.world.machine.transfer_steps
+                transfer_steps
             }
-            Convention::Tail => counting.tail_gate(),
+            Convention::Tail => [counting.tail_gate(), counting.bail()],
         };
         self.calls.set(self.calls.get() + 1);
+        let frames = self.frames.borrow().len();
         let ran = match self.enter(steps, function, &mut bodies) {
             Some((call, Exit::Jump(body))) => self.run(call, body, &mut bodies),
             Some((_, Exit::Return(ran))) => ran,
             Some((_, Exit::Restart)) | None => None,
         };
+        assert_eq!(self.frames.borrow().len(), frames, "a call leaves the frames as they were");
         self.calls.set(self.calls.get() - 1);
         ran
     }
@@ -112,15 +114,16 @@ impl Thread {
         ran
     }
 
-    /// Passes the gate of `function` by these steps, however often that takes. Returns the call,
-    /// and how it got out of the gate, or `None` if the function was removed.
+    /// Passes the gate of `function` by these steps, and those of a bail, however often that
+    /// takes. Returns the call, and how it got out of the gate, or `None` if the function was
+    /// removed.
     fn enter(
         &self,
-        steps: &'static [Step],
+        mut steps: [&'static [Step]; 2],
         function: &'static Function,
         bodies: Bodies<'_>,
     ) -> Option<(Call, Exit)> {
-        let Machine { fetch, restart, .. } = self.world.machine;
+        let Machine { fetch, restart, counting, transfer, .. } = self.world.machine;
         let settled = function.settled.get();
         // Whoever comes to a gate too early or too late finds the lane closed, so no ordering is
         // needed.
@@ -146,6 +149,9 @@ impl Thread {
             // So it restarts once for each replacement that it meets, and never waits for one.
             assert!(restarted < Some(gate), "wait: {gate} again, after {restarted:?}");
             restarted = Some(gate);
+            if transfer == Transfer::OfFirstTries {
+                steps[0] = counting.tail_gate();
+            }
         }
     }
 
@@ -174,9 +180,10 @@ impl Thread {
             code.exit();
             self.check_current(call, version(body));
             let Some(callee) = callee else { return Some(version(body)) };
-            let steps = match self.world.machine.transfer {
-                Transfer::Never => self.world.machine.counting.tail_gate(),
-                _ => self.world.machine.transfer_steps,
+            let Machine { counting, transfer, transfer_steps, .. } = self.world.machine;
+            let steps = match transfer {
+                Transfer::Never => [counting.tail_gate(), counting.bail()],
+                _ => transfer_steps,
             };
             match self.enter(steps, callee, bodies)? {
                 (next, Exit::Jump(next_body)) => (call, body) = (next, next_body),
@@ -222,8 +229,14 @@ impl Thread {
     }
 
     /// Interprets the steps of a gate.
-    fn follow(&self, steps: &[Step], call: Call, address: usize, bodies: Bodies<'_>) -> Exit {
-        let Machine { counting, light_fence, load_body, .. } = self.world.machine;
+    fn follow(
+        &self,
+        [steps, bail]: [&[Step]; 2],
+        call: Call,
+        address: usize,
+        bodies: Bodies<'_>,
+    ) -> Exit {
+        let Machine { light_fence, load_body, .. } = self.world.machine;
         let gate = call.function.gate(address);
         let own = Frame { seat: Rc::clone(&gate.seat), function: call.function };
         let transfer = steps.contains(&Step::SwapLane);
@@ -235,14 +248,7 @@ impl Thread {
             }
             gate.memory.touch();
             match step {
-                Step::CountIn => {
-                    let cell = self.cell(&own);
-                    cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                }
-                Step::CountInFenced => {
-                    self.cell(&own).fetch_add(1, Ordering::AcqRel);
-                    fence(Ordering::SeqCst);
-                }
+                Step::CountIn | Step::CountInFenced => self.count_in(*step, &own),
                 Step::LightFence => match light_fence {
                     LightFence::Nothing => {}
                     LightFence::Full => fence(Ordering::SeqCst),
@@ -254,7 +260,7 @@ impl Thread {
                         if transfer {
                             self.world.seen.note(Event::TransferBailed);
                         }
-                        return self.follow(counting.bail(), call, address, bodies);
+                        return self.follow([bail, &[]], call, address, bodies);
                     }
                 }
                 Step::PushLane => {
@@ -293,6 +299,17 @@ impl Thread {
         self.context.cell(frame.lane().cell())
     }
 
+    fn count_in(&self, step: Step, frame: &Frame) {
+        let cell = self.cell(frame);
+        frame.seat.calls.set(frame.seat.calls.get() + 1);
+        if step == Step::CountIn {
+            cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        } else {
+            cell.fetch_add(1, Ordering::AcqRel);
+            fence(Ordering::SeqCst);
+        }
+    }
+
     fn count_out(&self, step: Step, frame: &Frame) {
         let cell = self.cell(frame);
         if matches!(step, Step::CountOut | Step::CountOutTaken) {
@@ -301,15 +318,18 @@ impl Thread {
             cell.fetch_sub(1, Ordering::AcqRel);
             fence(Ordering::SeqCst);
         }
+        frame.seat.calls.set(frame.seat.calls.get() - 1);
     }
 
     fn check(&self, frame: &Frame, by: Event) {
-        let late = !ptr::eq(frame.seat.tenant.get(), frame.function);
+        let body = frame.lane().body(Ordering::Acquire);
+        let tenant = frame.seat.tenant.get().expect("a seat that gates know");
+        let late = !ptr::eq(tenant, frame.function);
         if late {
             self.world.seen.note(Event::LateLeaver);
         }
-        if frame.lane().body(Ordering::Acquire) == 0 && frame.seat.lane.leave() {
-            self.world.freed(by);
+        if body == 0 && frame.seat.lane.leave() {
+            self.world.freed(&frame.seat, by);
             if late {
                 self.world.seen.note(Event::FreedForAnother);
             }

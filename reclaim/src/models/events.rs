@@ -26,8 +26,10 @@ pub(super) enum Event {
     TransferBailed,
     /// A version was freed by a transfer that left it.
     FreedByTransfer,
-    /// A function went while a frame was in a version of it.
+    /// A function went while a call was counted in one of its lanes.
     DroppedInside,
+    /// A function went with the last version that called it, which was its own.
+    DroppedByItself,
     /// A function got the seat of another that was gone.
     ReusedSeat,
     /// A leaver looked at a lane that had become another function's.

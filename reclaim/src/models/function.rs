@@ -82,11 +82,6 @@ impl Function {
         self.codes.borrow()[version].is_freed()
     }
 
-    /// A frame is in one of its versions.
-    pub(super) fn is_entered(&self) -> bool {
-        self.codes.borrow().iter().any(|code| code.is_entered())
-    }
-
     /// What the thread with this number has done.
     pub(super) fn caller(&self, owner: u64) -> RefMut<'_, Caller> {
         RefMut::map(self.callers.borrow_mut(), |callers| callers.entry(owner).or_default())
@@ -119,12 +114,10 @@ impl Function {
         gates.into_iter().find(|gate| gate.seat.lane.state().state() == State::Free)
     }
 
-    /// Frees all code, whoever is in it, as must not be done.
-    pub(super) fn drop_payloads(&self) {
+    /// Frees all code, whoever is in it, as must not be done. Returns of how many versions.
+    pub(super) fn drop_payloads(&self) -> usize {
         let codes = self.codes.borrow();
-        for code in codes.iter().filter(|code| !code.is_freed()) {
-            code.free();
-        }
+        codes.iter().filter(|code| !code.is_freed()).map(|code| code.free()).count()
     }
 
     /// How many versions are freed. Checks that these are all but the current one, once no thread

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use super::events::Event;
 use super::function::{Function, address, version};
 use super::machine::{Callees, Change, Dispatch, Gates, Machine, Seats};
-use super::memory::{Code, Gate, Payload};
+use super::memory::{Code, Gate, Payload, Seat};
 use super::world::{Thread, World};
+use crate::State;
 use crate::sync::Ordering;
-use crate::{Lane, State};
 
 impl Thread {
     /// Gives `function` its next version and retires the one before, if there is one.
@@ -20,7 +20,7 @@ impl Thread {
     pub(super) fn replace_by(&self, function: &'static Function, callees: &[&'static Function]) {
         let (version, before) = self.world.publish(function, callees);
         if let Some(before) = before {
-            self.world.retire_replaced(function, &before.seat.lane, version);
+            self.world.retire_replaced(function, &before.seat, version);
         }
     }
 
@@ -40,7 +40,7 @@ impl World {
     ) -> (usize, Option<Rc<Gate>>) {
         let _turn = function.turn.lock();
         let before = function.latest.get().map(|version| function.gate(address(version)));
-        let gate = function.free_gate().unwrap_or_else(|| self.gate_from_pool(function));
+        let gate = function.free_gate().expect("a lane for every version that is alive");
         let lane = &gate.seat.lane;
         if lane.state().generation() != 0 {
             self.seen.note(Event::ReusedLane);
@@ -61,11 +61,6 @@ impl World {
                 }
                 Change::Occupy => {
                     let payload = payload.take().expect("a version moves in once");
-                    assert!(
-                        self.machine.seats != Seats::PooledAtOnce
-                            || lane.state().state() == State::Free,
-                        "occupied: a version moves in with another"
-                    );
                     // SAFETY: the lane is free, and installers of this function take turns. `body`
                     // stands for code that is there until the payload is dropped.
                     unsafe { lane.occupy(body, payload) };
@@ -106,24 +101,26 @@ impl World {
         (function.add(&code), payload)
     }
 
-    /// A new gate for a seat of a function that is gone.
-    fn gate_from_pool(&self, function: &'static Function) -> Rc<Gate> {
+    /// Gives `function` the seat of a function that is gone, with a new gate, if there is one.
+    pub(super) fn give_seat(&self, function: &'static Function) -> bool {
         let Machine { gates, seats, causal, .. } = self.machine;
         let mut pool = self.pool.lock().expect("no thread panics");
         let free = |gate: &Rc<Gate>| {
             seats == Seats::PooledAtOnce || gate.seat.lane.state().state() == State::Free
         };
-        let old = pool.iter().position(free).expect("a seat for every version that is alive");
+        let Some(old) = pool.iter().position(free) else { return false };
         let old = pool.remove(old);
-        drop(pool);
+        if seats == Seats::PooledAtOnce {
+            let free = old.seat.lane.state().state() == State::Free;
+            assert!(free, "occupied: a version is in a seat that is given away");
+        }
         if gates != Gates::GoWithFunction {
             old.memory.free();
         }
         self.seen.note(Event::ReusedSeat);
-        let gate = Gate::new(Rc::clone(&old.seat), causal);
-        gate.seat.tenant.set(function);
-        function.gates.borrow_mut().push(Rc::clone(&gate));
-        gate
+        old.seat.tenant.set(Some(function));
+        function.gates.borrow_mut().push(Gate::new(Rc::clone(&old.seat), causal));
+        true
     }
 
     /// Leaves `function` without a version.
@@ -134,22 +131,22 @@ impl World {
         let gate = function.gate(address(removed));
         // SAFETY: this thread alone publishes here, and the lane was current.
         unsafe { gate.seat.lane.close() };
-        self.retire_replaced(function, &gate.seat.lane, function.versions());
+        self.retire_replaced(function, &gate.seat, function.versions());
     }
 
-    /// Retires what sits in `lane`, which is closed. Calls that begin after it run `next` or a
+    /// Retires what sits in `seat`, which is closed. Calls that begin after it run `next` or a
     /// later version.
-    fn retire_replaced(&self, function: &Function, lane: &Lane<Payload>, next: usize) {
+    fn retire_replaced(&self, function: &Function, seat: &Seat, next: usize) {
         self.heavy_fence();
         function.settled.set(function.settled.get().max(Some(next)));
-        self.retire(lane);
+        self.retire(seat);
     }
 
-    /// Retires what sits in `lane`, which was closed before the last heavy fence.
-    pub(super) fn retire(&self, lane: &Lane<Payload>) {
+    /// Retires what sits in `seat`, which was closed before the last heavy fence.
+    pub(super) fn retire(&self, seat: &Seat) {
         // SAFETY: this thread has closed it, and executed a heavy fence since.
-        if unsafe { lane.retire() } {
-            self.freed(Event::FreedByRetirer);
+        if unsafe { seat.lane.retire() } {
+            self.freed(seat, Event::FreedByRetirer);
         }
     }
 }

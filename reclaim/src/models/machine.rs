@@ -16,8 +16,8 @@ pub(super) struct Machine {
     pub(super) convention: Convention,
     pub(super) counting: Counting,
     pub(super) transfer: Transfer,
-    /// What gates do that are tail-called.
-    pub(super) transfer_steps: &'static [Step],
+    /// What gates do that are tail-called, and what they do if they bail.
+    pub(super) transfer_steps: [&'static [Step]; 2],
     pub(super) callees: Callees,
     pub(super) dropped: Dropped,
     pub(super) seats: Seats,
@@ -118,6 +118,8 @@ pub(super) enum Transfer {
     OfTailCalls,
     /// Always, if there is a frame.
     OfAllCalls,
+    /// When it is tail-called, but not by a gate that bails: that one calls it.
+    OfFirstTries,
     Never,
 }
 
@@ -183,7 +185,7 @@ impl Machine {
         convention: Convention::Call,
         counting: Counting::Plain,
         transfer: Transfer::OfTailCalls,
-        transfer_steps: Counting::Plain.transfer(),
+        transfer_steps: [Counting::Plain.transfer(), Counting::Plain.bail()],
         callees: Callees::Kept,
         dropped: Dropped::Retires { fence: true },
         seats: Seats::Pooled,
@@ -199,7 +201,7 @@ impl Machine {
     /// Where there is no membarrier: atomic counts.
     pub(super) const ATOMIC: Self = Self {
         counting: Counting::Atomic,
-        transfer_steps: Counting::Atomic.transfer(),
+        transfer_steps: [Counting::Atomic.transfer(), Counting::Atomic.bail()],
         heavy_fence: HeavyFence::Own,
         ..Self::PLAIN
     };

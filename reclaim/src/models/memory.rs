@@ -57,7 +57,9 @@ pub(super) struct Seat {
     pub(super) lane: Lane<Payload>,
     pub(super) memory: Memory,
     /// The function that it belongs to, or the last that it did.
-    pub(super) tenant: Cell<*const Function>,
+    pub(super) tenant: Cell<Option<&'static Function>>,
+    /// How many calls are counted in it.
+    pub(super) calls: Cell<usize>,
 }
 
 /// The gate of a seat, made for one function.
@@ -109,18 +111,13 @@ impl Code {
         self.frames.set(self.frames.get() - 1);
     }
 
-    /// Whether a frame is in it.
-    pub(super) fn is_entered(&self) -> bool {
-        self.frames.get() != 0
-    }
-
     pub(super) fn is_freed(&self) -> bool {
         self.memory.is_gone()
     }
 
     /// The memory goes.
     pub(super) fn free(&self) {
-        assert!(!self.is_entered(), "use after free: frames are in code that goes");
+        assert!(self.frames.get() == 0, "use after free: frames are in code that goes");
         self.memory.free();
     }
 }

@@ -1,7 +1,8 @@
 //! Who keeps functions alive, and what happens when nobody does.
 
-use std::mem::{ManuallyDrop, take};
+use std::mem::{ManuallyDrop, forget, take};
 use std::ops::Deref;
+use std::rc::Rc;
 use std::thread::panicking;
 
 use loom::sync::Arc;
@@ -99,23 +100,32 @@ impl World {
     /// What becomes of a function that nobody keeps any more.
     fn drop_function(&self, function: &Function) {
         let gates = take(&mut *function.gates.borrow_mut());
-        if function.is_entered() {
-            self.seen.note(Event::DroppedInside);
-        }
         for gate in &gates {
+            if gate.seat.calls.get() > 0 {
+                self.seen.note(Event::DroppedInside);
+            }
             let lane = &gate.seat.lane;
+            let state = lane.state().state();
+            if state == State::Freeing {
+                self.seen.note(Event::DroppedByItself);
+            }
             match self.machine.dropped {
-                Dropped::Retires { fence } => {
-                    if lane.state().state() == State::Live {
-                        // SAFETY: nobody installs a version of a function that nobody keeps.
-                        unsafe { lane.close() };
-                        if fence {
-                            self.heavy_fence();
-                        }
-                        self.retire(lane);
+                Dropped::Retires { fence } if state == State::Live => {
+                    // SAFETY: nobody installs a version of a function that nobody keeps.
+                    unsafe { lane.close() };
+                    if fence {
+                        self.heavy_fence();
                     }
+                    self.retire(&gate.seat);
                 }
-                Dropped::DropsPayloads => function.drop_payloads(),
+                Dropped::Retires { .. } => {}
+                Dropped::DropsPayloads => {
+                    // With all that is in it, and for good.
+                    forget(Rc::clone(&gate.seat));
+                    gate.seat.memory.free();
+                    (0..function.drop_payloads())
+                        .for_each(|_| self.freed(&gate.seat, Event::FreedByRetirer));
+                }
             }
             if self.machine.gates == Gates::GoWithFunction {
                 gate.memory.free();
@@ -125,12 +135,19 @@ impl World {
             }
         }
         function.memory.free();
+        if self.machine.seats == Seats::GoWhenFree {
+            for gate in gates.iter().filter(|gate| gate.seat.lane.state().state() == State::Free) {
+                gate.seat.memory.free();
+            }
+        }
         function.latest.set(None);
         self.pool.lock().unwrap().extend(gates);
     }
 
     fn drop_seats(&self) {
         for seat in self.seats.iter().filter(|seat| !seat.memory.is_gone()) {
+            assert_eq!(seat.lane.state().state(), State::Free);
+            assert_eq!(seat.lane.frames(), []);
             seat.memory.free();
         }
     }

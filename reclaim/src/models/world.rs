@@ -11,11 +11,11 @@ use loom::thread::{self, JoinHandle, ThreadId};
 use super::events::{Event, Seen};
 use super::explore::{self, Fault};
 use super::function::Function;
-use super::machine::{HeavyFence, Machine, Planted};
+use super::machine::{HeavyFence, Machine, Planted, Seats};
 use super::memory::{Gate, Memory, Seat};
 use super::ownership::{Engine, Owner};
 use crate::sync::{Ordering, fence};
-use crate::{Context, Domain, State};
+use crate::{Context, Domain};
 
 /// A program of calls and replacements. It joins every thread that it spawns.
 pub(super) type Scenario = fn(&'static World);
@@ -80,7 +80,8 @@ impl World {
         let seat = |_| Seat {
             lane: domain.lane().expect("a cell"),
             memory: Memory::new("a seat", causal),
-            tenant: Cell::new(ptr::null()),
+            tenant: Cell::new(None),
+            calls: Cell::new(0),
         };
         let seats: Vec<_> = (0..5).map(seat).map(Rc::new).collect();
         let function = |seats: &[Rc<Seat>]| {
@@ -125,7 +126,7 @@ impl World {
         let engine = Engine::new(self);
         for function in self.functions() {
             for gate in function.gates.borrow().iter() {
-                gate.seat.tenant.set(function);
+                gate.seat.tenant.set(Some(function));
             }
             let owner = Owner::new(self, function, engine.clone());
             *function.name.borrow_mut() = Some(owner);
@@ -143,9 +144,7 @@ impl World {
             assert!(function.memory.is_gone(), "leak: nobody has dropped a function");
         }
         for seat in &self.seats {
-            assert!(seat.memory.is_gone(), "leak: nobody has dropped a seat");
-            assert_eq!(seat.lane.state().state(), State::Free);
-            assert_eq!(seat.lane.frames(), []);
+            assert!(seat.memory.is_gone(), "leak: nobody has dropped the engine");
         }
     }
 
@@ -203,10 +202,15 @@ impl World {
         }
     }
 
-    /// Notes that somebody has freed a version.
-    pub(super) fn freed(&self, by: Event) {
+    /// Notes that somebody has freed what sat in `seat`.
+    pub(super) fn freed(&self, seat: &Seat, by: Event) {
         self.freed.set(self.freed.get() + 1);
         self.seen.note(by);
+        if self.machine.seats == Seats::GoWhenFree
+            && seat.tenant.get().is_some_and(|tenant| tenant.memory.is_gone())
+        {
+            seat.memory.free();
+        }
     }
 }
 
