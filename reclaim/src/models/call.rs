@@ -43,10 +43,10 @@ struct Call {
 
 /// How a thread gets out of a gate.
 enum Exit {
-    /// The call has run this version last, or found a function removed.
+    /// The call is over. It has run this version last, or found a function removed.
     Return(Option<usize>),
-    /// The body at this address is to be run for the call.
-    Jump(usize),
+    /// The body at this address is to be run for this call.
+    Jump(Call, usize),
     /// It bailed.
     Restart,
 }
@@ -89,40 +89,40 @@ impl Thread {
         self.calls.set(self.calls.get() + 1);
         let frames = self.frames.borrow().len();
         let ran = match self.enter(steps, function, &mut bodies) {
-            Some((call, Exit::Jump(body))) => self.run(call, body, &mut bodies),
-            Some((_, Exit::Return(ran))) => ran,
-            Some((_, Exit::Restart)) | None => None,
+            Ok(ran) => ran,
+            Err((call, body)) => self.run(call, body, &mut bodies),
         };
         assert_eq!(self.frames.borrow().len(), frames, "a call leaves the frames as they were");
         self.calls.set(self.calls.get() - 1);
         ran
     }
 
-    /// The same by a handle.
+    /// The same by a handle, of which the host lets go when the call has returned.
     pub(super) fn call_by(
         &self,
         handle: Owner,
-        bodies: impl FnMut(&'static Function) -> Option<&'static Function>,
+        mut bodies: impl FnMut(&'static Function) -> Option<&'static Function>,
     ) -> Option<usize> {
         let function = handle.function();
-        if !self.world.machine.host_keeps {
-            drop(handle);
-            return self.call_bodies(function, bodies);
-        }
-        let ran = self.call_bodies(function, bodies);
+        let mut handle = Some(handle);
+        let ran = self.call_bodies(function, |here| {
+            if !self.world.machine.host_keeps {
+                handle = None;
+            }
+            bodies(here)
+        });
         drop(handle);
         ran
     }
 
     /// Passes the gate of `function` by these steps, and those of a bail, however often that
-    /// takes. Returns the call, and how it got out of the gate, or `None` if the function was
-    /// removed.
+    /// takes. Returns what [`run`](Self::run) does, or else the call and the body to run for it.
     fn enter(
         &self,
         mut steps: [&'static [Step]; 2],
         function: &'static Function,
         bodies: Bodies<'_>,
-    ) -> Option<(Call, Exit)> {
+    ) -> Result<Option<usize>, (Call, usize)> {
         let Machine { fetch, restart, counting, transfer, .. } = self.world.machine;
         let settled = function.settled.get();
         // Whoever comes to a gate too early or too late finds the lane closed, so no ordering is
@@ -134,8 +134,9 @@ impl Thread {
         let (mut gate, mut restarted) = (found, None);
         loop {
             match self.follow(steps, call, gate, bodies) {
+                Exit::Return(ran) => return Ok(ran),
+                Exit::Jump(call, body) => return Err((call, body)),
                 Exit::Restart => {}
-                exit => return Some((call, exit)),
             }
             function.memory.touch();
             gate = match restart {
@@ -144,7 +145,7 @@ impl Thread {
             };
             if gate == 0 {
                 self.world.seen.note(Event::FoundRemoved);
-                return None;
+                return Ok(None);
             }
             // So it restarts once for each replacement that it meets, and never waits for one.
             assert!(restarted < Some(gate), "wait: {gate} again, after {restarted:?}");
@@ -168,8 +169,12 @@ impl Thread {
 
     /// Runs the body of a call that is counted in, and then those that are tail-called. Returns
     /// the version that ran last, or `None` if a function was removed that was tail-called.
-    fn run(&self, call: Call, body: usize, bodies: Bodies<'_>) -> Option<usize> {
-        let (mut call, mut body) = (call, body);
+    fn run(&self, mut call: Call, mut body: usize, bodies: Bodies<'_>) -> Option<usize> {
+        let Machine { counting, transfer, transfer_steps, .. } = self.world.machine;
+        let steps = match transfer {
+            Transfer::Never => [counting.tail_gate(), counting.bail()],
+            _ => transfer_steps,
+        };
         loop {
             assert_ne!(body, 0, "use after free: a thread jumps to where no code is");
             let code = call.function.code(body);
@@ -180,15 +185,9 @@ impl Thread {
             code.exit();
             self.check_current(call, version(body));
             let Some(callee) = callee else { return Some(version(body)) };
-            let Machine { counting, transfer, transfer_steps, .. } = self.world.machine;
-            let steps = match transfer {
-                Transfer::Never => [counting.tail_gate(), counting.bail()],
-                _ => transfer_steps,
-            };
-            match self.enter(steps, callee, bodies)? {
-                (next, Exit::Jump(next_body)) => (call, body) = (next, next_body),
-                (_, Exit::Return(ran)) => return ran,
-                (_, Exit::Restart) => return None,
+            match self.enter(steps, callee, bodies) {
+                Ok(ran) => return ran,
+                Err(next) => (call, body) = next,
             }
         }
     }
@@ -286,7 +285,7 @@ impl Thread {
                 }
                 Step::JumpBody => {
                     self.world.seen.note(Event::Transferred);
-                    return Exit::Jump(body);
+                    return Exit::Jump(call, body);
                 }
                 Step::Restart => return Exit::Restart,
             }
@@ -321,6 +320,7 @@ impl Thread {
         frame.seat.calls.set(frame.seat.calls.get() - 1);
     }
 
+    /// Leaves the version that the call in `frame` was counted in.
     fn check(&self, frame: &Frame, by: Event) {
         let body = frame.lane().body(Ordering::Acquire);
         let tenant = frame.seat.tenant.get().expect("a seat that gates know");

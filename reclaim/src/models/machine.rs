@@ -21,7 +21,7 @@ pub(super) struct Machine {
     pub(super) callees: Callees,
     pub(super) dropped: Dropped,
     pub(super) seats: Seats,
-    /// Whether the host keeps a function that it calls by a handle until the call returns.
+    /// Whether the host keeps a handle that it calls by until the call returns.
     pub(super) host_keeps: bool,
     pub(super) light_fence: LightFence,
     pub(super) heavy_fence: HeavyFence,

@@ -1,7 +1,6 @@
 //! Who keeps functions alive, and what happens when nobody does.
 
 use std::mem::{ManuallyDrop, forget, take};
-use std::ops::Deref;
 use std::rc::Rc;
 use std::thread::panicking;
 
@@ -34,7 +33,7 @@ impl<T> Clone for Counted<T> {
 impl<T> Drop for Counted<T> {
     fn drop(&mut self) {
         if !panicking() {
-            // SAFETY: nobody uses it after this.
+            // SAFETY: this is dropped once, and the reference not used any more.
             unsafe { ManuallyDrop::drop(&mut self.0) };
         }
     }
@@ -52,14 +51,6 @@ impl Owner {
     /// The function, for as long as it is kept.
     pub(super) fn function(&self) -> &'static Function {
         self.0.0.function
-    }
-}
-
-impl Deref for Owner {
-    type Target = Function;
-
-    fn deref(&self) -> &Function {
-        self.function()
     }
 }
 
@@ -120,11 +111,12 @@ impl World {
                 }
                 Dropped::Retires { .. } => {}
                 Dropped::DropsPayloads => {
-                    // With all that is in it, and for good.
+                    // What is left of the payload must not be dropped a second time.
                     forget(Rc::clone(&gate.seat));
                     gate.seat.memory.free();
-                    (0..function.drop_payloads())
-                        .for_each(|_| self.freed(&gate.seat, Event::FreedByRetirer));
+                    for _ in 0..function.drop_payloads() {
+                        self.freed(&gate.seat, Event::FreedByRetirer);
+                    }
                 }
             }
             if self.machine.gates == Gates::GoWithFunction {
@@ -141,13 +133,19 @@ impl World {
             }
         }
         function.latest.set(None);
-        self.pool.lock().unwrap().extend(gates);
+        self.pool.lock().expect("no thread panics").extend(gates);
     }
 
+    /// What becomes of seats, and of gates that have no function any more, when the engine goes.
     fn drop_seats(&self) {
+        if self.machine.gates == Gates::Stay {
+            for gate in self.pool.lock().expect("no thread panics").iter() {
+                gate.memory.free();
+            }
+        }
         for seat in self.seats.iter().filter(|seat| !seat.memory.is_gone()) {
-            assert_eq!(seat.lane.state().state(), State::Free);
-            assert_eq!(seat.lane.frames(), []);
+            let counted = seat.calls.get();
+            assert!(counted == 0, "use after free: calls are counted in a seat that goes");
             seat.memory.free();
         }
     }

@@ -11,11 +11,11 @@ use loom::thread::{self, JoinHandle, ThreadId};
 use super::events::{Event, Seen};
 use super::explore::{self, Fault};
 use super::function::Function;
-use super::machine::{HeavyFence, Machine, Planted, Seats};
+use super::machine::{Dropped, HeavyFence, Machine, Planted, Seats};
 use super::memory::{Gate, Memory, Seat};
 use super::ownership::{Engine, Owner};
 use crate::sync::{Ordering, fence};
-use crate::{Context, Domain};
+use crate::{Context, Domain, State};
 
 /// A program of calls and replacements. It joins every thread that it spawns.
 pub(super) type Scenario = fn(&'static World);
@@ -145,6 +145,12 @@ impl World {
         }
         for seat in &self.seats {
             assert!(seat.memory.is_gone(), "leak: nobody has dropped the engine");
+            assert_eq!(seat.lane.frames(), []);
+            let free = seat.lane.state().state() == State::Free;
+            assert!(
+                free || self.machine.dropped == Dropped::DropsPayloads,
+                "leak: a seat is not free"
+            );
         }
     }
 

@@ -8,58 +8,75 @@ use crate::models::machine::{Callees, Dropped, Gates, Machine, Seats, Transfer};
 use crate::models::scenarios;
 use crate::sync::{Mutant, Ordering};
 
-/// A mistake that is to be seen as a thread in what is gone.
+/// Mistakes are to be seen in a thread that uses what is gone.
 const TAIL: Machine = Machine { causal: false, ..Machine::TAIL };
 
-/// Who has counted out of the caller and not in at the callee keeps neither: the caller's version
-/// goes, and the callee with it.
+/// What a transfer does that has put its lane into the frame before it bails: the call is counted
+/// where the frame says.
+const BAIL_LATE: &[crate::Step] = &[Restart];
+
+/// Who is counted nowhere has nothing to go on with: the caller's version goes, and takes the
+/// callee with it.
 #[test]
 fn counting_out_before_counting_in() {
     let steps =
         &[SwapLane, CountOutTaken, LightFence, CheckTaken, CountIn, LightFence, LoadBody, JumpBody];
-    // Who bails is counted where the frame says.
-    Machine { transfer_steps: [steps, &[Restart]], ..TAIL }.refute(
+    Machine { transfer_steps: [steps, BAIL_LATE], ..TAIL }.refute(
         0,
         scenarios::dropped_before_a_tail_call,
         Fault::UseAfterFree,
     );
 }
 
-/// Who has counted out and then finds the body gone has to go on from a function that may be gone.
+/// Who is counted in a lane that turns out to be closed has to ask the function where to go on, and
+/// keeps it no longer.
 #[test]
 fn counting_out_before_the_body_is_known() {
     let steps =
         &[CountIn, LightFence, SwapLane, CountOutTaken, LightFence, CheckTaken, LoadBody, JumpBody];
-    Machine { transfer_steps: [steps, &[Restart]], ..TAIL }.refute(
+    Machine { transfer_steps: [steps, BAIL_LATE], ..TAIL }.refute(
         0,
         scenarios::dropped_before_a_tail_call,
         Fault::UseAfterFree,
     );
 }
 
+/// The body that was there before the call was counted in is gone by the jump.
 #[test]
 fn loading_the_body_before_counting_in() {
     let steps =
         &[LoadBody, CountIn, LightFence, SwapLane, CountOutTaken, LightFence, CheckTaken, JumpBody];
-    Machine { transfer_steps: [steps, &[Restart]], ..TAIL }.refute(
+    Machine { transfer_steps: [steps, BAIL_LATE], ..TAIL }.refute(
         2,
         scenarios::tail_callee_replaced,
         Fault::UseAfterFree,
     );
 }
 
+/// The last to move on does not look whether the version that it has left is retired.
 #[test]
-fn leaving_without_a_look() {
+fn moving_on_without_a_look() {
     let steps = &[CountIn, LightFence, LoadBody, SwapLane, CountOutTaken, JumpBody];
-    Machine { transfer_steps: [steps, Machine::TAIL.transfer_steps[1]], ..TAIL }.refute(
+    Machine { transfer_steps: [steps, TAIL.transfer_steps[1]], ..TAIL }.refute(
         0,
         scenarios::dropped_before_a_tail_call,
         Fault::Leak,
     );
 }
 
+/// Who frees the version that a call has moved out of does not know that its body is over.
 #[test]
-fn a_frame_that_stays() {
+fn moving_on_without_release() {
+    Machine { count_out: Ordering::Relaxed, ..Machine::TAIL }.refute(
+        3,
+        scenarios::replaced_before_a_tail_call,
+        Fault::Race,
+    );
+}
+
+/// A gate does not see that it was tail-called, and returns to the frame of another.
+#[test]
+fn a_frame_for_each_tail_call() {
     Machine { transfer: Transfer::Never, ..TAIL }.refute(
         0,
         scenarios::mutual_tail_calls,
@@ -67,8 +84,9 @@ fn a_frame_that_stays() {
     );
 }
 
+/// A gate that bails calls the one that is current, where it has to tail-call it.
 #[test]
-fn a_frame_that_stays_where_a_gate_bails() {
+fn a_frame_for_each_bail() {
     Machine { transfer: Transfer::OfFirstTries, ..TAIL }.refute(
         2,
         scenarios::tail_callee_replaced,
@@ -76,8 +94,10 @@ fn a_frame_that_stays_where_a_gate_bails() {
     );
 }
 
+/// A gate that was called takes its caller for one that has tail-called it, counts it out, and
+/// returns to it.
 #[test]
-fn a_frame_that_is_taken_from_a_caller() {
+fn a_transfer_out_of_a_caller() {
     Machine { transfer: Transfer::OfAllCalls, ..TAIL }.refute(
         2,
         scenarios::recursion,
@@ -85,6 +105,7 @@ fn a_frame_that_is_taken_from_a_caller() {
     );
 }
 
+/// A version tail-calls its own function, which went with the version that the call came from.
 #[test]
 fn versions_that_do_not_keep_their_own_function() {
     Machine { callees: Callees::KeptButItself, ..TAIL }.refute(
@@ -94,6 +115,8 @@ fn versions_that_do_not_keep_their_own_function() {
     );
 }
 
+/// As long as whoever made a call kept the function until it returned, nobody could be inside when
+/// the function went, and this was right.
 #[test]
 fn payloads_that_go_with_the_function() {
     for scenario in [scenarios::dropped_before_a_tail_call, scenarios::removed_tail_callee_dropped]
@@ -106,6 +129,8 @@ fn payloads_that_go_with_the_function() {
     }
 }
 
+/// Nobody can come any more, and the counts of who is inside are visible to whoever lets go of the
+/// function last. But who leaves may not find the lane closed, and not be seen to be gone.
 #[test]
 fn no_heavy_fence_when_a_function_goes() {
     Machine { dropped: Dropped::Retires { fence: false }, ..TAIL }.refute(
@@ -115,6 +140,7 @@ fn no_heavy_fence_when_a_function_goes() {
     );
 }
 
+/// A call is counted in a lane that is gone.
 #[test]
 fn seats_that_go_with_the_function() {
     Machine { seats: Seats::GoWithFunction, ..TAIL }.refute(
@@ -124,6 +150,7 @@ fn seats_that_go_with_the_function() {
     );
 }
 
+/// A leaver has counted out and not looked at the body yet. The version and the lane go.
 #[test]
 fn seats_that_go_when_they_are_free() {
     Machine { seats: Seats::GoWhenFree, ..TAIL }.refute(
@@ -133,6 +160,7 @@ fn seats_that_go_when_they_are_free() {
     );
 }
 
+/// A function is gone, and its version is not.
 #[test]
 fn seats_that_are_given_away_before_they_are_free() {
     Machine { seats: Seats::PooledAtOnce, ..TAIL }.refute(
@@ -142,6 +170,21 @@ fn seats_that_are_given_away_before_they_are_free() {
     );
 }
 
+/// A leaver of the function that is gone has read the state and added up 0 frames when it falls
+/// asleep. By the time it goes on, the lane is another function's, retired too, and a frame is in
+/// it. If the generations began again with each function, the exchange would take one for the
+/// other.
+#[test]
+fn seats_that_forget_their_generation() {
+    Machine { mutant: Some(Mutant::NoGeneration), ..TAIL }.refute(
+        3,
+        scenarios::seat_given_away_and_entered,
+        Fault::UseAfterFree,
+    );
+}
+
+/// A call has moved on, and what it has left takes the gate's function with it while the gate has
+/// steps to go.
 #[test]
 fn gates_that_go_with_the_function() {
     Machine { gates: Gates::GoWithFunction, ..TAIL }.refute(
@@ -151,25 +194,9 @@ fn gates_that_go_with_the_function() {
     );
 }
 
+/// A body lets go of the handle that it was called by, which alone keeps the engine. When it then
+/// moves on, the seat goes that it has moved to.
 #[test]
-fn a_handle_that_is_dropped_too_early() {
-    Machine { host_keeps: false, ..TAIL }.refute(0, scenarios::torn_down, Fault::UseAfterFree);
-}
-
-#[test]
-fn a_seat_that_starts_anew() {
-    Machine { mutant: Some(Mutant::NoGeneration), ..TAIL }.refute(
-        3,
-        scenarios::seat_given_away_and_entered,
-        Fault::UseAfterFree,
-    );
-}
-
-#[test]
-fn z_relaxed_count_out() {
-    Machine { count_out: Ordering::Relaxed, ..Machine::TAIL }.refute(
-        3,
-        scenarios::replaced_before_a_tail_call,
-        Fault::Race,
-    );
+fn a_handle_that_is_dropped_from_inside() {
+    Machine { host_keeps: false, ..TAIL }.refute(2, scenarios::torn_down, Fault::UseAfterFree);
 }

@@ -73,8 +73,12 @@ mod plain {
 mod atomic {
     hold! { ATOMIC_TAIL:
         a_call_moves_on_and_lets_the_old_version_go:
-            tail_caller_replaced, 3,
+            tail_caller_replaced, 4,
             [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, Bailed];
+
+        a_call_moves_on_to_the_current_version:
+            tail_callee_replaced, 4,
+            [FreedByRetirer, FreedByLeaver, Transferred, TransferBailed, RanCurrent, RanOld];
 
         calls_move_to_and_fro:
             mutual_tail_calls, 2,
