@@ -40,7 +40,9 @@
 //! - it loads the lane, once, from the function: the second parameter, or [`Symbol::OwnSlot`]. It
 //!   loads what is [`Symbol::CellOffset`] to gates from the lane, and [`Symbol::Current`] is a
 //!   distance from the function;
-//! - what comes after those two parameters is passed on, by the signature of the function.
+//! - what comes after those two parameters is passed on, by the signature of the function;
+//! - the lane, and what the pinned register held at first, are stored to the words of the frame
+//!   that [`GateFrame`](crate::GateFrame) finds, before anything is called with the parameters.
 //!
 //! The function must be valid CLIF for the instruction set, as Cranelift's verifier has it. What
 //! the proof does not cover is what Cranelift makes of that CLIF.
@@ -61,6 +63,7 @@ use target_lexicon::Architecture;
 use self::language::{Event, Fence, Phase, Returned, Source};
 pub use self::rule::{Rule, Violation};
 use crate::entry::asking_signature;
+use crate::frame::Word;
 use crate::stub::preserving_signature;
 use crate::{LaneLayout, Symbol};
 
@@ -148,6 +151,8 @@ enum Meaning {
     Loaded(Source, Inst),
     /// A result of a call.
     Result(Source, usize),
+    /// The address of a word in the frame that an unwinder looks for.
+    Kept(Word),
 }
 
 /// The beginning of a path.
@@ -161,6 +166,9 @@ struct Path {
     pinned: Meaning,
     /// Whether an entry has its lane: another load might find another one.
     has_lane: bool,
+    /// Whether an unwinder would find the lane in the frame, and what was in the pinned register.
+    keeps_lane: bool,
+    keeps_outer: bool,
     /// Advances with everything that may change the count.
     time: u32,
 }
@@ -174,6 +182,8 @@ impl Path {
             phase: Phase::Before,
             pinned: if entry { Meaning::Outer } else { Meaning::Ledger },
             has_lane: !entry,
+            keeps_lane: !entry,
+            keeps_outer: !entry,
             time: 0,
         }
     }
@@ -332,6 +342,15 @@ impl Checker<'_> {
         flags: MemFlags,
         atomic: bool,
     ) -> Result<(), Rule> {
+        if let Meaning::Kept(word) = self.meaning(path, at)? {
+            let meaning = self.meaning(path, value)?;
+            let kept = match word {
+                Word::Lane => (&mut path.keeps_lane, Meaning::Address(Symbol::Lane)),
+                Word::Outer => (&mut path.keeps_outer, Meaning::Outer),
+            };
+            *kept.0 = true;
+            return require(meaning == kept.1 && !atomic, Rule::Frame);
+        }
         self.check_access(flags)?;
         require(self.meaning(path, at)? == Meaning::Cell, Rule::Foreign)?;
         let event = match self.meaning(path, value)? {
@@ -383,6 +402,7 @@ impl Checker<'_> {
         match callee {
             Meaning::Loaded(source, loaded) => {
                 path.event(Event::Call(source, loaded))?;
+                require(path.keeps_lane && path.keeps_outer, Rule::Frame)?;
                 let params = (0..self.called.params.len()).map(Meaning::Param);
                 require(signature == self.called, Rule::Arguments)?;
                 require(arguments.into_iter().eq(params), Rule::Arguments)?;
@@ -422,7 +442,7 @@ impl Checker<'_> {
 
     /// What an instruction without effects computes.
     fn compute(&self, path: &Path, inst: Inst) -> Result<Meaning, Rule> {
-        use Meaning::{Address, Cell, Count, Integer, Ledger, Zero};
+        use Meaning::{Address, Cell, Count, Integer, Kept, Ledger, Zero};
         let dfg = &self.func.dfg;
         Ok(match dfg.insts[inst] {
             InstructionData::NullAry { opcode: Opcode::GetPinnedReg } => path.pinned,
@@ -431,6 +451,12 @@ impl Checker<'_> {
                 let of_lane = matches!(symbol, Symbol::Lane | Symbol::CellOffset | Symbol::Current);
                 require(self.layout.is_none() || !of_lane, Rule::Foreign)?;
                 Address(symbol)
+            }
+            InstructionData::StackAddr { opcode: Opcode::StackAddr, stack_slot, offset } => {
+                let key = self.func.sized_stack_slots[stack_slot].key;
+                let word = Word::with_key(key).ok_or(Rule::Foreign)?;
+                require(offset == 0.into(), Rule::Frame)?;
+                Kept(word)
             }
             InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => Integer(imm.bits()),
             InstructionData::UnaryIeee16 { imm, .. } if imm.bits() == 0 => Zero,

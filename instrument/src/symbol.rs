@@ -47,13 +47,15 @@ pub enum Symbol {
     StubTarget,
     /// `extern "C" fn() -> *const u32`: the ledger of the calling thread.
     CurrentLedger,
+    /// The [gate](crate::tail_gate) that all lanes of functions share that can be tail-called.
+    TailGate,
 }
 
 const SLOTS: u32 = 2;
 const ENTRIES: u32 = 3;
 const GATES: u32 = 4;
 const SINGLE: u32 = 5;
-const SINGLES: [Symbol; 11] = [
+const SINGLES: [Symbol; 12] = [
     Symbol::Lane,
     Symbol::CellOffset,
     Symbol::Current,
@@ -65,6 +67,7 @@ const SINGLES: [Symbol; 11] = [
     Symbol::BailTail,
     Symbol::StubTarget,
     Symbol::CurrentLedger,
+    Symbol::TailGate,
 ];
 
 impl Symbol {

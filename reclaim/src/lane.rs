@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::sync::{AtomicU64, AtomicUsize, Mutant, Ordering, UnsafeCell, fence, mutated};
-use crate::{Domain, Frames, State, StateWord};
+use crate::sync::{
+    AtomicU32, AtomicU64, AtomicUsize, Mutant, Ordering, UnsafeCell, fence, mutated,
+};
+use crate::{Counting, Domain, Frames, State, StateWord, Step};
 
 /// A seat that one version after another occupies, each from [`occupy`](Self::occupy) until its
 /// payload `P` has been dropped.
@@ -138,6 +140,38 @@ impl<P> Lane<P> {
             fence(Ordering::SeqCst);
         }
         self.try_free()
+    }
+
+    /// Does for a frame that is left otherwise than by returning, as when a panic unwinds it, what
+    /// the gate would have done after its body has returned.
+    ///
+    /// # Safety
+    ///
+    /// The frame is counted in at this lane in the ledger, which is that of the calling context. The
+    /// gate does not go on.
+    pub unsafe fn leave_by_unwinding(&self, ledger: *const u32, counting: Counting) {
+        // SAFETY: as the caller says: it is the ledger of a context of this lane's domain.
+        let cell = unsafe { &*ledger.add(self.cell as usize).cast::<AtomicU32>() };
+        let after_body = counting.gate().iter().skip_while(|&&step| step != Step::CallBody).skip(1);
+        for step in after_body {
+            match step {
+                Step::CountOut => {
+                    let count = cell.load(Ordering::Relaxed);
+                    cell.store(count.wrapping_sub(1), Ordering::Release);
+                }
+                Step::CountOutFenced => {
+                    cell.fetch_sub(1, Ordering::SeqCst);
+                    fence(Ordering::SeqCst);
+                }
+                Step::LightFence => std::sync::atomic::compiler_fence(Ordering::SeqCst),
+                Step::CheckBody => {
+                    if self.body.load(Ordering::Acquire) == 0 {
+                        self.leave();
+                    }
+                }
+                _ => unreachable!("a gate does nothing else after its body"),
+            }
+        }
     }
 
     /// Frees the version if the lane is `Retired` and empty.

@@ -12,12 +12,14 @@ use lastout_reclaim::{Counting, register_membarrier};
 
 use crate::engine::Engine;
 use crate::fork;
+use crate::function::SeatPool;
 use crate::memory::{MAX_SIZE, Memory};
 use crate::payload::{Disposal, DropPolicy};
 use crate::shared::{Fences, HostEntries, HostSymbol, Shared, Stubs};
 use crate::sites::AllCalls;
 use crate::template::Templates;
 use crate::types::HostFunction;
+use crate::unwind::{SUPPORTED, traps};
 use crate::{Error, Result};
 
 /// How many it may have if calls are patched: as far as a call reaches.
@@ -33,6 +35,7 @@ pub struct EngineBuilder {
     strict: bool,
     counting: Option<Counting>,
     dispatch: Dispatch,
+    traps: bool,
     interleave: Option<extern "C" fn()>,
 }
 
@@ -40,6 +43,7 @@ pub struct EngineBuilder {
 struct Host {
     address: usize,
     signature: Option<fn(&dyn TargetIsa) -> Signature>,
+    unwinds: bool,
 }
 
 impl Default for EngineBuilder {
@@ -61,14 +65,15 @@ impl EngineBuilder {
             strict: false,
             counting: None,
             dispatch: Dispatch::default(),
+            traps: false,
             interleave: None,
         }
     }
 
     /// Sets one of [Cranelift's flags](cranelift_codegen::settings) for the code of units.
     ///
-    /// The default is `opt_level=speed`. `enable_pinned_reg`, `is_pic`, `use_colocated_libcalls`
-    /// and `libcall_call_conv` are the engine's to set.
+    /// The default is `opt_level=speed`. `enable_pinned_reg`, `is_pic`, `preserve_frame_pointers`,
+    /// `unwind_info`, `use_colocated_libcalls` and `libcall_call_conv` are the engine's to set.
     pub fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.push((name.to_owned(), value.to_owned()));
         self
@@ -82,7 +87,8 @@ impl EngineBuilder {
     pub fn host_function<F: HostFunction>(mut self, name: &str, function: F) -> Self {
         let address = function.address().expose_provenance();
         let signature: fn(&dyn TargetIsa) -> Signature = F::signature;
-        self.host.push((name.to_owned(), Host { address, signature: Some(signature) }));
+        let signature = Some(signature);
+        self.host.push((name.to_owned(), Host { address, signature, unwinds: F::UNWINDS }));
         self
     }
 
@@ -90,7 +96,7 @@ impl EngineBuilder {
     /// `name`. Nothing about it is checked.
     pub fn host_symbol(mut self, name: &str, address: *const u8) -> Self {
         let address = address.expose_provenance();
-        self.host.push((name.to_owned(), Host { address, signature: None }));
+        self.host.push((name.to_owned(), Host { address, signature: None, unwinds: false }));
         self
     }
 
@@ -146,6 +152,20 @@ impl EngineBuilder {
         self
     }
 
+    /// Turns traps of the engine's code into errors of the calls that they happen in:
+    /// [`CallError::Trap`](crate::CallError::Trap). The default is that the process dies of them.
+    ///
+    /// This takes handlers for `SIGILL`, `SIGFPE`, `SIGSEGV`, `SIGBUS` and `SIGTRAP`, which are
+    /// installed when the first such engine is made and stay. Signals that are no such traps they
+    /// pass on to what was there before; whoever replaces them later is asked to do the same. What
+    /// counts is instructions that Cranelift has a trap code for, met in a call through a
+    /// [`Handle`](crate::Handle), with no other code between it and the instruction: if generated
+    /// code is called through a stable entry, the process dies.
+    pub fn traps(mut self, traps: bool) -> Self {
+        self.traps = traps;
+        self
+    }
+
     /// Has every gate call `hook` between any two of its steps, so that threads can be made to
     /// change places there. For tests of the protocol.
     pub fn interleave(mut self, hook: extern "C" fn()) -> Self {
@@ -159,8 +179,9 @@ impl EngineBuilder {
     ///
     /// [`Error::Isa`] if a flag does not exist or Cranelift has no backend for the host,
     /// [`Error::CodeMemoryTooLarge`] if more code memory was asked for than can be had,
-    /// [`Error::NoMembarrier`] if plain counts were asked for and the kernel cannot, or there is
-    /// no memory.
+    /// [`Error::NoMembarrier`] if plain counts were asked for and the kernel cannot,
+    /// [`Error::NoUnwinding`] if a host function may unwind, or traps are to be caught, and this
+    /// host cannot do that, or there is no memory.
     pub fn build(self) -> Result<Engine> {
         let counting = match (self.counting, register_membarrier()) {
             (Some(Counting::Plain), false) => return Err(Error::NoMembarrier),
@@ -168,6 +189,9 @@ impl EngineBuilder {
             (None, true) => Counting::Plain,
             (None, false) => Counting::Atomic,
         };
+        if !SUPPORTED && self.host.iter().any(|(_, host)| host.unwinds) {
+            return Err(Error::NoUnwinding);
+        }
         let isa = host_isa(self.flags.iter().map(|(name, value)| (&**name, &**value)))?;
         let unoptimized = self.flags.iter().map(|(name, value)| (&**name, &**value));
         let unoptimized = host_isa(unoptimized.chain([("opt_level", "none")]))?;
@@ -182,12 +206,16 @@ impl EngineBuilder {
         if size > most {
             return Err(Error::CodeMemoryTooLarge { asked: size, most });
         }
-        let memory = Memory::new(size, self.quarantine, self.strict)?;
+        let memory = Memory::new(size, self.quarantine, self.strict, counting)?;
+        if self.traps {
+            traps::catch()?;
+            memory.catch_traps();
+        }
         let stubs = Stubs::new(&templates, &memory, &*isa, self.interleave)?;
         let host: HashMap<_, _> = self
             .host
             .into_iter()
-            .map(|(name, Host { address, signature })| {
+            .map(|(name, Host { address, signature, .. })| {
                 let signature = signature.map(|signature| signature(&*isa));
                 (name, HostSymbol { address, signature })
             })
@@ -201,9 +229,11 @@ impl EngineBuilder {
             host,
             counting,
             dispatch: self.dispatch,
+            traps: self.traps,
             calls: AllCalls::default(),
             fences: Fences::default(),
             host_entries: HostEntries::default(),
+            seats: SeatPool::default(),
         }))
     }
 }
@@ -214,6 +244,10 @@ fn host_isa<'a>(flags: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Owned
     let own = [
         ("enable_pinned_reg", "true"),
         ("is_pic", "false"),
+        // Unwinding and tail calls need frames that can be found by the frame pointer, and must
+        // know where functions save registers.
+        ("preserve_frame_pointers", "true"),
+        ("unwind_info", "true"),
         ("use_colocated_libcalls", "false"),
         // Otherwise Cranelift copies a struct argument with a `memcpy` called as the callee would
         // be, and the host's knows nothing of `windows_fastcall` and `preserve_all`.

@@ -17,6 +17,7 @@ use crate::names::{Names, Table};
 use crate::shared::Shared;
 use crate::types::FunctionType;
 use crate::unit::Unit;
+use crate::unwind::{self, Location};
 use crate::version::VersionInfo;
 use crate::{Error, Result};
 
@@ -182,6 +183,19 @@ impl Engine {
         let unknown = || Error::UnknownFunction(name.to_owned());
         let function = self.names.known(name).ok_or_else(unknown)?;
         Ok(function.versions())
+    }
+
+    /// The frames of this engine's code on the stack of the calling thread, innermost first: for
+    /// a host function that wants to know which functions called it. Only code that can be unwound
+    /// is looked through, so on some hosts there is nothing to see.
+    pub fn backtrace(&self) -> Vec<Location> {
+        unwind::backtrace(&self.shared.memory)
+    }
+
+    /// Which function of a unit has code at an address, while it is there: such as the return
+    /// address of a frame, less one, or what a profiler has seen.
+    pub fn locate(&self, address: usize) -> Option<Location> {
+        Location::of_code(&self.shared.memory, address)
     }
 
     /// Drops the payloads of versions that everyone has left, where

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
+
+use crate::unwind::traps::Trap;
 use cranelift_module::ModuleError;
 
 /// What can go wrong with an engine, an install, a lookup or a call.
@@ -36,6 +38,10 @@ pub enum Error {
     /// The kernel has no `membarrier(2)` to do what plain counts need, and they were asked for.
     #[error("plain counts need membarrier(2), private expedited SYNC_CORE, of the kernel")]
     NoMembarrier,
+    /// Traps are to be caught, or a host function may unwind, and on this host frames of generated
+    /// code cannot be unwound: it can be done on x86-64 with glibc.
+    #[error("frames of generated code cannot be unwound on this host")]
+    NoUnwinding,
     /// A unit was given to another engine than the one that made it.
     #[error("the unit was made by another engine")]
     ForeignUnit,
@@ -97,6 +103,19 @@ pub enum CallError {
     /// There is no memory for the counters of another thread.
     #[error(transparent)]
     Reclaim(#[from] lastout_reclaim::Error),
+    /// An exception was [thrown](crate::throw) during the call, and no `try_call` on the way out
+    /// has a handler for it.
+    #[error("an exception with tag {tag} was thrown and not caught")]
+    Exception {
+        /// Its tag.
+        tag: u32,
+        /// What a handler would have got.
+        payload: [u64; 2],
+    },
+    /// Generated code trapped during the call, in an engine that
+    /// [catches traps](crate::EngineBuilder::traps).
+    #[error(transparent)]
+    Trap(Box<Trap>),
 }
 
 impl From<ModuleError> for Error {

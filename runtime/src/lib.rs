@@ -161,6 +161,7 @@ struct Readme;
 
 mod adopted;
 mod builder;
+mod code_map;
 mod engine;
 mod error;
 mod fork;
@@ -183,6 +184,7 @@ mod template;
 mod thread;
 mod types;
 mod unit;
+mod unwind;
 mod version;
 
 pub use adopted::Adopted;
@@ -194,6 +196,8 @@ pub use install::Installed;
 pub use payload::DropPolicy;
 pub use types::{FunctionType, HostFunction, Returned, Value};
 pub use unit::Unit;
+pub use unwind::traps::{Trap, TrapCause};
+pub use unwind::{Location, Part, Uncaught, throw};
 pub use version::{ThreadFrames, Version, VersionInfo, VersionState};
 
 pub use cranelift_codegen;

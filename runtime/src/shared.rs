@@ -11,8 +11,9 @@ use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use lastout_instrument::{Dispatch, Symbol, machine_tails};
 use lastout_reclaim::Counting;
 
+use crate::code_map::Description;
 use crate::fork::Lock;
-use crate::function::{Closing, LANE_LAYOUT, Seat};
+use crate::function::{Closing, LANE_LAYOUT, Seat, SeatPool};
 use crate::memory::{Block, Memory};
 use crate::payload::Disposal;
 use crate::relocation::Object;
@@ -30,10 +31,13 @@ pub(crate) struct Shared {
     pub(crate) host: HashMap<String, HostSymbol>,
     pub(crate) counting: Counting,
     pub(crate) dispatch: Dispatch,
+    /// Whether traps are caught.
+    pub(crate) traps: bool,
     /// How many calls are patched, and how.
     pub(crate) calls: AllCalls,
     pub(crate) fences: Fences,
     pub(crate) host_entries: HostEntries,
+    pub(crate) seats: SeatPool,
 }
 
 /// The heavy fences between closing versions and letting them go.
@@ -103,6 +107,7 @@ impl Shared {
         }
         let template = self.templates.get(Kind::HostEntry(key.0.clone(), key.1.clone()))?;
         let entry = instantiate(&template, &self.memory, |symbol| self.stubs.address(symbol))?;
+        entry.describe(Arc::new(Description::Entry { frame: template.frame, typed: true }));
         Ok(Arc::clone(self.host_entries.0.lock().entry(key).or_insert_with(|| Arc::new(entry))))
     }
 }
@@ -114,6 +119,8 @@ pub(crate) struct Stubs {
     interleave: Option<Block>,
     /// Of gates in machine code, where there are any: leave and bail.
     tails: Option<[Block; 2]>,
+    /// Of functions that can be tail-called, where there are any.
+    tail_gate: Option<Block>,
 }
 
 impl Stubs {
@@ -124,27 +131,41 @@ impl Stubs {
         interleave: Option<extern "C" fn()>,
     ) -> Result<Self> {
         let template = templates.get(Kind::Stub)?;
+        let described = |block: Block| {
+            block.describe(Arc::new(Description::Helper));
+            block
+        };
         let stub = |target: usize| {
-            instantiate(&template, memory, |symbol| match symbol {
+            let stub = instantiate(&template, memory, |symbol| match symbol {
                 Symbol::StubTarget => target,
                 _ => unreachable!("a stub refers to nothing else"),
-            })
+            });
+            stub.map(described)
         };
         let leave = stub(Seat::leave as *const () as usize)?;
         let removed = stub(Seat::removed as *const () as usize)?;
         let tail = |code| {
-            instantiate(&Object::from_machine_code(code), memory, |symbol| match symbol {
-                Symbol::Leave => leave.address(),
-                Symbol::Removed => removed.address(),
-                _ => unreachable!("a tail refers to nothing else"),
-            })
+            let tail =
+                instantiate(&Object::from_machine_code(code), memory, |symbol| match symbol {
+                    Symbol::Leave => leave.address(),
+                    Symbol::Removed => removed.address(),
+                    _ => unreachable!("a tail refers to nothing else"),
+                });
+            tail.map(described)
         };
         let tails = match machine_tails(LANE_LAYOUT, isa) {
             Some([leave, bail]) => Some([tail(leave)?, tail(bail)?]),
             None => None,
         };
         let interleave = interleave.map(|hook| stub(hook as *const () as usize)).transpose()?;
-        Ok(Self { leave, removed, interleave, tails })
+        let mut stubs = Self { leave, removed, interleave, tails, tail_gate: None };
+        if let Some(code) = templates.shared_tail_gate() {
+            let code = Object::from_machine_code(code);
+            let gate = instantiate(&code, memory, |symbol| stubs.address(symbol))?;
+            gate.describe(Arc::new(Description::TailGate(code.frame)));
+            stubs.tail_gate = Some(gate);
+        }
+        Ok(stubs)
     }
 
     /// The address of the stub that a gate refers to.
@@ -154,6 +175,7 @@ impl Stubs {
             Symbol::Removed => self.removed.address(),
             Symbol::LeaveTail => self.tails.as_ref().map_or(0, |[leave, _]| leave.address()),
             Symbol::BailTail => self.tails.as_ref().map_or(0, |[_, bail]| bail.address()),
+            Symbol::TailGate => self.tail_gate.as_ref().map_or(0, Block::address),
             Symbol::Interleave => self.interleave.as_ref().map_or(0, Block::address),
             _ => unreachable!("gates refer to no other stub"),
         }

@@ -34,7 +34,7 @@ thread_local! {
 
     /// The removed functions that were met: one for each call in progress that has met any,
     /// outermost first.
-    static REMOVED: RefCell<Vec<Arc<str>>> = const { RefCell::new(Vec::new()) };
+    static REMOVED: RefCell<Vec<CallError>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The one domain of the process: a thread registers once, whichever engines it calls into.
@@ -89,7 +89,7 @@ impl Thread {
         if met_removed {
             self.ledger.set(self.aside.replace(ptr::null()));
             let name = REMOVED.try_with(|removed| removed.borrow_mut().pop()).ok().flatten();
-            result = Err(CallError::Removed(name.unwrap_or_else(|| Arc::from("?"))));
+            result = Err(name.unwrap_or_else(|| CallError::Removed(Arc::from("?"))));
         }
         if inner {
             self.put_aside();
@@ -106,11 +106,16 @@ impl Thread {
 /// Notes for [`enter`] that the function of this name was called and has no version. Of several
 /// that one call meets, the first is noted.
 pub(crate) fn met_removed(name: &Arc<str>) {
+    fail(CallError::Removed(Arc::clone(name)));
+}
+
+/// Notes for [`enter`] that the call in progress has failed.
+pub(crate) fn fail(error: CallError) {
     THREAD.with(|thread| {
         if !thread.ledger.get().is_null() {
             thread.put_aside();
             // Without its name if the thread is past the point where it has such things.
-            let _ = REMOVED.try_with(|removed| removed.borrow_mut().push(Arc::clone(name)));
+            let _ = REMOVED.try_with(|removed| removed.borrow_mut().push(error));
         }
     });
 }

@@ -60,6 +60,10 @@ pub enum Rule {
     /// held at first.
     #[error("the ledger is in the pinned register for calls, and what was there in the end")]
     Pinned,
+    /// Where something is called with the parameters, an unwinder finds in the frame of an entry its
+    /// lane, and what the pinned register held at first.
+    #[error("the lane and what the pinned register held are in the frame of an entry")]
+    Frame,
     /// Nothing else is done.
     #[error("nothing else happens in a gate")]
     Foreign,

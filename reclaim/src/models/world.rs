@@ -291,6 +291,13 @@ impl Thread {
                     }
                 }
                 Step::Restart => return Exit::Restart,
+                Step::PushLane
+                | Step::SwapLane
+                | Step::PopLane
+                | Step::CountOutTaken
+                | Step::CountOutTakenFenced
+                | Step::CheckTaken
+                | Step::JumpBody => unreachable!("not a step of a gate that is only called"),
             }
         }
         Exit::Return(version(body))
