@@ -2,16 +2,18 @@
 //! interpreter.
 //!
 //! A [`Program`] is data: it can be generated, printed, and shrunk. Its functions have calling
-//! conventions and parameters of their own, on the stack too; they compute, branch, loop, call
-//! each other by name, by address and through tables, and visit the host. What the host does in a
-//! visit is part of the program: it looks at the stack, replaces functions under the frames that
-//! are inside of them, or calls back into the program.
+//! conventions and parameters of their own, on the stack too; they compute, branch, loop, trap,
+//! call and tail-call each other by name, by address and through tables, catch exceptions, and
+//! visit the host. What the host does in a visit is part of the program: it looks at the stack,
+//! replaces functions under the frames that are inside of them, calls back into the program,
+//! throws an exception or panics.
 //!
 //! [`check`] says what a program comes to by walking its tree, and has the same from generated
 //! code: from a `JITModule` without any gates, and from an engine, for each [`Dispatch`]. Every
 //! version of a function knows its number and tells it the host, so the results differ if any call
-//! reaches another version than it should. [`check_shared`] runs a program on two threads while a
-//! third replaces its functions.
+//! reaches another version than it should. Whenever the host looks, the frames that are found by
+//! following frame pointers have to be those that the program has, and as many as the ledger says.
+//! [`check_shared`] runs a program on two threads while a third replaces its functions.
 //!
 //! Everything ends: a function is called with some *fuel*, and every call and visit takes of it.
 
@@ -22,6 +24,7 @@ mod model;
 mod plain;
 mod run;
 mod shared;
+mod stack;
 
 use lastout::{Counting, Dispatch, DropPolicy};
 
@@ -33,6 +36,8 @@ pub use self::shared::check_shared;
 pub struct Options {
     /// Whether functions of the tail convention end with calls of others.
     pub tail_calls: bool,
+    /// Whether functions trap, and the host throws and panics.
+    pub failures: bool,
 }
 
 /// Functions that call each other, and what the host does with them.
@@ -55,6 +60,8 @@ pub struct Program {
     pub script: Vec<Event>,
     /// What another thread replaces meanwhile, where there is one.
     pub replacements: Vec<Replacement>,
+    /// Whether there are traps, exceptions or panics in it.
+    pub failures: bool,
 }
 
 /// How functions are called that have the same signature.
@@ -97,6 +104,8 @@ pub struct Function {
     pub linkage: Linkage,
     /// Which unit defines it at first, counted from 0. If it is local, all units do that need it.
     pub unit: usize,
+    /// The sites of its visits have this number and those after it, until the next function's.
+    pub first_site: u32,
     /// What it does. At the end it returns what all its variables come to.
     pub body: Vec<Statement>,
 }
@@ -132,6 +141,10 @@ pub enum Statement {
     Call(Call),
     /// The host's function is called, if there is fuel.
     Visit(Visit),
+    /// Traps with a code of the user's if the condition holds.
+    Trap(Condition, u8),
+    /// `to = left / right`, of integers. It traps if there is no result.
+    Divide(usize, usize, usize),
     /// Returns.
     Return,
     /// Ends with a call, if there is fuel, and else returns.
@@ -197,6 +210,8 @@ pub struct Call {
     pub to: usize,
     /// The variable for the float, if there is one.
     pub float_to: usize,
+    /// The tags of the exceptions that are caught, each by a handler of its own; `None` is any.
+    pub catches: Vec<Option<u32>>,
 }
 
 /// How a function is called.
@@ -233,6 +248,8 @@ pub struct Entry {
     pub fuel: i64,
     /// The argument.
     pub argument: i64,
+    /// Whether a host function that calls catches panics. The outermost call is always caught.
+    pub catches: bool,
 }
 
 /// How the host calls a function.
@@ -262,6 +279,10 @@ pub enum Action {
     Replace(Replacement),
     /// It calls a function.
     Enter(Entry),
+    /// It throws an exception with a tag.
+    Throw(u32),
+    /// It panics.
+    Panic,
 }
 
 /// Functions that a new unit defines, which are known by name. They do the same as before, but have
@@ -292,6 +313,11 @@ impl Program {
     fn table(&self, signature: usize) -> Vec<usize> {
         let fits = |&function: &usize| self.functions[function].signature == signature;
         (0..self.functions.len()).filter(fits).collect()
+    }
+
+    /// The function that a visit is in.
+    fn function_of(&self, site: u32) -> usize {
+        self.functions.partition_point(|function| function.first_site <= site) - 1
     }
 
     /// The units that there are at first, each as what it replaces nothing with.

@@ -9,8 +9,11 @@ use super::{
 };
 
 impl Options {
-    /// Everything that there is.
-    pub const ALL: Self = Self { tail_calls: false };
+    /// Everything that there is on this host.
+    pub const ALL: Self = Self {
+        tail_calls: cfg!(target_arch = "x86_64"),
+        failures: cfg!(all(target_arch = "x86_64", target_env = "gnu")),
+    };
 }
 
 impl<'a> Arbitrary<'a> for Program {
@@ -18,6 +21,9 @@ impl<'a> Arbitrary<'a> for Program {
         Self::generate(u, Options::ALL)
     }
 }
+
+/// How many tags exceptions can have.
+const TAGS: u32 = 3;
 
 const CONVENTIONS: [Convention; 3] = [Convention::SystemV, Convention::Fast, Convention::Tail];
 
@@ -53,6 +59,8 @@ impl Program {
         }
         let counting = *u.choose(&[Counting::Plain, Counting::Atomic])?;
         let drop_policy = *u.choose(&[DropPolicy::Leaver, DropPolicy::Collector])?;
+        // Most programs come to more without.
+        let options = Options { failures: options.failures && u.arbitrary()?, ..options };
         let mut program = Self {
             counting,
             drop_policy,
@@ -62,6 +70,7 @@ impl Program {
             entries: Vec::new(),
             script: Vec::new(),
             replacements: Vec::new(),
+            failures: options.failures,
         };
         // Bodies come last, so that they and not these become empty if there are few bytes.
         for _ in 0..u.int_in_range(1..=3)? {
@@ -69,7 +78,7 @@ impl Program {
         }
         for _ in 0..u.int_in_range(0..=16)? {
             let skip = u.int_in_range(0..=2)?;
-            program.script.push(Event { skip, action: action(u, &program)? });
+            program.script.push(Event { skip, action: action(u, &program, options)? });
         }
         for _ in 0..u.int_in_range(1..=4)? {
             program.replacements.push(replacement(u, &program)?);
@@ -77,8 +86,10 @@ impl Program {
         let mut sites = 0;
         for function in 0..program.functions.len() {
             let body = Body { program: &program, options, function };
+            let first_site = sites;
             let body = body.statements(u, 2, &mut sites)?;
-            program.functions[function].body = body;
+            let function = &mut program.functions[function];
+            (function.first_site, function.body) = (first_site, body);
         }
         Ok(program)
     }
@@ -111,7 +122,13 @@ fn function(
     let signature = if first { 0 } else { u.int_in_range(0..=signatures.len() - 1)? };
     let linkages = [Linkage::Export, Linkage::Export, Linkage::Preemptible, Linkage::Local];
     let linkage = *u.choose(if first { &linkages[..3] } else { &linkages })?;
-    Ok(Function { signature, linkage, unit: u.int_in_range(0..=units - 1)?, body: Vec::new() })
+    Ok(Function {
+        signature,
+        linkage,
+        unit: u.int_in_range(0..=units - 1)?,
+        first_site: 0,
+        body: Vec::new(),
+    })
 }
 
 fn entry(u: &mut Unstructured<'_>, program: &Program) -> arbitrary::Result<Entry> {
@@ -123,14 +140,21 @@ fn entry(u: &mut Unstructured<'_>, program: &Program) -> arbitrary::Result<Entry
         way: if by_address { WayIn::Address } else { WayIn::Handle },
         fuel: u.int_in_range(8..=64)?,
         argument: u.arbitrary::<i16>()?.into(),
+        catches: u.arbitrary()?,
     })
 }
 
-fn action(u: &mut Unstructured<'_>, program: &Program) -> arbitrary::Result<Action> {
-    Ok(match u.int_in_range(0..=7)? {
+fn action(
+    u: &mut Unstructured<'_>,
+    program: &Program,
+    options: Options,
+) -> arbitrary::Result<Action> {
+    Ok(match u.int_in_range(0..=if options.failures { 9 } else { 7 })? {
         0..=2 => Action::Look,
         3..=5 => Action::Replace(replacement(u, program)?),
-        _ => Action::Enter(entry(u, program)?),
+        6..=7 => Action::Enter(entry(u, program)?),
+        8 => Action::Throw(u.int_in_range(0..=TAGS - 1)?),
+        _ => Action::Panic,
     })
 }
 
@@ -177,6 +201,9 @@ impl Body<'_> {
         levels: usize,
         sites: &mut u32,
     ) -> arbitrary::Result<Statement> {
+        if self.options.failures && u.int_in_range(0..=23)? == 23 {
+            return self.failing(u);
+        }
         let kinds = if levels > 0 { 25 } else { 21 };
         Ok(match u.int_in_range(0..=kinds)? {
             0..=3 => {
@@ -195,9 +222,9 @@ impl Body<'_> {
                 Statement::Call(self.call(u, callee)?)
             }
             14..=19 => {
+                let site = *sites;
                 *sites += 1;
-                let (value, to) = (self.int(u)?, self.int(u)?);
-                Statement::Visit(Visit { site: *sites, value, to })
+                Statement::Visit(Visit { site, value: self.int(u)?, to: self.int(u)? })
             }
             20 => match self.tail(u)? {
                 Some(call) => Statement::Tail(call),
@@ -214,6 +241,15 @@ impl Body<'_> {
                 Statement::Repeat(times, self.statements(u, levels - 1, sites)?)
             }
         })
+    }
+
+    /// A statement that may trap.
+    fn failing(&self, u: &mut Unstructured<'_>) -> arbitrary::Result<Statement> {
+        if u.arbitrary()? {
+            return Ok(Statement::Divide(self.int(u)?, self.int(u)?, self.int(u)?));
+        }
+        let rare = Condition::NoneSet(self.int(u)?, *u.choose(&[7, 63, 3])?);
+        Ok(Statement::Trap(rare, u.int_in_range(1..=9)?))
     }
 
     fn condition(&self, u: &mut Unstructured<'_>) -> arbitrary::Result<Condition> {
@@ -235,7 +271,7 @@ impl Body<'_> {
             return Ok(None);
         }
         let callee = *u.choose(&callees)?;
-        self.call(u, callee).map(Some)
+        Ok(Some(Call { catches: Vec::new(), ..self.call(u, callee)? }))
     }
 
     fn call(&self, u: &mut Unstructured<'_>, callee: usize) -> arbitrary::Result<Call> {
@@ -251,7 +287,17 @@ impl Body<'_> {
         let arguments = arguments.collect::<arbitrary::Result<_>>()?;
         // The last keeps nothing: that is how stacks become deep.
         let keep = *u.choose(&[1, 2, 3, 63])?;
-        Ok(Call { callee, way, keep, arguments, to: self.int(u)?, float_to: self.float(u)? })
+        let (to, float_to) = (self.int(u)?, self.float(u)?);
+        let mut catches = Vec::new();
+        // Cranelift has no handlers for others.
+        let catching = self.program.signature(callee).convention != Convention::Fast;
+        if self.options.failures && catching && u.arbitrary()? {
+            for _ in 0..u.int_in_range(1..=2)? {
+                let tag = u.int_in_range(0..=TAGS)?;
+                catches.push((tag < TAGS).then_some(tag));
+            }
+        }
+        Ok(Call { callee, way, keep, arguments, to, float_to, catches })
     }
 
     fn int(&self, u: &mut Unstructured<'_>) -> arbitrary::Result<usize> {

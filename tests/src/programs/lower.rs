@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{self, AbiParam, InstBuilder, MemFlagsData, Value, types};
+use cranelift_codegen::ir::{
+    self, AbiParam, BlockArg, BlockCall, ExceptionTableData, ExceptionTableItem, ExceptionTag,
+    InstBuilder, MemFlagsData, TrapCode, Value, types,
+};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, Variable};
 use cranelift_module::{self as module, DataDescription, DataId, FuncId, Module};
@@ -210,6 +213,21 @@ impl<M: Module> Body<'_, '_, M> {
             Statement::Repeat(times, ref statements) => return self.repeat(times, statements),
             Statement::Call(ref call) => self.if_fuel(|body| body.call(call)),
             Statement::Visit(visit) => self.if_fuel(|body| body.visit(visit)),
+            Statement::Trap(condition, code) => {
+                let condition = self.condition(condition);
+                // In one of two ways.
+                if code % 2 == 0 {
+                    let never = self.builder.ins().icmp_imm_s(IntCC::Equal, condition, 0);
+                    self.builder.ins().trapz(never, TrapCode::unwrap_user(code));
+                } else {
+                    self.builder.ins().trapnz(condition, TrapCode::unwrap_user(code));
+                }
+            }
+            Statement::Divide(to, left, right) => {
+                let (left, right) = (self.int(left), self.int(right));
+                let result = self.builder.ins().sdiv(left, right);
+                self.set_int(to, result);
+            }
             Statement::Return => {
                 self.return_();
                 return false;
@@ -323,34 +341,90 @@ impl<M: Module> Body<'_, '_, M> {
         let fuel = self.builder.ins().iadd_imm_s(fuel, -1);
         self.builder.def_var(self.frame.fuel, fuel);
         let mut signature = self.module.make_signature();
-        signature.params.extend([AbiParam::new(types::I64); 3]);
+        signature.params.extend([AbiParam::new(types::I64); 4]);
         signature.returns.push(AbiParam::new(types::I64));
         let id = self.module.declare_function("visit", module::Linkage::Import, &signature);
         let host = self.module.declare_func_in_func(id.unwrap(), self.builder.func);
+        let frame = self.builder.ins().get_frame_pointer(types::I64);
         let site = self.builder.ins().iconst(types::I64, i64::from(visit.site));
         let number = self.builder.ins().iconst(types::I64, self.number as i64);
         let value = self.int(visit.value);
-        let call = self.builder.ins().call(host, &[site, number, value]);
+        let call = self.builder.ins().call(host, &[frame, site, number, value]);
         let result = self.builder.inst_results(call)[0];
         self.set_int(visit.to, result);
     }
 
     fn call(&mut self, call: &Call) {
         let arguments = self.arguments(call);
-        let inst = match self.target(call) {
+        let target = self.target(call);
+        if !call.catches.is_empty() {
+            return self.try_call(call, target, &arguments);
+        }
+        let inst = match target {
             Target::Name(callee) => self.builder.ins().call(callee, &arguments),
             Target::Address(signature, address) => {
                 self.builder.ins().call_indirect(signature, address, &arguments)
             }
         };
-        match *self.builder.inst_results(inst) {
-            [int] => self.set_int(call.to, int),
-            [int, float] => {
-                self.set_int(call.to, int);
-                self.set_float(call.float_to, float);
-            }
-            _ => unreachable!("functions return an integer, and maybe a float"),
+        let results = self.builder.inst_results(inst).to_vec();
+        self.set_results(call, &results);
+    }
+
+    fn set_results(&mut self, call: &Call, results: &[Value]) {
+        self.set_int(call.to, results[0]);
+        if let Some(&float) = results.get(1) {
+            self.set_float(call.float_to, float);
         }
+    }
+
+    /// A call with handlers. Each sets the variable for the result to what
+    /// [`caught`](super::model::caught) says.
+    fn try_call(&mut self, call: &Call, target: Target, arguments: &[Value]) {
+        let signature = match target {
+            Target::Name(callee) => self.builder.func.dfg.ext_funcs[callee].signature,
+            Target::Address(signature, _) => signature,
+        };
+        let [returned, behind] = std::array::from_fn(|_| self.builder.create_block());
+        let results = self.builder.func.dfg.signatures[signature].returns.clone();
+        for result in &results {
+            self.builder.append_block_param(returned, result.value_type);
+        }
+        let handlers: Vec<_> = call.catches.iter().map(|_| self.builder.create_block()).collect();
+        let pool = &mut self.builder.func.dfg.value_lists;
+        let normal = (0..results.len()).map(|result| BlockArg::TryCallRet(result as u32));
+        let normal = BlockCall::new(returned, normal, pool);
+        let items = call.catches.iter().zip(&handlers).map(|(tag, &handler)| {
+            let payload = [BlockArg::TryCallExn(0), BlockArg::TryCallExn(1)];
+            let handler = BlockCall::new(handler, payload, pool);
+            match tag {
+                Some(tag) => ExceptionTableItem::Tag(ExceptionTag::from_u32(*tag), handler),
+                None => ExceptionTableItem::Default(handler),
+            }
+        });
+        let items: Vec<_> = items.collect();
+        let table = ExceptionTableData::new(signature, normal, items);
+        let table = self.builder.func.dfg.exception_tables.push(table);
+        match target {
+            Target::Name(callee) => self.builder.ins().try_call(callee, arguments, table),
+            Target::Address(_, address) => {
+                self.builder.ins().try_call_indirect(address, arguments, table)
+            }
+        };
+        for (index, &handler) in handlers.iter().enumerate() {
+            self.builder.switch_to_block(handler);
+            let [first, second] =
+                std::array::from_fn(|_| self.builder.append_block_param(handler, types::I64));
+            let scaled = self.builder.ins().imul_imm_s(second, 31);
+            let mixed = self.builder.ins().bxor(first, scaled);
+            let result = self.builder.ins().iadd_imm_s(mixed, index as i64);
+            self.set_int(call.to, result);
+            self.builder.ins().jump(behind, &[]);
+        }
+        self.builder.switch_to_block(returned);
+        let results = self.builder.block_params(returned).to_vec();
+        self.set_results(call, &results);
+        self.builder.ins().jump(behind, &[]);
+        self.builder.switch_to_block(behind);
     }
 
     /// Ends with a call, and so does not go on.

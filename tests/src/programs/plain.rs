@@ -9,9 +9,9 @@ use cranelift_frontend::FunctionBuilder;
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
 
-use super::host::{Place, visit};
+use super::host::{Outcome, Place, visit};
 use super::lower;
-use super::model::Ledger;
+use super::stack::{Seen, Segment};
 use super::{Entry, Program, Replacement, name};
 use crate::emit::Emitter;
 
@@ -69,14 +69,14 @@ fn define_caller(module: &mut JITModule, program: &Program, function: usize) -> 
 }
 
 impl Place for Plain {
-    fn enter(&self, entry: &Entry) -> i64 {
+    fn enter(&self, entry: &Entry) -> Outcome {
         let caller = self.callers[entry.function].expect("an entry is of a function with a name");
-        caller(entry.fuel, entry.argument)
+        Outcome::Returned(caller(entry.fuel, entry.argument))
     }
 
     fn replace(&self, _: &Replacement) {}
 
-    fn look(&self) -> Option<Ledger> {
+    fn look(&self, _: &[Segment]) -> Option<Seen> {
         None
     }
 }

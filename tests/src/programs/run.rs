@@ -1,15 +1,22 @@
 //! A program in an engine, and what it is compared with.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lastout::{Dispatch, Engine, EngineBuilder, Handle, Version, VersionState};
+use lastout::{
+    CallError, Dispatch, Engine, EngineBuilder, Handle, TrapCause, Version, VersionState,
+};
 
-use super::host::{self, Place, visit};
-use super::model::{Ledger, Observed, expected};
+use super::host::{self, Observed, Outcome, Place, visit};
+use super::model::expected;
 use super::plain::Plain;
+use super::stack::{self, Ledger, Seen, Segment};
 use super::{DISPATCHES, Entry, Program, Replacement, WayIn, lower, name};
+
+/// How many bytes of code there may be.
+const CODE_MEMORY: usize = 16 << 20;
 
 /// Runs a program in all ways there are, and compares what there is to see.
 ///
@@ -18,14 +25,20 @@ use super::{DISPATCHES, Entry, Program, Replacement, WayIn, lower, name};
 /// If two ways differ.
 pub fn check(program: &Program) {
     let program = Arc::new(program.clone());
-    let plain = host::run(&program, Arc::new(Plain::new(&program)), false);
-    compare(&plain, &expected(&program, false), "in a JITModule");
+    let plainly = expected(&program, false);
+    if !plainly.failed && !plainly.dies {
+        let observed = host::run(&program, Arc::new(Plain::new(&program)), false);
+        compare(&observed, &plainly.observed, "in a JITModule");
+    }
     let expected = expected(&program, true);
+    if expected.dies {
+        return;
+    }
     for dispatch in DISPATCHES {
         let gated = Arc::new(Gated::new(&program, dispatch, |builder| builder));
         let way = format!("in an engine, {dispatch:?}");
         let observed = host::run(&program, gated.clone(), true);
-        compare(&observed, &expected, &way);
+        compare(&observed, &expected.observed, &way);
         gated.end();
     }
 }
@@ -50,6 +63,8 @@ pub(super) struct Gated {
     program: Arc<Program>,
     /// For functions that the host can call.
     handles: BTreeMap<usize, Handle<Entrance>>,
+    /// Where the code is.
+    code: Range<usize>,
     installs: Mutex<Vec<Install>>,
 }
 
@@ -79,19 +94,22 @@ impl Gated {
             .counting(program.counting)
             .dispatch(dispatch)
             .drop_policy(program.drop_policy)
-            .code_memory(16 << 20)
+            .code_memory(CODE_MEMORY)
             .quarantine(4 << 20)
-            .flag("preserve_frame_pointers", "true")
-            .host_function("visit", visit as extern "C" fn(i64, i64, i64) -> i64);
+            .traps(program.failures)
+            .host_function("visit", visit as extern "C-unwind" fn(i64, i64, i64, i64) -> i64);
         let engine = options(builder).build().unwrap();
         for function in program.named() {
             let signature = lower::signature(program.signature(function));
             engine.declare(&name(function), &signature).unwrap();
         }
         let callable = program.named().filter(|&f| program.functions[f].signature == 0);
-        let handles = callable.map(|f| (f, engine.function(&name(f)).unwrap())).collect();
+        let handle = |f| -> Handle<Entrance> { engine.function(&name(f)).unwrap() };
+        let handles: BTreeMap<_, _> = callable.map(|f| (f, handle(f))).collect();
+        let code = stack::code_range(handles[&0].c_address().unwrap().addr());
+        assert_eq!(code.len(), CODE_MEMORY);
         let installs = Mutex::default();
-        let gated = Self { engine, program: Arc::clone(program), handles, installs };
+        let gated = Self { engine, program: Arc::clone(program), handles, code, installs };
         for unit in program.first_units() {
             gated.replace(&unit);
         }
@@ -133,19 +151,52 @@ impl Gated {
     }
 }
 
+impl Gated {
+    /// How many frames there are in each version that is not freed, of one thread or of all.
+    fn ledger(&self, thread: Option<u64>) -> Ledger {
+        let installs = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
+        let versions = installs.iter().flat_map(|install| &install.versions);
+        let left = versions.filter(|(_, version)| version.state() != VersionState::Freed);
+        let mut ledger: Ledger =
+            left.map(|(function, version)| ((*function, version.number()), 0)).collect();
+        for function in self.program.named() {
+            for info in self.engine.versions(&name(function)).unwrap() {
+                let threads = info.threads.iter();
+                let frames = threads
+                    .filter(|frames| thread.is_none_or(|thread| thread == frames.thread_id))
+                    .map(|frames| frames.frames);
+                ledger.insert((function, info.version.number()), frames.sum());
+            }
+        }
+        ledger
+    }
+}
+
 impl Place for Gated {
-    fn enter(&self, entry: &Entry) -> i64 {
+    fn enter(&self, entry: &Entry) -> Outcome {
         let handle = &self.handles[&entry.function];
-        match entry.way {
+        let called = match entry.way {
             // SAFETY: a program's functions only compute with what they are given, and what they
             // call by address is current or of their own unit.
-            WayIn::Handle => unsafe { handle.call(entry.fuel, entry.argument) }.unwrap(),
+            WayIn::Handle => unsafe { handle.call(entry.fuel, entry.argument) },
             WayIn::Address => {
                 let address = handle.c_address().unwrap();
                 // SAFETY: the function has this type and C's convention, and the handle keeps it.
-                let call: extern "C" fn(i64, i64) -> i64 = unsafe { std::mem::transmute(address) };
-                call(entry.fuel, entry.argument)
+                let call: extern "C-unwind" fn(i64, i64) -> i64 =
+                    unsafe { std::mem::transmute(address) };
+                Ok(call(entry.fuel, entry.argument))
             }
+        };
+        match called {
+            Ok(result) => Outcome::Returned(result),
+            Err(CallError::Exception { tag, payload }) => Outcome::Thrown(tag, payload),
+            Err(CallError::Trap(trap)) => match (trap.cause, stack::version(trap.location)) {
+                (TrapCause::Code(code), Some((function, number))) => {
+                    Outcome::Trapped(code, function, number)
+                }
+                (cause, _) => panic!("a call has trapped: {cause:?}"),
+            },
+            Err(error) => panic!("a call has failed: {error}"),
         }
     }
 
@@ -165,19 +216,19 @@ impl Place for Gated {
         installs.push(Install { versions: replacement.0.iter().map(version).collect(), drops });
     }
 
-    fn look(&self) -> Option<Ledger> {
+    fn look(&self, segments: &[Segment]) -> Option<Seen> {
         self.engine.collect();
-        let installs = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
-        let versions = installs.iter().flat_map(|install| &install.versions);
-        let left = versions.filter(|(_, version)| version.state() != VersionState::Freed);
-        let mut ledger: Ledger =
-            left.map(|(function, version)| ((*function, version.number()), 0)).collect();
-        for function in self.program.named() {
-            for info in self.engine.versions(&name(function)).unwrap() {
-                let frames = info.frames() as u32;
-                ledger.insert((function, info.version.number()), frames);
-            }
+        let ledger = self.ledger(None);
+        // SAFETY: these are the frames of visits that have not returned, of this engine.
+        let walked = unsafe { stack::walk(&self.engine, &self.code, segments) };
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        let mut own = BTreeMap::new();
+        for ((_, number), frames) in self.ledger(Some(thread as u64)) {
+            *own.entry(number).or_default() += frames;
         }
-        Some(ledger)
+        own.retain(|_, frames| *frames != 0);
+        if stack::counts(&walked) != own { eprintln!("DEBUG walked {walked:?}\ntraced {:?}\nledger {ledger:?}", stack::trace(&self.engine)); }
+        assert_eq!(stack::counts(&walked), own, "frames that are found, and in the ledger");
+        Some(Seen { ledger, walked, traced: stack::trace(&self.engine) })
     }
 }
