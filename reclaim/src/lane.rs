@@ -174,6 +174,19 @@ impl<P> Lane<P> {
         }
     }
 
+    /// Lets somebody look at the payload who is inside.
+    ///
+    /// # Safety
+    ///
+    /// The calling context is counted in at this lane, past the check of the gate. What `look` does
+    /// with the payload may be done by several threads at once.
+    pub unsafe fn look<R>(&self, look: impl FnOnce(&P) -> R) -> Option<R> {
+        self.payload.with(|seat| {
+            // SAFETY: nobody takes a payload or puts one in while somebody is inside.
+            unsafe { (*seat).as_ref() }.map(look)
+        })
+    }
+
     /// Frees the version if the lane is `Retired` and empty.
     fn try_free(&self) -> bool {
         let seen = self.state();

@@ -96,6 +96,16 @@ impl Seat {
         Ok(Self { lane, cell_offset, function: AtomicPtr::new(function.cast_mut()) })
     }
 
+    /// The version that sits here.
+    ///
+    /// # Safety
+    ///
+    /// The calling thread is inside of it.
+    pub(crate) unsafe fn version(&self) -> Option<Version> {
+        // SAFETY: as the caller says. Versions can be shared.
+        unsafe { self.lane.look(|payload| payload.version().clone()) }
+    }
+
     /// Counts a frame out that is left otherwise than by returning.
     ///
     /// # Safety

@@ -73,6 +73,15 @@ fn a_backtrace_names_functions() {
             })
             .collect();
         assert_eq!(names, [("inner", 1), ("outer", 2)]);
+        let gates: Vec<_> = parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Gate { version } => version.as_ref().map(|version| version.function()),
+                _ => None,
+            })
+            .collect();
+        // The host has called the other one through an entry.
+        assert_eq!(gates, ["inner"]);
         argument
     });
     assert_eq!(call!(calls(&engine, "outer"), callback.address(), 5).unwrap(), 11);
@@ -130,7 +139,8 @@ fn exceptions_go_to_handlers() {
             sig0 = (i32, i64) system_v
             fn0 = %thrower(i32, i64) system_v
          block0(v0: i32, v1: i64):
-            v10 = iadd_imm v1, 1000
+            v9 = iconst.i64 1000
+            v10 = iadd v1, v9
             try_call fn0(v0, v1), sig0, block1, [ tag1: block2(exn0, exn1) ]
          block1:
             v2 = iconst.i64 -1

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::system::{self, Context, NO_REASON};
+use super::walk::{self, FRAME_POINTER};
+use crate::Version;
 use crate::code_map::{Description, Role};
 use crate::memory::Memory;
 
@@ -25,12 +27,16 @@ pub enum Part {
     Body {
         /// Its name.
         function: Arc<str>,
-        /// The [number](crate::Version::number) of the versions that the unit has installed; 0
-        /// while it is being installed.
+        /// The [number](Version::number) of the versions that the unit has installed; 0 while it
+        /// is being installed.
         version: u64,
     },
     /// A gate.
-    Gate,
+    Gate {
+        /// The version that it has counted the call in at; `None` if it has not, being on its way
+        /// to another gate.
+        version: Option<Version>,
+    },
     /// A way in from the host.
     Entry,
     /// What gates call when they find that a version is gone.
@@ -41,7 +47,10 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.part {
             Part::Body { function, version } => write!(f, "`{function}`#{version}")?,
-            Part::Gate => f.write_str("a gate")?,
+            Part::Gate { version: Some(version) } => {
+                write!(f, "the gate of `{}`#{}", version.function(), version.number())?;
+            }
+            Part::Gate { version: None } => f.write_str("a gate")?,
             Part::Entry => f.write_str("an entry")?,
             Part::Helper => f.write_str("a helper of gates")?,
         }
@@ -54,13 +63,19 @@ impl Location {
     ///
     /// # Safety
     ///
-    /// It is a frame on the stack of the calling thread.
-    unsafe fn of_frame(memory: &Memory, returned: usize) -> Option<Self> {
+    /// It is a frame on the stack of the calling thread, with that frame pointer.
+    unsafe fn of_frame(memory: &Memory, returned: usize, frame_pointer: usize) -> Option<Self> {
         // SAFETY: as the caller says.
         let frame = unsafe { memory.code_map().frame(returned) }?;
         let part = match frame.role {
             Role::Body { unit, function, .. } => Part::of_function(&unit, function)?,
-            Role::Gate => Part::Gate,
+            Role::Gate => {
+                // SAFETY: a gate has its lane in the code or in its frame.
+                let seat =
+                    frame.counted.map(|counted| unsafe { walk::seat(counted, frame_pointer, 0) });
+                // SAFETY: the frame is counted in there.
+                Part::Gate { version: seat.and_then(|seat| unsafe { (*seat).version() }) }
+            }
             Role::Entry { .. } => Part::Entry,
             Role::Helper => Part::Helper,
         };
@@ -94,10 +109,14 @@ pub(crate) fn backtrace(memory: &Memory) -> Vec<Location> {
     unsafe extern "C" fn trace(context: *mut Context, state: *mut c_void) -> c_int {
         // SAFETY: it is the state below.
         let state = unsafe { &mut *state.cast::<State<'_>>() };
-        // SAFETY: the context is a frame's.
-        let returned = unsafe { system::returned(context) };
-        // SAFETY: a frame of this thread.
-        state.found.extend(unsafe { Location::of_frame(state.memory, returned) });
+        // SAFETY: the context is that of a frame of this thread.
+        unsafe {
+            let returned = system::returned(context);
+            if state.memory.code_map().contains(returned) {
+                let frame_pointer = system::register(context, FRAME_POINTER);
+                state.found.extend(Location::of_frame(state.memory, returned, frame_pointer));
+            }
+        }
         NO_REASON
     }
 

@@ -3,8 +3,7 @@
 use std::ffi::c_int;
 
 use super::system::{self, CLEANUP_PHASE, CONTINUE_UNWIND, Context, Exception};
-use super::walk::{FRAME_POINTER, PINNED, count_out};
-use crate::code_map::Counted;
+use super::walk::{FRAME_POINTER, PINNED, RBX, count_out};
 use crate::memory::Memory;
 
 /// Leaves a frame of generated code for good: counts it out if it is one of a gate, and puts back
@@ -26,11 +25,12 @@ pub(super) unsafe extern "C" fn personality(
     }
     // SAFETY: the context is that of a frame in the range of a table, which has the memory that
     // the code is in. All these registers are such that the unwinder has them.
-    let (memory, returned, frame_pointer, ledger) = unsafe {
+    let (memory, returned, frame_pointer, rbx, ledger) = unsafe {
         (
             &*system::data(context).cast::<Memory>(),
             system::returned(context),
             system::register(context, FRAME_POINTER),
+            system::register(context, RBX),
             system::register(context, PINNED),
         )
     };
@@ -39,11 +39,6 @@ pub(super) unsafe extern "C" fn personality(
         return CONTINUE_UNWIND;
     };
     if let Some(counted) = frame.counted {
-        // SAFETY: an entry in machine code has its lane in `rbx`.
-        let rbx = match counted {
-            Counted::InRegister => unsafe { system::register(context, 3) },
-            _ => 0,
-        };
         // SAFETY: the frame is counted in, by the thread that is leaving it.
         unsafe { count_out(counted, frame_pointer, rbx, ledger, memory.counting()) };
     }

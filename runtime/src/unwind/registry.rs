@@ -72,6 +72,11 @@ fn places() -> impl Iterator<Item = &'static Place> {
     })
 }
 
+/// The memory of the code that is returned to at an address, as [`at`].
+pub(super) fn returned_to<'a>(address: usize) -> Option<&'a Memory> {
+    at(address.wrapping_sub(1))
+}
+
 /// The memory that the code at an address is in, if that is code of an engine's.
 ///
 /// The address is one that the calling thread has a frame at or is about to return to, or no

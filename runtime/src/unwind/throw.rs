@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::system::{self, Context, END_OF_STACK, Exception, NO_REASON, STOP};
-use super::walk::{self, FRAME_POINTER, PINNED, Registers, Target};
+use super::walk::{self, FRAME_POINTER, PINNED, RBX, Registers, Target};
 use super::{SUPPORTED, registry};
 use crate::{CallError, thread};
 
@@ -61,7 +61,7 @@ unsafe extern "C" fn look(context: *mut Context, search: *mut c_void) -> c_int {
     let search = unsafe { &mut *search.cast::<Search>() };
     // SAFETY: the context is a frame's.
     let returned = unsafe { system::returned(context) };
-    if returned == 0 || registry::at(returned - 1).is_none() {
+    if registry::returned_to(returned).is_none() {
         return NO_REASON;
     }
     // SAFETY: the unwinder is at this frame of the calling thread.
@@ -91,7 +91,7 @@ unsafe extern "C-unwind" fn stop(
 ) -> c_int {
     // SAFETY: the context is a frame's.
     let pc = unsafe { system::returned(context) };
-    if pc == 0 || registry::at(pc - 1).is_none() {
+    if registry::returned_to(pc).is_none() {
         if actions & END_OF_STACK != 0 {
             // The search has been to where this has not.
             std::process::abort();
@@ -111,7 +111,7 @@ unsafe extern "C-unwind" fn stop(
         pc,
         sp: 0,
         rbp: register(FRAME_POINTER),
-        rbx: register(3),
+        rbx: register(RBX),
         r12: register(12),
         r13: register(13),
         r14: register(14),

@@ -8,8 +8,9 @@ use super::registry;
 use crate::code_map::{Counted, Description, Found, Role};
 use crate::function::Seat;
 
-/// The frame pointer and the pinned register, as unwind tables number them.
+/// Registers as unwind tables number them: the frame pointer, `rbx`, the pinned register.
 pub(super) const FRAME_POINTER: c_int = 6;
+pub(super) const RBX: c_int = 3;
 pub(super) const PINNED: c_int = 15;
 
 /// What calls keep, in some frame, and where that frame goes on.
@@ -47,18 +48,26 @@ pub(super) unsafe fn count_out(
     ledger: usize,
     counting: Counting,
 ) {
-    let seat = match counted {
+    let ledger = std::ptr::with_exposed_provenance(ledger);
+    // SAFETY: as the caller says; who is counted in at a lane may use it.
+    unsafe { (*seat(counted, frame_pointer, rbx)).leave_by_unwinding(ledger, counting) };
+}
+
+/// The seat that a frame is counted in at.
+///
+/// # Safety
+///
+/// The frame is there, with this frame pointer and, if it is one of an entry, this in `rbx`.
+pub(super) unsafe fn seat(counted: Counted, frame_pointer: usize, rbx: usize) -> *const Seat {
+    match counted {
         Counted::At(seat) => seat,
         Counted::InFrame(at) => {
             // SAFETY: that is where the frame has it.
             let seat = unsafe { word(frame_pointer.wrapping_add_signed(at as isize)) };
             std::ptr::with_exposed_provenance(seat)
         }
-        Counted::InRegister => std::ptr::with_exposed_provenance::<Seat>(rbx),
-    };
-    let ledger = std::ptr::with_exposed_provenance(ledger);
-    // SAFETY: as the caller says; who is counted in at a lane may use it.
-    unsafe { (*seat).leave_by_unwinding(ledger, counting) };
+        Counted::InRegister => std::ptr::with_exposed_provenance(rbx),
+    }
 }
 
 impl Registers {
@@ -125,7 +134,7 @@ impl Target {
 pub(super) unsafe fn search(mut pc: usize, mut rbp: usize, tag: Option<u32>) -> Option<Target> {
     let mut frames = 0;
     loop {
-        let memory = registry::at(pc - 1)?;
+        let memory = registry::returned_to(pc)?;
         // SAFETY: as the caller says.
         let frame = unsafe { memory.code_map().frame(pc)? };
         match frame.role {
@@ -165,7 +174,7 @@ fn handler(unit: &Description, function: usize, offset: usize, tag: u32) -> Opti
 /// the one that `registers` are of have nothing left to do.
 pub(super) unsafe fn go_on(mut registers: Registers, target: Target) -> ! {
     for _ in 0..target.frames {
-        if let Some(memory) = registry::at(registers.pc - 1) {
+        if let Some(memory) = registry::returned_to(registers.pc) {
             // SAFETY: as the caller says: the frame is there, and is left for good.
             unsafe {
                 if let Some(frame) = memory.code_map().frame(registers.pc) {
