@@ -227,7 +227,6 @@ impl Place for Gated {
             *own.entry(number).or_default() += frames;
         }
         own.retain(|_, frames| *frames != 0);
-        if stack::counts(&walked) != own { eprintln!("DEBUG walked {walked:?}\ntraced {:?}\nledger {ledger:?}", stack::trace(&self.engine)); }
         assert_eq!(stack::counts(&walked), own, "frames that are found, and in the ledger");
         Some(Seen { ledger, walked, traced: stack::trace(&self.engine) })
     }

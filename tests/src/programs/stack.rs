@@ -32,7 +32,8 @@ pub(super) struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Traced {
     Body(Version),
-    Gate,
+    /// What it has counted.
+    Gate(Option<Version>),
     Entry,
 }
 
@@ -71,7 +72,7 @@ impl Stack {
     pub(super) fn traced(&self) -> Vec<Traced> {
         let traced = self.0.iter().rev().map(|frame| match *frame {
             Frame::Body(version) => Traced::Body(version),
-            Frame::Gate(_) => Traced::Gate,
+            Frame::Gate(version) => Traced::Gate(Some(version)),
             Frame::Entry(_) => Traced::Entry,
         });
         traced.collect()
@@ -120,8 +121,11 @@ pub(super) unsafe fn walk(
 /// The frames of an engine's code, as it says.
 pub(super) fn trace(engine: &Engine) -> Vec<Traced> {
     let traced = engine.backtrace().into_iter().map(|location| match location.part {
-        Part::Body { .. } => Traced::Body(version(location).expect("it is a body")),
-        Part::Gate => Traced::Gate,
+        Part::Body { function, version } => Traced::Body((number_in(&function), version)),
+        Part::Gate { version } => {
+            let version = version.map(|it| (number_in(it.function()), it.number()));
+            Traced::Gate(version)
+        }
         Part::Entry => Traced::Entry,
         Part::Helper => panic!("nobody looks from a helper of gates"),
     });
@@ -131,12 +135,15 @@ pub(super) fn trace(engine: &Engine) -> Vec<Traced> {
 /// The version that a place is in, unless it is not in one.
 pub(super) fn version(location: Location) -> Option<Version> {
     match location.part {
-        Part::Body { function, version } => {
-            let function = function.strip_prefix('f').and_then(|number| number.parse().ok());
-            Some((function.expect("functions have names like this"), version))
-        }
-        Part::Gate | Part::Entry | Part::Helper => None,
+        Part::Body { function, version } => Some((number_in(&function), version)),
+        Part::Gate { .. } | Part::Entry | Part::Helper => None,
     }
+}
+
+/// The function that has a name, see [`name`](super::name).
+fn number_in(name: &str) -> usize {
+    let number = name.strip_prefix('f').and_then(|number| number.parse().ok());
+    number.expect("functions have such names")
 }
 
 /// How many frames of gates and entries there are for the versions with each number: those next to
