@@ -25,6 +25,7 @@ mod plain;
 mod run;
 mod shared;
 mod stack;
+pub mod ways;
 
 use lastout::{Counting, Dispatch, DropPolicy};
 

@@ -76,7 +76,7 @@ impl Program {
         for _ in 0..u.int_in_range(1..=3)? {
             program.entries.push(entry(u, &program)?);
         }
-        for _ in 0..u.int_in_range(0..=16)? {
+        for _ in 0..u.int_in_range(4..=24)? {
             let skip = u.int_in_range(0..=2)?;
             program.script.push(Event { skip, action: action(u, &program, options)? });
         }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lastout::{
-    CallError, Dispatch, Engine, EngineBuilder, Handle, TrapCause, Version, VersionState,
+    CallError, Dispatch, DropPolicy, Engine, EngineBuilder, Handle, TrapCause, Version,
+    VersionState,
 };
 
 use super::host::{self, Observed, Outcome, Place, visit};
@@ -14,6 +14,7 @@ use super::model::expected;
 use super::plain::Plain;
 use super::stack::{self, Ledger, Seen, Segment};
 use super::{DISPATCHES, Entry, Program, Replacement, WayIn, lower, name};
+use crate::support::Drops;
 
 /// How many bytes of code there may be.
 const CODE_MEMORY: usize = 16 << 20;
@@ -72,16 +73,7 @@ struct Install {
     /// The functions, each with its version.
     versions: Vec<(usize, Version)>,
     /// How often what was attached to the unit was dropped.
-    drops: Arc<AtomicUsize>,
-}
-
-/// Counts itself when it is dropped.
-struct Attached(Arc<AtomicUsize>);
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
+    drops: Drops,
 }
 
 impl Gated {
@@ -123,7 +115,7 @@ impl Gated {
     ///
     /// If something is left, or is dropped too often.
     pub(super) fn end(&self) {
-        self.engine.collect();
+        self.collect();
         let installs = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut current = BTreeMap::new();
         for (index, install) in installs.iter().enumerate() {
@@ -137,21 +129,28 @@ impl Gated {
                 assert_eq!(version.state(), state, "{version:?}");
                 live |= is_current;
             }
-            let drops = install.drops.load(Ordering::SeqCst);
+            let drops = install.drops.count();
             assert_eq!(drops, usize::from(!live), "drops of install {index}");
         }
         for &function in current.keys() {
             self.engine.remove(&name(function)).unwrap();
         }
-        self.engine.collect();
+        self.collect();
         for (index, install) in installs.iter().enumerate() {
-            assert_eq!(install.drops.load(Ordering::SeqCst), 1, "drops of install {index}");
+            assert_eq!(install.drops.count(), 1, "drops of install {index}");
         }
         assert_eq!((self.engine.stats().alive(), self.engine.stats().functions), (0, 0));
     }
 }
 
 impl Gated {
+    /// Drops what waits for it; leavers drop for themselves.
+    fn collect(&self) {
+        if self.program.drop_policy == DropPolicy::Collector {
+            self.engine.collect();
+        }
+    }
+
     /// How many frames there are in each version that is not freed, of one thread or of all.
     fn ledger(&self, thread: Option<u64>) -> Ledger {
         let installs = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,8 +204,8 @@ impl Place for Gated {
         let number = installs.len() as u64 + 1;
         let mut unit = self.engine.unit();
         lower::define(&mut unit, &self.program, replacement, |_| number);
-        let drops = Arc::new(AtomicUsize::new(0));
-        unit.attach(Attached(Arc::clone(&drops)));
+        let drops = Drops::new();
+        unit.attach(drops.value());
         let installed = self.engine.install(unit).unwrap();
         let version = |&function: &usize| {
             let version = installed.version(&name(function)).unwrap().clone();
@@ -217,7 +216,7 @@ impl Place for Gated {
     }
 
     fn look(&self, segments: &[Segment]) -> Option<Seen> {
-        self.engine.collect();
+        self.collect();
         let ledger = self.ledger(None);
         // SAFETY: these are the frames of visits that have not returned, of this engine.
         let walked = unsafe { stack::walk(&self.engine, &self.code, segments) };
