@@ -4,6 +4,7 @@ pub mod clif;
 pub mod emit;
 pub mod measure;
 pub mod ops;
+pub mod programs;
 pub mod random;
 pub mod signature;
 pub mod support;
