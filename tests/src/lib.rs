@@ -1,6 +1,7 @@
 //! What the tests, the fuzz targets and the examples of lastout share.
 
 pub mod clif;
+pub mod conformance;
 pub mod emit;
 pub mod measure;
 pub mod ops;
