@@ -238,7 +238,7 @@ fn call(handle: &Handle<Entered>, way: WayIn) -> Outcome {
     };
     match called {
         Ok(result) => Outcome::Returned(result),
-        Err(CallError::Exception { tag, payload }) => Outcome::Thrown(tag, payload),
+        Err(CallError::Exception(thrown)) => Outcome::Thrown(thrown.tag, thrown.payload),
         Err(CallError::Trap(trap)) => match (trap.cause, stack::version(trap.location)) {
             (TrapCause::Code(code), Some((function, number))) => {
                 Outcome::Trapped(code, function, number)
