@@ -16,7 +16,8 @@ use lastout_instrument::{
 };
 use lastout_reclaim::Counting;
 
-const LAYOUT: LaneLayout = LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16 };
+const LAYOUT: LaneLayout =
+    LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16, zeros: 24 };
 const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 

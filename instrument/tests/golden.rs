@@ -38,7 +38,8 @@ use lastout_instrument::{
 use lastout_reclaim::Counting;
 
 /// Where all entries, and the tails of gates, find things.
-const LAYOUT: LaneLayout = LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16 };
+const LAYOUT: LaneLayout =
+    LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16, zeros: 24 };
 
 const AFTER: &str = "; ---- after ----\n";
 

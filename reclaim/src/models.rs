@@ -82,12 +82,16 @@
 //!
 //! `cargo test -p lastout-reclaim -- --nocapture` prints how many executions each takes.
 
+mod call;
 mod events;
 mod explore;
 mod function;
+mod install;
 mod literal;
 mod machine;
+mod memory;
 mod mutants;
+mod ownership;
 mod scenarios;
 mod sound;
 mod world;

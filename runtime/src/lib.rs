@@ -190,14 +190,14 @@ mod version;
 pub use adopted::Adopted;
 pub use builder::EngineBuilder;
 pub use engine::{Engine, Stats};
-pub use error::{CallError, Error, Result};
+pub use error::{CallError, Error, FunctionName, Result};
 pub use handle::Handle;
 pub use install::Installed;
 pub use payload::DropPolicy;
 pub use types::{FunctionType, HostFunction, Returned, Value};
 pub use unit::Unit;
 pub use unwind::traps::{Trap, TrapCause};
-pub use unwind::{Location, Part, Uncaught, throw};
+pub use unwind::{Exception, Location, Part, Uncaught, throw};
 pub use version::{ThreadFrames, Version, VersionInfo, VersionState};
 
 pub use cranelift_codegen;

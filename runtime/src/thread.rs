@@ -89,7 +89,7 @@ impl Thread {
         if met_removed {
             self.ledger.set(self.aside.replace(ptr::null()));
             let name = REMOVED.try_with(|removed| removed.borrow_mut().pop()).ok().flatten();
-            result = Err(name.unwrap_or_else(|| CallError::Removed(Arc::from("?"))));
+            result = Err(name.unwrap_or_else(|| CallError::Removed("?".into())));
         }
         if inner {
             self.put_aside();
@@ -106,7 +106,7 @@ impl Thread {
 /// Notes for [`enter`] that the function of this name was called and has no version. Of several
 /// that one call meets, the first is noted.
 pub(crate) fn met_removed(name: &Arc<str>) {
-    fail(CallError::Removed(Arc::clone(name)));
+    fail(CallError::Removed((&**name).into()));
 }
 
 /// Notes for [`enter`] that the call in progress has failed.

@@ -34,7 +34,7 @@ pub use backtrace::{Location, Part};
 pub(crate) use registry::Registered;
 pub(crate) use saved::Saved;
 pub(crate) use table::Table;
-pub use throw::{Uncaught, throw};
+pub use throw::{Exception, Uncaught, throw};
 
 /// Whether generated code can be left otherwise than by returning on this host.
 pub(crate) const SUPPORTED: bool = cfg!(all(target_arch = "x86_64", target_env = "gnu"));

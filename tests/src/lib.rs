@@ -5,6 +5,7 @@ pub mod conformance;
 pub mod emit;
 pub mod measure;
 pub mod ops;
+pub mod programs;
 pub mod random;
 pub mod signature;
 pub mod support;

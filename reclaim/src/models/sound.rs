@@ -27,6 +27,8 @@ macro_rules! hold {
     };
 }
 
+mod tail;
+
 /// With plain counts and a heavy fence, and calls by the slot.
 mod plain {
     hold! { PLAIN:
