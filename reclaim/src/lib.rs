@@ -89,8 +89,8 @@
 //! 10. Who lets go of a function last closes the lane that is live, executes a heavy fence and
 //!     retires it, as for a removal. The payload is dropped by the last to leave.
 //! 11. A lane stays where it is until all functions are gone that lanes may pass between, and its
-//!     gate until the lane is taken for another function. It is taken by one whose own is gone and
-//!     when it is `Free`, and keeps its generation.
+//!     gate until the lane is taken for another function. It is taken only when the function that
+//!     had it is gone and it is `Free`, and it keeps its generation.
 //!
 //! # The races, and how each ends
 //!
@@ -208,7 +208,7 @@
 //! that go when they are free, or change hands when they are not, or forget their generation; no
 //! heavy fence as a function goes; and versions and hosts that do not keep what they call.
 //!
-//! Scenarios of two threads are explored with two to five preemptions, those of three with two.
+//! Where two threads are at work, two to five preemptions are explored, and where three are, two.
 //!
 //! What they do not cover: more than three threads, more preemptions than each test says, and
 //! instruction fetch, which is the heavy fence's to order.
