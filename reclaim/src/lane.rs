@@ -12,7 +12,8 @@ use crate::{Counting, Domain, Frames, State, StateWord, Step};
 ///
 /// Lanes are type-stable: gates hold the addresses of a lane's words and are entered by threads
 /// that have been on their way for any length of time, so a lane must stay where it is, and
-/// belong to the same function, for as long as anyone can reach its gate.
+/// belong to the same function, for as long as anyone can reach its gate. Where there are tail
+/// calls, who leaves may look at it even later: rule 11 of the [crate](crate) says how long.
 #[repr(C)]
 pub struct Lane<P> {
     /// The address to call; 0 while the lane cannot be entered. First, so that one address serves
