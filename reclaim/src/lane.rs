@@ -144,7 +144,8 @@ impl<P> Lane<P> {
     }
 
     /// Does for a frame that is left otherwise than by returning, as when a panic unwinds it, what
-    /// the gate would have done after its body has returned.
+    /// the gate would have done after its body has returned. (A gate that can be tail-called would do
+    /// the same, to the lane that is in its frame.)
     ///
     /// # Safety
     ///
