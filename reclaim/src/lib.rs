@@ -230,7 +230,7 @@ mod sync;
 #[cfg(test)]
 mod models;
 
-pub use context::Context;
+pub use context::{Context, HEADER_BYTES};
 pub use domain::{Domain, Frames, Frozen};
 pub use gate::{Counting, Step};
 pub use lane::Lane;

@@ -527,11 +527,7 @@ impl Function {
             if version.state() == VersionState::Freed {
                 return None;
             }
-            let threads = seat.lane.frames().into_iter().map(|frames| ThreadFrames {
-                thread_id: frames.owner,
-                name: thread::name(frames.owner),
-                frames: frames.frames,
-            });
+            let threads = seat.lane.frames().into_iter().map(ThreadFrames::new);
             Some(VersionInfo { version, threads: threads.collect() })
         });
         let mut infos: Vec<_> = infos.collect();
