@@ -19,6 +19,7 @@
 
 mod generate;
 mod host;
+mod kept;
 mod lower;
 mod model;
 mod plain;
