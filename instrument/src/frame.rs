@@ -66,7 +66,8 @@ impl GateFrame {
             Some(slot.offset as i32 - layout.frame_to_fp_offset as i32)
         };
         Self {
-            body_return: calls.filter(is_body).next(),
+            // Before it there may be calls that copy struct arguments.
+            body_return: calls.filter(is_body).last(),
             lane: word(Word::Lane),
             outer: word(Word::Outer),
         }
