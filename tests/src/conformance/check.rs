@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use cranelift_codegen::data_value::{DataValue, DisplayDataValues};
 use cranelift_reader::{Comparison, RunCommand};
 use lastout::{Dispatch, Engine};
 
-use super::file::{Test, TestFunction};
+use super::file::{Test, TestFunction, count_run_lines};
 use super::program::{Installed, Program};
 use super::refusal::Trouble;
 use super::report::FileReport;
@@ -23,9 +24,12 @@ pub fn run_file(path: &Path, options: &Options) -> FileReport {
     match Test::parse(&text) {
         Ok(test) => Run::new(path, options, &test).finish(),
         Err(Trouble::Failed(error)) => FileReport::failure(path, &error),
-        Err(Trouble::Refused(why)) => FileReport::skip(why),
+        Err(Trouble::Refused(why)) => FileReport::skip(why, count_run_lines(&text)),
     }
 }
+
+/// How long to wait for versions to be freed that everyone has left.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Everything that is done with a file.
 struct Run<'a> {
@@ -58,7 +62,7 @@ impl<'a> Run<'a> {
     fn finish(mut self) -> FileReport {
         match &self.test.targets {
             Ok(targets) => {
-                self.note_unreadable_lines();
+                self.look_at_lines();
                 for target in targets {
                     self.run(target);
                 }
@@ -89,11 +93,15 @@ impl<'a> Run<'a> {
         report
     }
 
-    /// Lines that are not run, in no way at all.
-    fn note_unreadable_lines(&mut self) {
+    /// What can be said of lines before any is run.
+    fn look_at_lines(&mut self) {
         for line in self.test.lines() {
             if let Err(error) = &line.command {
                 self.fail(line.number, "read", error.clone());
+            }
+            if line.is_misnamed {
+                let note = "the line names another function than the one that it follows and means";
+                *self.report.notes.entry(note.to_owned()).or_default() += 1;
             }
         }
     }
@@ -158,7 +166,7 @@ impl<'a> Run<'a> {
         if let Err(error) = replaced {
             self.fail_file(&replacing, &error);
         }
-        let left = program.leave();
+        let left = program.leave(PATIENCE);
         self.report.replacements += left.replacements;
         self.report.left_in_ledger += left.frames;
         self.report.unfreed += left.unfreed;

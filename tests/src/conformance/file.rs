@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use cranelift_codegen::data_value::DataValue;
-use cranelift_codegen::ir::Function;
+use cranelift_codegen::ir::{Function, UserFuncName};
 use cranelift_codegen::settings::Value;
 use cranelift_reader::{Comment, Comparison, ParseOptions, RunCommand};
 use target_lexicon::Triple;
@@ -32,6 +32,8 @@ pub(super) struct RunLine {
     pub(super) number: usize,
     /// The line, or what is wrong with it.
     pub(super) command: Result<RunCommand, String>,
+    /// Whether the line has another name than that of its function, which is the one before it.
+    pub(super) is_misnamed: bool,
 }
 
 impl Test {
@@ -79,9 +81,18 @@ impl Test {
 }
 
 /// Whether text with this error must be meant for a newer version of Cranelift: it is like CLIF but
-/// for a name that is unknown here.
+/// for an instruction that is unknown here.
 fn is_newer(message: &str) -> bool {
-    message.starts_with("unknown opcode")
+    message.starts_with("Unknown opcode")
+}
+
+/// How many run lines there seem to be in a file that cannot be parsed.
+pub(super) fn count_run_lines(text: &str) -> usize {
+    let comments = text.lines().filter_map(|line| Some(&line[line.find(';')?..]));
+    let is_command = |comment: &&str| {
+        matches!(directive(comment).split([':', ' ']).next(), Some("run" | "print"))
+    };
+    comments.filter(is_command).count()
 }
 
 /// What there is to compare target lines with.
@@ -106,12 +117,21 @@ fn run_lines(text: &str, function: &Function, comments: &[Comment<'_>]) -> Vec<R
         let command = parsed.map_err(|error| error.message).transpose()?;
         let before = &text[..comment.text.as_ptr().addr() - text.as_ptr().addr()];
         let number = before.matches('\n').count() + 1;
-        let command = command.map(|command| with_types(command, function)).map_err(|error| {
-            format!("`{}` cannot be read: {error}", comment.text)
-        });
-        Some(RunLine { number, command })
+        let is_misnamed = command.as_ref().is_ok_and(|command| is_misnamed(command, function));
+        let command = command
+            .map(|command| with_types(command, function))
+            .map_err(|error| format!("`{}` cannot be read: {error}", comment.text));
+        Some(RunLine { number, command, is_misnamed })
     });
     lines.collect()
+}
+
+fn is_misnamed(command: &RunCommand, function: &Function) -> bool {
+    let (RunCommand::Print(invocation) | RunCommand::Run(invocation, ..)) = command;
+    // The reader calls what has no name `default`, and lines cannot have names such as `u0:1`.
+    invocation.func != "default"
+        && matches!(function.name, UserFuncName::Testcase(_))
+        && invocation.func != clif::function_name(&function.name)
 }
 
 /// `; run` alone means that the result is not 0. The reader has an `i8` there whatever the type of

@@ -3,9 +3,10 @@
 use lastout::EngineBuilder;
 
 /// Adds `%__cranelift_throw`, the one function that Cranelift's own runner has for files to call.
+///
+/// As a symbol, since on hosts that cannot unwind engines take no functions that may.
 pub(super) fn provide(builder: EngineBuilder) -> EngineBuilder {
-    type Throw = extern "C-unwind" fn(i64, i64, i64, i32, i64, i64);
-    builder.host_function("__cranelift_throw", throw as Throw)
+    builder.host_symbol("__cranelift_throw", throw as *const u8)
 }
 
 /// The first three arguments say where in the stack the exception starts and ends, which lastout

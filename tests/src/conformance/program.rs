@@ -36,12 +36,10 @@ pub(super) struct Installed<'a> {
 
 impl<'a> Program<'a> {
     pub(super) fn new(engine: Engine, test: &'a Test) -> Self {
-        let signatures = |function: &'a TestFunction| {
-            (function.name.as_str(), &function.function.signature)
-        };
+        let signatures =
+            |function: &'a TestFunction| (function.name.as_str(), &function.function.signature);
         let signatures = test.functions.iter().map(signatures).collect();
-        let mut program =
-            Self { engine, functions: Vec::new(), troubles: Vec::new(), signatures };
+        let mut program = Self { engine, functions: Vec::new(), troubles: Vec::new(), signatures };
         let mut names = HashSet::new();
         let mut there = Vec::new();
         for function in &test.functions {
@@ -97,9 +95,8 @@ impl<'a> Program<'a> {
             let dependents = there.extract_if(.., |(function, _)| {
                 references(&function.function).any(|name| name == missing.name)
             });
-            let left_out = dependents.map(|(function, _)| {
-                (function, Trouble::Refused(why.clone()))
-            });
+            let left_out =
+                dependents.map(|(function, _)| (function, Trouble::Refused(why.clone())));
             self.troubles.extend(left_out);
         }
     }
@@ -148,8 +145,9 @@ impl<'a> Program<'a> {
         Ok(())
     }
 
-    /// Removes everything, and says what is left. Nobody may be inside.
-    pub(super) fn leave(self) -> Leftovers {
+    /// Removes everything, and says what is left, though nobody is inside any more. Versions have
+    /// `patience` to be freed in.
+    pub(super) fn leave(&self, patience: Duration) -> Leftovers {
         let mut left = Leftovers::default();
         for name in self.names() {
             for info in self.engine.versions(&name).unwrap_or_default() {
@@ -160,7 +158,7 @@ impl<'a> Program<'a> {
                 }));
             }
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         for installed in &self.functions {
             let mut versions = installed.lock().clone();
             versions.pop();
@@ -216,9 +214,6 @@ impl Installed<'_> {
     }
 }
 
-/// How long to wait for versions to be freed that everyone has left.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// How the reasons of functions start that are left out because of others.
 const DEPENDENT: &str = "it refers to a function that is left out";
 
@@ -238,4 +233,56 @@ fn symbols(function: &Function) -> impl Iterator<Item = String> {
         GlobalValueData::Symbol { name, .. } => clif::callee_name(function, name),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::support::{Door, builder};
+
+    #[test]
+    fn who_is_inside_is_left_over() {
+        let text = "test run
+            function %inner(i64, i64) -> i64 system_v {
+                fn0 = %call_back(i64, i64) -> i64 system_v
+            block0(v0: i64, v1: i64):
+                v2 = call fn0(v0, v1)
+                return v2
+            }
+            ; print: %inner(0, 0)
+            function %outer(i64, i64) -> i64 system_v {
+                fn0 = %inner(i64, i64) -> i64 system_v
+            block0(v0: i64, v1: i64):
+                v2 = call fn0(v0, v1)
+                return v2
+            }
+            ; print: %outer(0, 0)";
+        let test = Test::parse(text).unwrap();
+        let program = Program::new(builder().build().unwrap(), &test);
+        assert_eq!(program.functions.len(), 2);
+        let door = Door::default();
+        let callback = door.callback();
+        let address = callback.address() as i64;
+        let arguments = [DataValue::I64(address), DataValue::I64(5)];
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| program.functions[1].call(&arguments));
+            door.arrived();
+            for function in &program.functions {
+                program.replace(function).unwrap();
+            }
+            let left = program.leave(Duration::ZERO);
+            // Both functions, and the trampoline through which one of them was called: that was
+            // not replaced, and is removed while it runs.
+            assert_eq!(
+                (left.replacements, left.frames, left.unfreed),
+                (2, 3, 3),
+                "{:?}",
+                left.what
+            );
+            door.open();
+            assert_eq!(inside.join().unwrap(), Ok(vec![DataValue::I64(5)]));
+        });
+        let left = program.leave(Duration::ZERO);
+        assert_eq!((left.frames, left.unfreed), (0, 0), "{:?}", left.what);
+    }
 }

@@ -31,7 +31,7 @@ pub struct FileReport {
     pub unfreed: u64,
     /// All that went wrong, with file and line, what was left over included.
     pub failures: Vec<String>,
-    /// Why run lines were skipped, and how many each: 0 if the file's are not known.
+    /// Why run lines were skipped, and how many each.
     pub skips: BTreeMap<String, usize>,
     /// What was not done as the file says although its run lines were checked: for example not for
     /// all of its targets. With the number of run lines.
@@ -47,9 +47,9 @@ impl FileReport {
         Self { failed: 1, failures, ..Self::default() }
     }
 
-    /// Of a file with which nothing is to be done.
-    pub(super) fn skip(why: String) -> Self {
-        Self { skips: BTreeMap::from([(why, 0)]), ..Self::default() }
+    /// Of a file with which nothing is to be done, and that seems to have so many run lines.
+    pub(super) fn skip(why: String, runs: usize) -> Self {
+        Self { runs, skipped: runs, skips: BTreeMap::from([(why, runs)]), ..Self::default() }
     }
 
     /// Whether everything is as it should be, but for what was skipped.
@@ -124,7 +124,11 @@ impl fmt::Display for Summary {
         for failure in &total.failures {
             writeln!(f, "FAILED {failure}")?;
         }
-        writeln!(f, "{} files, {} functions, {} run lines", self.files, total.functions, total.runs)?;
+        writeln!(
+            f,
+            "{} files, {} functions, {} run lines",
+            self.files, total.functions, total.runs
+        )?;
         writeln!(f, "{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped)?;
         for (why, lines) in &total.skips {
             let files = self.files_by_skip[why];

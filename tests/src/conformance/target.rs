@@ -140,3 +140,79 @@ fn apply(builder: &mut dyn Configurable, word: &str) -> Result<(), Trouble> {
         error => Trouble::Failed(format!("`{word}`: {error}")),
     })
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "test run
+set opt_level=speed enable_heap_access_spectre_mitigation=false ; a comment
+target s390x
+target x86_64 has_popcnt has_avx=false
+set opt_level=none
+set is_pic
+target x86_64 has_avx512f
+target no_such_machine
+function %f() {
+; target x86_64
+block0:
+    return
+}
+";
+
+    #[test]
+    fn a_target_has_what_was_set_before_it_and_no_feature_but_its_own() {
+        let mut able = isa::lookup(Triple::host()).unwrap();
+        able.enable("has_popcnt").unwrap();
+        able.enable("has_avx").unwrap();
+        let host = able.finish(Flags::new(settings::builder())).unwrap();
+        let preamble = Preamble::split(TEXT);
+        let targets = preamble.targets(host.triple(), &host.isa_flags());
+        let labels: Vec<_> = targets.iter().map(|target| target.label.as_str()).collect();
+        let first = "target x86_64 has_popcnt has_avx=false";
+        assert_eq!(labels, [first, "target x86_64 has_avx512f"]);
+
+        let flags = targets[0].flags.as_ref().unwrap();
+        let flag = |name: &str| {
+            let last = flags.iter().rfind(|(flag, _)| flag == name);
+            last.map(|(_, value)| value.as_str())
+        };
+        assert_eq!(flag("opt_level"), Some("speed"));
+        assert_eq!(flag("enable_heap_access_spectre_mitigation"), Some("false"));
+        assert_eq!(flag("is_pic"), None);
+        assert_eq!(flag("has_popcnt"), Some("true"));
+        assert_eq!(flag("has_avx"), Some("false"));
+        assert_eq!(flag("has_lzcnt"), Some("false"));
+
+        let missing = targets[1].flags.as_ref().unwrap_err();
+        assert!(
+            matches!(missing, Trouble::Refused(why) if why == "the processor lacks has_avx512f"),
+            "{missing:?}"
+        );
+    }
+
+    #[test]
+    fn without_targets_a_file_has_all_that_was_set_and_every_feature_of_the_host() {
+        let text = TEXT.replace("target ", "; target ");
+        let targets = Preamble::split(&text).targets(&Triple::host(), &[]);
+        let [Target { label, flags: Ok(flags) }] = &*targets else { panic!("not one target") };
+        assert_eq!(label, "no target");
+        let set = [
+            ("opt_level", "speed"),
+            ("enable_heap_access_spectre_mitigation", "false"),
+            ("opt_level", "none"),
+            ("is_pic", "true"),
+        ];
+        assert_eq!(*flags, set.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn lines_keep_their_numbers() {
+        let rest = Preamble::split(TEXT).rest;
+        for (number, (line, before)) in rest.lines().zip(TEXT.lines()).enumerate() {
+            let is_directive = before.starts_with("set") || before.starts_with("target");
+            assert_eq!(line, if is_directive { "" } else { before }, "{number}");
+        }
+        assert_eq!(rest.lines().count(), TEXT.lines().count());
+    }
+}
