@@ -19,7 +19,6 @@
 
 mod generate;
 mod host;
-mod kept;
 mod lower;
 mod model;
 mod plain;

@@ -10,7 +10,6 @@ use lastout::{
 };
 
 use super::host::{self, Observed, Outcome, Place, visit};
-use super::kept::keeping_registers;
 use super::model::expected;
 use super::plain::Plain;
 use super::stack::{self, Ledger, Seen, Segment};
@@ -175,7 +174,7 @@ impl Gated {
 impl Place for Gated {
     fn enter(&self, entry: &Entry) -> Outcome {
         let handle = &self.handles[&entry.function];
-        let called = keeping_registers(|| match entry.way {
+        let called = match entry.way {
             // SAFETY: a program's functions only compute with what they are given, and what they
             // call by address is current or of their own unit.
             WayIn::Handle => unsafe { handle.call(entry.fuel, entry.argument) },
@@ -186,7 +185,7 @@ impl Place for Gated {
                     unsafe { std::mem::transmute(address) };
                 Ok(call(entry.fuel, entry.argument))
             }
-        });
+        };
         match called {
             Ok(result) => Outcome::Returned(result),
             Err(CallError::Exception(thrown)) => Outcome::Thrown(thrown.tag, thrown.payload),
