@@ -10,10 +10,10 @@ use lastout::{
 };
 
 use super::host::{self, Observed, Outcome, Place, visit};
-use super::kept::keeping_registers;
 use super::model::expected;
 use super::plain::Plain;
 use super::stack::{self, Ledger, Seen, Segment};
+use super::units::first_units;
 use super::{DISPATCHES, Entry, Program, Replacement, WayIn, lower, name};
 use crate::support::Drops;
 
@@ -103,7 +103,7 @@ impl Gated {
         assert_eq!(code.len(), CODE_MEMORY);
         let installs = Mutex::default();
         let gated = Self { engine, program: Arc::clone(program), handles, code, installs };
-        for unit in program.first_units() {
+        for unit in first_units(program) {
             gated.replace(&unit);
         }
         gated
@@ -175,7 +175,7 @@ impl Gated {
 impl Place for Gated {
     fn enter(&self, entry: &Entry) -> Outcome {
         let handle = &self.handles[&entry.function];
-        let called = keeping_registers(|| match entry.way {
+        let called = match entry.way {
             // SAFETY: a program's functions only compute with what they are given, and what they
             // call by address is current or of their own unit.
             WayIn::Handle => unsafe { handle.call(entry.fuel, entry.argument) },
@@ -186,7 +186,7 @@ impl Place for Gated {
                     unsafe { std::mem::transmute(address) };
                 Ok(call(entry.fuel, entry.argument))
             }
-        });
+        };
         match called {
             Ok(result) => Outcome::Returned(result),
             Err(CallError::Exception(thrown)) => Outcome::Thrown(thrown.tag, thrown.payload),

@@ -13,7 +13,6 @@ use lastout::{CallError, Engine, Handle, Installed, TrapCause, Unit};
 
 use super::super::WayIn;
 use super::super::host::Outcome;
-use super::super::kept::keeping_registers;
 use super::super::stack::{self, Segment, Traced, Version};
 use super::unit::told;
 
@@ -227,7 +226,7 @@ impl Desk {
 }
 
 fn call(handle: &Handle<Entered>, way: WayIn) -> Outcome {
-    let called = keeping_registers(|| match way {
+    let called = match way {
         // SAFETY: the functions do nothing but what they are told, and are told only what is sound.
         WayIn::Handle => unsafe { handle.call(ARGUMENT) },
         WayIn::Address => {
@@ -236,7 +235,7 @@ fn call(handle: &Handle<Entered>, way: WayIn) -> Outcome {
             let call: extern "C-unwind" fn(i64) -> i64 = unsafe { std::mem::transmute(address) };
             Ok(call(ARGUMENT))
         }
-    });
+    };
     match called {
         Ok(result) => Outcome::Returned(result),
         Err(CallError::Exception(thrown)) => Outcome::Thrown(thrown.tag, thrown.payload),
