@@ -69,6 +69,8 @@ pub(crate) struct Frame {
 
 /// The code of a unit.
 pub(crate) struct UnitCode {
+    /// How many bytes it has.
+    pub(crate) len: u32,
     /// In the order of their places.
     pub(crate) functions: Box<[FunctionCode]>,
     /// What few units have.
@@ -299,8 +301,11 @@ impl MoreCode {
 }
 
 impl UnitCode {
-    /// The number of the function that a place in the unit's code belongs to.
+    /// The number of the function that a place belongs to, if it is in the unit's code.
     fn function(&self, offset: usize) -> Option<usize> {
+        if offset >= self.len as usize {
+            return None;
+        }
         let after = self.functions.partition_point(|code| code.start as usize <= offset);
         after.checked_sub(1)
     }

@@ -265,7 +265,8 @@ impl<'a> Linker<'a> {
         // They lie one after the other as they are numbered.
         let functions = functions.collect();
         let more = (!more.is_empty()).then(|| Box::new(more));
-        UnitCode { functions, more, number: AtomicU64::new(0) }
+        let len = self.layout.sizes.code.len as u32;
+        UnitCode { len, functions, more, number: AtomicU64::new(0) }
     }
 
     /// Writes code and data into memory, with all addresses in them.
