@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetIsa};
-use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::settings::{self, Configurable, SetError};
 use lastout_instrument::{Dispatch, GateOptions};
 use lastout_reclaim::{Counting, register_membarrier};
 
@@ -70,7 +70,11 @@ impl EngineBuilder {
         }
     }
 
-    /// Sets one of [Cranelift's flags](cranelift_codegen::settings) for the code of units.
+    /// Sets one of [Cranelift's flags](cranelift_codegen::settings) for the code of units, shared
+    /// or of the host's instruction set.
+    ///
+    /// Those of the instruction set are what the processor can do, if nothing is said. Code for one
+    /// that can do more ends, where it is called, with an illegal instruction.
     ///
     /// The default is `opt_level=speed`. `enable_pinned_reg`, `is_pic`, `preserve_frame_pointers`,
     /// `unwind_info`, `use_colocated_libcalls` and `libcall_call_conv` are the engine's to set.
@@ -192,11 +196,13 @@ impl EngineBuilder {
         if !SUPPORTED && self.host.iter().any(|(_, host)| host.unwinds) {
             return Err(Error::NoUnwinding);
         }
-        let isa = host_isa(self.flags.iter().map(|(name, value)| (&**name, &**value)))?;
-        let unoptimized = self.flags.iter().map(|(name, value)| (&**name, &**value));
-        let unoptimized = host_isa(unoptimized.chain([("opt_level", "none")]))?;
+        let flags = || self.flags.iter().map(|(name, value)| (&**name, &**value));
+        let isa = host_isa(flags())?;
+        let unoptimized = flags().chain([("opt_level", "none")]);
+        let unprobed = host_isa(unoptimized.clone().chain([("enable_probestack", "false")]))?;
+        let unoptimized = host_isa(unoptimized)?;
         let options = GateOptions { counting, interleave: self.interleave.is_some() };
-        let templates = Templates::new(unoptimized, options);
+        let templates = Templates::new(unoptimized, unprobed, options);
         fork::watch();
         let most = match self.dispatch {
             Dispatch::Slot => MAX_SIZE,
@@ -253,11 +259,15 @@ fn host_isa<'a>(flags: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Owned
         // be, and the host's knows nothing of `windows_fastcall` and `preserve_all`.
         ("libcall_call_conv", "system_v"),
     ];
+    let mut host = cranelift_native::builder().map_err(|error| isa_error(&error))?;
     let mut builder = settings::builder();
     for (name, value) in flags.chain(own) {
-        builder.set(name, value).map_err(|error| isa_error(&error))?;
+        let set = match builder.set(name, value) {
+            Err(SetError::BadName(_)) => host.set(name, value),
+            set => set,
+        };
+        set.map_err(|error| isa_error(&error))?;
     }
-    let host = cranelift_native::builder().map_err(|error| isa_error(&error))?;
     let isa = host.finish(settings::Flags::new(builder)).map_err(|error| isa_error(&error))?;
     if isa.default_call_conv() == CallConv::SystemV {
         Ok(isa)

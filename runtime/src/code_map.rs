@@ -69,7 +69,7 @@ pub(crate) struct Frame {
 
 /// The code of a unit.
 pub(crate) struct UnitCode {
-    /// How many bytes it has.
+    /// How many bytes there are of it.
     pub(crate) len: u32,
     /// In the order of their places.
     pub(crate) functions: Box<[FunctionCode]>,
@@ -301,7 +301,8 @@ impl MoreCode {
 }
 
 impl UnitCode {
-    /// The number of the function that a place belongs to, if it is in the unit's code.
+    /// The number of the function that a place belongs to; `None` if it is behind the unit's code,
+    /// where there may be a gate in machine code.
     fn function(&self, offset: usize) -> Option<usize> {
         if offset >= self.len as usize {
             return None;

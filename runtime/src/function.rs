@@ -68,7 +68,7 @@ struct Place {
 /// A lane, for its gate.
 ///
 /// The address of a seat is that of its lane, and so of its body word. Gates know it, so a seat
-/// stays where it is for as long as its function lives.
+/// stays where it is for as long as its function lives, or longer: see [`SeatPool`].
 #[repr(C)]
 pub(crate) struct Seat {
     lane: Lane<Payload>,
@@ -118,8 +118,9 @@ impl Seat {
 
     /// The stub's call when a caller has found the version gone on its way out of the gate.
     pub(crate) unsafe extern "C" fn leave(seat: *const Self) {
-        // SAFETY: gates pass the seat they were made for. It lives as long as the function, which
-        // whoever made the call in progress keeps alive until it returns.
+        // SAFETY: gates pass a seat that they have counted out of. It lives as long as its function,
+        // which whoever made the call in progress keeps until it returns; or if that may be gone
+        // already, it is of the pool, which stays as long as any function of the engine.
         unsafe { &*seat }.lane.leave();
     }
 
@@ -526,11 +527,7 @@ impl Function {
             if version.state() == VersionState::Freed {
                 return None;
             }
-            let threads = seat.lane.frames().into_iter().map(|frames| ThreadFrames {
-                thread_id: frames.owner,
-                name: thread::name(frames.owner),
-                frames: frames.frames,
-            });
+            let threads = seat.lane.frames().into_iter().map(ThreadFrames::new);
             Some(VersionInfo { version, threads: threads.collect() })
         });
         let mut infos: Vec<_> = infos.collect();

@@ -248,7 +248,7 @@ impl Patch<'_> {
 /// The address of a function of the host's runtime library that Cranelift calls on its own
 /// account.
 pub(crate) fn libcall(libcall: LibCall) -> Result<usize> {
-    if let Some(address) = math(libcall) {
+    if let Some(address) = math(libcall).or_else(|| shuffle(libcall)) {
         return Ok(address);
     }
     let name = cranelift_module::default_libcall_names()(libcall);
@@ -288,4 +288,29 @@ fn math(libcall: LibCall) -> Option<usize> {
         FmaF32 => f32::mul_add, (x, y, z) f32;
         FmaF64 => f64::mul_add, (x, y, z) f64;
     }
+}
+
+/// The address of what picks bytes from a vector where the processor has no instruction for it: a
+/// function that Cranelift has named, and nobody has in a library.
+#[cfg(target_arch = "x86_64")]
+fn shuffle(libcall: LibCall) -> Option<usize> {
+    use std::arch::x86_64::__m128i;
+
+    #[expect(improper_ctypes_definitions, reason = "vectors are passed as Cranelift passes them")]
+    extern "C" fn pick(bytes: __m128i, places: __m128i) -> __m128i {
+        // SAFETY: vectors and arrays of the same size, without invalid bit patterns.
+        let [bytes, places]: [[u8; 16]; 2] = unsafe { std::mem::transmute([bytes, places]) };
+        let picked = places.map(|place| match place {
+            0..0x80 => bytes[usize::from(place % 16)],
+            _ => 0,
+        });
+        // SAFETY: as above.
+        unsafe { std::mem::transmute(picked) }
+    }
+    (libcall == LibCall::X86Pshufb).then_some(pick as *const () as usize)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn shuffle(_: LibCall) -> Option<usize> {
+    None
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, Signature};
-use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_module::{FuncId, ModuleRelocTarget};
 use lastout_instrument::{
     GateOptions, MachineCode, Symbol, c_entry, can_be_tail_called, gate, host_entry, machine_entry,
@@ -55,15 +55,23 @@ pub(crate) enum Kind {
 /// Compiles templates, each once, and keeps them: there are as many as there are signatures.
 pub(crate) struct Templates {
     isa: OwnedTargetIsa,
+    /// For stubs.
+    unprobed: OwnedTargetIsa,
     options: GateOptions,
     prototypes: Lock<HashMap<Signature, Arc<Prototype>>>,
     compiled: Lock<HashMap<Kind, Arc<Object>>>,
 }
 
 impl Templates {
-    /// `isa` must not optimize: see [`gate`].
-    pub(crate) fn new(isa: OwnedTargetIsa, options: GateOptions) -> Self {
-        Self { isa, options, prototypes: Lock::default(), compiled: Lock::default() }
+    /// Neither ISA may optimize: see [`gate`]. With `unprobed`, code does not touch the stack that
+    /// it is about to use: Cranelift does that before it has saved any register, with one of them,
+    /// and a stub has to keep them all.
+    pub(crate) fn new(
+        isa: OwnedTargetIsa,
+        unprobed: OwnedTargetIsa,
+        options: GateOptions,
+    ) -> Self {
+        Self { isa, unprobed, options, prototypes: Lock::default(), compiled: Lock::default() }
     }
 
     // In both of these two threads may compile the same at the same time. That is better than
@@ -85,7 +93,7 @@ impl Templates {
                 Some(code) => (Object::from_machine_code(code), GateKind::Machine),
                 None => {
                     let gate = gate(signature, self.options, &*self.isa)?;
-                    (self.compile(gate)?, GateKind::Compiled)
+                    (compile(gate, &*self.isa)?, GateKind::Compiled)
                 }
             }
         };
@@ -95,7 +103,7 @@ impl Templates {
     }
 
     fn tail_gate(&self, signature: &Signature, memory: &Arc<Memory>) -> Result<(Object, GateKind)> {
-        let zeros = self.compile(zeros(signature, &*self.isa)?)?;
+        let zeros = compile(zeros(signature, &*self.isa)?, &*self.isa)?;
         let bytes = stack_bytes(&zeros.bytes).ok_or_else(|| {
             let why = "its code does not end as expected";
             lastout_instrument::Error::Signature { signature: signature.to_string(), why }
@@ -123,9 +131,12 @@ impl Templates {
                     None => host_entry(outer, inner, LANE_LAYOUT, self.options, isa)?,
                 }
             }
-            Kind::Stub => preserving_stub(isa),
+            Kind::Stub => {
+                let stub = compile(preserving_stub(&*self.unprobed), &*self.unprobed)?;
+                return Ok(self.keep(kind, stub));
+            }
         };
-        let object = self.compile(func)?;
+        let object = compile(func, isa)?;
         Ok(self.keep(kind, object))
     }
 
@@ -138,12 +149,12 @@ impl Templates {
         let mut compiled = self.compiled.lock();
         Arc::clone(compiled.entry(kind).or_insert_with(|| Arc::new(object)))
     }
+}
 
-    fn compile(&self, func: Function) -> Result<Object> {
-        let mut context = Context::for_function(func);
-        let unnamed = FuncId::from_u32(0);
-        Ok(Object::compile(unnamed, &mut context, &*self.isa, &mut ControlPlane::default())?)
-    }
+fn compile(func: Function, isa: &dyn TargetIsa) -> Result<Object> {
+    let mut context = Context::for_function(func);
+    let unnamed = FuncId::from_u32(0);
+    Ok(Object::compile(unnamed, &mut context, isa, &mut ControlPlane::default())?)
 }
 
 /// A template in memory of its own, ready to run, with `resolve` saying what its symbols are.

@@ -2,10 +2,12 @@
 
 pub mod child;
 pub mod clif;
+pub mod conformance;
 pub mod emit;
 pub mod layers;
 pub mod measure;
 pub mod ops;
+pub mod programs;
 pub mod random;
 pub mod registers;
 pub mod signature;

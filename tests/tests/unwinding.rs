@@ -12,7 +12,7 @@ mod threads;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lastout::{CallError, Engine, Handle, Part, TrapCause};
+use lastout::{CallError, Engine, Exception, Handle, Part, TrapCause};
 use lastout_tests::support::{Callback, Drops, calling_back, constant, install, install_counted};
 use lastout_tests::{builder, call, engine};
 
@@ -162,7 +162,7 @@ fn exceptions_go_to_handlers() {
     );
     let catcher = engine.function::<fn(i32, i64) -> i64>("catcher").unwrap();
     assert_eq!(call!(catcher, 1, 40).unwrap(), 42 + 1040);
-    let uncaught = CallError::Exception { tag: 2, payload: [40, 2] };
+    let uncaught = CallError::Exception(Box::new(Exception { tag: 2, payload: [40, 2] }));
     assert_eq!(call!(catcher, 2, 40), Err(uncaught));
     assert_eq!(frames(&engine, "catcher") + frames(&engine, "thrower"), 0);
 }

@@ -7,18 +7,19 @@ use cranelift_codegen::ir::{AbiParam, Signature, types};
 use cranelift_codegen::isa::CallConv;
 use iced_x86::Code;
 use lastout_instrument::{
-    Fixup, GateOptions, LaneLayout, MachineCode, Symbol, machine_entry, machine_gate, machine_tails,
+    Fixup, GateFrame, GateOptions, LaneLayout, MACHINE_GATE, MachineCode, Symbol, machine_entry,
+    machine_gate, machine_tails,
 };
 use lastout_reclaim::Counting;
 
 use crate::listing::{decode, listing};
-use crate::prove::{Kind, Machine, Refusal};
+use crate::prove::{Kind, Machine, Refusal, START};
 use crate::support;
 use crate::word::Rule;
 
 /// Different from each other and from 0, and on both sides of what they count from.
 pub(crate) const LAYOUT: LaneLayout =
-    LaneLayout { function: 0x128, cell_offset: -0x40, current: -0x58, lane: 0x38 };
+    LaneLayout { function: 0x128, cell_offset: -0x40, current: -0x58, lane: 0x38, zeros: -0x60 };
 
 pub(crate) const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
 
@@ -45,18 +46,21 @@ impl Edit {
     pub(crate) fn whole(kind: Kind, layout: LaneLayout) -> Self {
         let isa = support::isa("x86_64");
         let mut signature = Signature::new(CallConv::SystemV);
-        let parts = match kind {
+        let (parts, frame) = match kind {
             Kind::Gate => {
                 let gate = machine_gate(&signature, PLAIN, &*isa).unwrap();
                 let [leave, bail] = machine_tails(layout, &*isa).unwrap();
-                vec![gate, leave, bail]
+                let body_return = Some(MACHINE_GATE.body_return);
+                (vec![gate, leave, bail], GateFrame { body_return, ..GateFrame::default() })
             }
             Kind::Entry { integers } => {
                 signature.params = vec![AbiParam::new(types::I64); integers];
-                vec![machine_entry(&signature, &signature, layout, PLAIN, &*isa).unwrap()]
+                let entry = machine_entry(&signature, &signature, layout, PLAIN, &*isa).unwrap();
+                let frame = entry.frame;
+                (vec![entry], frame)
             }
         };
-        Self { machine: Machine { kind, parts, layout } }
+        Self { machine: Machine { kind, parts, frame, layout } }
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -82,6 +86,10 @@ impl Edit {
 
     pub(crate) fn part_mut(&mut self, part: usize) -> &mut MachineCode {
         &mut self.machine.parts[part]
+    }
+
+    pub(crate) fn frame(&mut self) -> &mut GateFrame {
+        &mut self.machine.frame
     }
 
     pub(crate) fn fixups(&mut self, part: usize) -> &mut Vec<Fixup> {
@@ -152,6 +160,12 @@ impl Edit {
         for fixup in self.fixups(part).iter_mut().filter(|fixup| fixup.offset as usize >= at) {
             fixup.offset += bytes.len() as u32;
         }
+        if let Some(returned) = &mut self.machine.frame.body_return
+            && part == START
+            && *returned as usize > at
+        {
+            *returned += u32::from(more);
+        }
         self.part_mut(part).bytes.splice(at..at, bytes.iter().copied());
     }
 
@@ -161,7 +175,12 @@ impl Edit {
         let bytes = self.part(part).bytes[range.clone()].to_vec();
         let fixups = self.part(part).fixups.clone().into_iter();
         let repeated = fixups.filter(|fixup| range.contains(&(fixup.offset as usize)));
+        let frame = self.machine.frame;
         self.insert_at(part, range.start, &bytes);
+        if frame.body_return == u32::try_from(range.end).ok() {
+            // The first one is what it was.
+            self.machine.frame = frame;
+        }
         self.fixups(part).extend(repeated);
     }
 

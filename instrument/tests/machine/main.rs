@@ -37,9 +37,12 @@ fn accepts_the_entry() {
 fn accepts_any_layout() {
     for kind in [Kind::Gate, Kind::Entry { integers: 2 }] {
         let (max, min) = (i32::MAX, i32::MIN);
-        accepts(kind, LaneLayout { function: max, cell_offset: min, current: min, lane: max });
-        accepts(kind, LaneLayout { function: min, cell_offset: max, current: max, lane: min });
-        accepts(kind, LaneLayout { function: -8, cell_offset: 8, current: 0, lane: -8 });
+        let layout = |function, cell_offset, current, lane| {
+            accepts(kind, LaneLayout { function, cell_offset, current, lane, zeros: LAYOUT.zeros });
+        };
+        layout(max, min, min, max);
+        layout(min, max, max, min);
+        layout(-8, 8, 0, -8);
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::mem;
 
 use iced_x86::{Code, OpKind, Register};
-use lastout_instrument::{LaneLayout, Symbol};
+use lastout_instrument::{GateFrame, LaneLayout, Symbol};
 
 use crate::listing::{Line, Named};
 use crate::prove::{BAIL, Kind, LEAVE, START};
@@ -42,6 +42,10 @@ enum Value {
 
 const INTEGERS: [Register; 6] =
     [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
+/// Where frame pointers point to: below the return address is that of the caller.
+const FRAME: i64 = -8;
+/// Where in its frame an entry has `rbx`, in which it keeps its lane.
+const SAVED_RBX: i64 = -16;
 const KEPT: [Register; 6] =
     [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
 pub(crate) const RESULTS: [Register; 4] =
@@ -88,6 +92,8 @@ fn all_registers() -> impl Iterator<Item = Register> {
 #[derive(Clone)]
 pub(crate) struct Path {
     kind: Kind,
+    /// Where an unwinder looks for things.
+    frame: GateFrame,
     /// Which part of the machine it is in, and how many bytes from the start of that.
     pub(crate) at: (usize, usize),
     /// Where it has been.
@@ -102,12 +108,13 @@ pub(crate) struct Path {
 }
 
 impl Path {
-    pub(crate) fn start(kind: Kind) -> Self {
+    pub(crate) fn start(kind: Kind, frame: GateFrame) -> Self {
         let mut registers: HashMap<_, _> =
             all_registers().map(|register| (register, kind.holds(register))).collect();
         registers.insert(Register::RSP, Value::Stack(0));
         Self {
             kind,
+            frame,
             at: (START, 0),
             met: Vec::new(),
             registers,
@@ -280,6 +287,7 @@ impl Path {
         self.check_arguments()?;
         self.check_ledger()?;
         self.check_alignment()?;
+        self.check_frame(event == Event::CallBody)?;
         for register in all_registers().filter(|&it| it != Register::RSP && !KEPT.contains(&it)) {
             let result = RESULTS.contains(&register);
             let left = if result { Value::Result(register) } else { Value::Spoilt };
@@ -297,6 +305,11 @@ impl Path {
         }
         if self.registers[&Register::RDI] != Value::Lane {
             return Err(Rule::Lane);
+        }
+        // Either is a frame that has a caller.
+        let frame_pointer = self.registers[&Register::RBP];
+        if ![Value::Entry(Register::RBP), Value::Stack(FRAME)].contains(&frame_pointer) {
+            return Err(Rule::Frame);
         }
         self.check_ledger()?;
         self.check_alignment()?;
@@ -383,6 +396,29 @@ impl Path {
         Ok(top)
     }
 
+    /// An unwinder finds its way: to the caller by the frame pointer, to the lane if it is counted
+    /// in, which it is just where the body returns to, and to all that it has to put back.
+    fn check_frame(&self, counted_in: bool) -> Result<(), Rule> {
+        let frame_pointer = self.registers[&Register::RBP] == Value::Stack(FRAME);
+        let holds = |at, value| self.stack.get(&(FRAME + at)) == Some(&value);
+        let returned = u32::try_from(self.at.1).ok();
+        let mut kept = frame_pointer
+            && holds(0, Value::Entry(Register::RBP))
+            && counted_in == (self.frame.body_return == returned)
+            && self.frame.lane.is_none();
+        kept &= match (self.kind, self.frame.outer) {
+            // It has the lane in its code, and changes no register.
+            (Kind::Gate, None) => true,
+            (Kind::Entry { .. }, Some(outer)) => {
+                holds(outer.into(), Value::Entry(Register::R15))
+                    && holds(SAVED_RBX, Value::Entry(Register::RBX))
+                    && (!counted_in || self.registers[&Register::RBX] == Value::Lane)
+            }
+            _ => false,
+        };
+        if kept { Ok(()) } else { Err(Rule::Frame) }
+    }
+
     /// What an operand in memory is.
     fn place(&self, line: &Line, named: Option<Named>, layout: LaneLayout) -> Result<Place, Rule> {
         let it = &line.instruction;
@@ -398,7 +434,7 @@ impl Path {
                 == (&Value::Ledger, &Value::CellOffset, 1, 0, None);
             return if cell { Ok(Place::Cell) } else { Err(Rule::Memory) };
         }
-        let LaneLayout { function, cell_offset, current, lane } = layout;
+        let LaneLayout { function, cell_offset, current, lane, .. } = layout;
         let is = |other: i32| distance == i64::from(other);
         match (base, named) {
             (Value::Ledger, Some(Named::Displacement(Symbol::CellOffset))) => Ok(Place::Cell),

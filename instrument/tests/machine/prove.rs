@@ -10,6 +10,8 @@
 //! - What the body returns, in any register that may carry a result, is there in the end.
 //! - The stack is aligned where something is called, and is as on entry where the path ends.
 //! - So are the registers that the caller keeps something in.
+//! - Where something is called with arguments, there is a frame, from which an unwinder gets to the
+//!   caller. It returns to where an unwinder knows it is counted in if that is the body.
 //!
 //! An entry is whole by itself, and differs in this:
 //! - It gets a ledger and a function, before as many integers as it is made for. Those are two
@@ -17,11 +19,13 @@
 //! - The lane is the one that it finds in the function, once.
 //! - The ledger is in the pinned register where something is called.
 //! - The current gate is called, and what it returns is there in the end.
+//! - What it has saved of its caller is in the frame where an unwinder looks for it, and the lane is
+//!   in the register where it does.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use lastout_instrument::{LaneLayout, MachineCode};
+use lastout_instrument::{GateFrame, LaneLayout, MachineCode};
 
 use crate::listing::{Line, decode};
 use crate::path::Path;
@@ -33,6 +37,8 @@ pub(crate) struct Machine {
     pub(crate) kind: Kind,
     /// As many as the kind has.
     pub(crate) parts: Vec<MachineCode>,
+    /// What an unwinder is told of the frame.
+    pub(crate) frame: GateFrame,
     pub(crate) layout: LaneLayout,
 }
 
@@ -100,7 +106,7 @@ impl Machine {
         }
         let mut ended = 0;
         let mut reached = BTreeSet::new();
-        let mut paths = vec![Path::start(self.kind)];
+        let mut paths = vec![Path::start(self.kind, self.frame)];
         while let Some(mut path) = paths.pop() {
             let at = path.at;
             let again = path.met.contains(&at);

@@ -283,7 +283,8 @@ impl Found {
         support::verify(&func, isa);
         let mut context = Context::for_function(func);
         let compiled = context.compile(isa, &mut ControlPlane::default()).expect("it compiles");
-        let code = MachineCode { bytes: compiled.code_buffer().to_vec(), fixups: Vec::new() };
+        let bytes = compiled.code_buffer().to_vec();
+        let code = MachineCode { bytes, ..MachineCode::default() };
         let mut found = Self { stack: false, stored: Vec::new(), listing: String::new() };
         // What the register allocator has moved to make room, and from where.
         let mut moved = HashMap::new();

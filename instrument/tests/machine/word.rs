@@ -46,6 +46,8 @@ pub(crate) enum Rule {
     Alignment,
     /// The stack is not as it was on entry, or something else than its top is read.
     Stack,
+    /// An unwinder would not find the caller, the lane, or what it has to put back.
+    Frame,
     /// What the caller keeps in a register is not there in the end.
     Saved,
     /// A jump depends on flags that no test has set.

@@ -19,6 +19,7 @@ struct Function {
     slot: AtomicU64,
     current: AtomicU64,
     lane: AtomicU64,
+    zeros: AtomicU64,
 }
 
 #[repr(C)]
@@ -33,10 +34,15 @@ pub(crate) const LAYOUT: LaneLayout = LaneLayout {
     cell_offset: offset_of!(Lane, cell_offset) as i32,
     current: offset_of!(Function, current) as i32,
     lane: offset_of!(Function, lane) as i32,
+    zeros: offset_of!(Function, zeros) as i32,
 };
 
-static FUNCTION: Function =
-    Function { slot: AtomicU64::new(0), current: AtomicU64::new(0), lane: AtomicU64::new(0) };
+static FUNCTION: Function = Function {
+    slot: AtomicU64::new(0),
+    current: AtomicU64::new(0),
+    lane: AtomicU64::new(0),
+    zeros: AtomicU64::new(0),
+};
 static LANE: Lane =
     Lane { body: AtomicU64::new(0), cell_offset: AtomicU64::new(0), function: AtomicU64::new(0) };
 static LEDGER: [AtomicU32; 4] = [const { AtomicU32::new(0) }; 4];

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use super::system::{self, Context, END_OF_STACK, Exception, NO_REASON, STOP};
+use super::system::{self, Context, END_OF_STACK, NO_REASON, STOP};
 use super::walk::{self, FRAME_POINTER, PINNED, RBX, Registers, Target};
 use super::{SUPPORTED, registry};
 use crate::{CallError, thread};
@@ -14,6 +14,16 @@ use crate::{CallError, thread};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("nothing catches the exception")]
 pub struct Uncaught;
+
+/// An exception that no handler of generated code has caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an exception with tag {tag} was thrown and not caught")]
+pub struct Exception {
+    /// What handlers know it by.
+    pub tag: u32,
+    /// What a handler would have got.
+    pub payload: [u64; 2],
+}
 
 /// Throws an exception from a host function that generated code has called: goes on at the first
 /// `try_call` on the way out that has a handler for `tag`, which gets the payload, or has a default
@@ -39,7 +49,7 @@ pub unsafe fn throw(tag: u32, payload: [u64; 2]) -> Uncaught {
     let Some(target) = search.target else { return Uncaught };
     // Not on the stack: the system's unwinder may run what the functions in between have to drop
     // in the place of this function's frame.
-    let exception = Exception { class: CLASS, cleanup: None, private: [0; 2] };
+    let exception = system::Exception { class: CLASS, cleanup: None, private: [0; 2] };
     let thrown = Box::into_raw(Box::new(Thrown { exception, tag, payload, target }));
     // SAFETY: `stop` takes what was thrown, and does not return once it is at generated code, of
     // which the search has found a frame. Until then this is what the caller allows.
@@ -74,7 +84,7 @@ unsafe extern "C" fn look(context: *mut Context, search: *mut c_void) -> c_int {
 
 #[repr(C)]
 struct Thrown {
-    exception: Exception,
+    exception: system::Exception,
     tag: u32,
     payload: [u64; 2],
     target: Target,
@@ -85,7 +95,7 @@ unsafe extern "C-unwind" fn stop(
     _version: c_int,
     actions: c_int,
     _class: u64,
-    _exception: *mut Exception,
+    _exception: *mut system::Exception,
     context: *mut Context,
     thrown: *mut c_void,
 ) -> c_int {
@@ -101,7 +111,7 @@ unsafe extern "C-unwind" fn stop(
     // SAFETY: `throw` has made it of a box, and nobody uses it after this.
     let Thrown { tag, payload, target, .. } = *unsafe { Box::from_raw(thrown.cast::<Thrown>()) };
     if !target.is_handler() {
-        thread::fail(CallError::Exception { tag, payload });
+        thread::fail(CallError::Exception(Box::new(Exception { tag, payload })));
     }
     let register = |number| {
         // SAFETY: calls keep these registers, so the unwinder has them.
