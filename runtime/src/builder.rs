@@ -14,7 +14,8 @@ use crate::engine::Engine;
 use crate::fork;
 use crate::memory::{MAX_SIZE, Memory};
 use crate::payload::{Disposal, DropPolicy};
-use crate::shared::{Fences, HostEntries, HostSymbol, Shared, Stubs};
+use crate::retirement::Retirement;
+use crate::shared::{Hooks, HostEntries, HostSymbol, Shared, Stubs};
 use crate::sites::AllCalls;
 use crate::template::Templates;
 use crate::types::HostFunction;
@@ -33,6 +34,7 @@ pub struct EngineBuilder {
     strict: bool,
     counting: Option<Counting>,
     dispatch: Dispatch,
+    checked: bool,
     interleave: Option<extern "C" fn()>,
 }
 
@@ -61,6 +63,7 @@ impl EngineBuilder {
             strict: false,
             counting: None,
             dispatch: Dispatch::default(),
+            checked: false,
             interleave: None,
         }
     }
@@ -146,6 +149,16 @@ impl EngineBuilder {
         self
     }
 
+    /// Has every gate make sure, at each of its steps, that it counts where the calling thread
+    /// counts at that moment. If it does not, the process ends with a message: a coroutine was
+    /// suspended inside of a function and resumed on another thread, or by another
+    /// [`Fiber`](crate::Fiber), than the one that it had called the function with. For debugging,
+    /// as calls get several times as long; the default is not to.
+    pub fn checked(mut self, checked: bool) -> Self {
+        self.checked = checked;
+        self
+    }
+
     /// Has every gate call `hook` between any two of its steps, so that threads can be made to
     /// change places there. For tests of the protocol.
     pub fn interleave(mut self, hook: extern "C" fn()) -> Self {
@@ -171,7 +184,8 @@ impl EngineBuilder {
         let isa = host_isa(self.flags.iter().map(|(name, value)| (&**name, &**value)))?;
         let unoptimized = self.flags.iter().map(|(name, value)| (&**name, &**value));
         let unoptimized = host_isa(unoptimized.chain([("opt_level", "none")]))?;
-        let options = GateOptions { counting, interleave: self.interleave.is_some() };
+        let hooks = Hooks { checked: self.checked, interleave: self.interleave };
+        let options = GateOptions { counting, interleave: hooks.any() };
         let templates = Templates::new(unoptimized, options);
         fork::watch();
         let most = match self.dispatch {
@@ -183,7 +197,7 @@ impl EngineBuilder {
             return Err(Error::CodeMemoryTooLarge { asked: size, most });
         }
         let memory = Memory::new(size, self.quarantine, self.strict)?;
-        let stubs = Stubs::new(&templates, &memory, &*isa, self.interleave)?;
+        let stubs = Stubs::new(&templates, &memory, &*isa, hooks)?;
         let host: HashMap<_, _> = self
             .host
             .into_iter()
@@ -196,13 +210,13 @@ impl EngineBuilder {
             isa,
             templates,
             stubs,
+            hooks,
             memory,
             disposal: Arc::new(Disposal::new(self.drop_policy)),
             host,
-            counting,
             dispatch: self.dispatch,
             calls: AllCalls::default(),
-            fences: Fences::default(),
+            retirement: Retirement::new(counting),
             host_entries: HostEntries::default(),
         }))
     }

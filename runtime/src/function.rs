@@ -111,6 +111,30 @@ impl Seat {
     }
 }
 
+// Between any two steps of a gate, where an engine asks for that.
+impl Seat {
+    /// The stub's call.
+    pub(crate) unsafe extern "C" fn step(seat: *const Self, ledger: *const u32) {
+        // SAFETY: as in `leave`.
+        let seat = unsafe { &*seat };
+        // SAFETY: the function lives as long as its seats.
+        let function = unsafe { &*seat.function };
+        let hooks = function.shared.hooks;
+        if hooks.checked && !thread::counts_in(ledger) {
+            eprintln!(
+                "lastout: a call of `{}` goes on where the calling thread does not count it: it was \
+                 suspended, and resumed on another thread or by another fiber than it began with. \
+                 Whatever is resumed elsewhere needs a `lastout::Fiber` of its own.",
+                function.name
+            );
+            std::process::abort();
+        }
+        if let Some(interleave) = hooks.interleave {
+            interleave();
+        }
+    }
+}
+
 /// A seat that was chosen for the next version of a function: nobody else gets it until it is
 /// published or dropped.
 pub(crate) struct FreeSeat {
@@ -176,8 +200,8 @@ impl Drop for FreeSeat {
     }
 }
 
-/// A version that can no longer be entered and is to be let go after a heavy fence. Keeps the
-/// function, and so the lane, until then.
+/// A version that can no longer be entered and is to be let go after a heavy fence, and then left.
+/// Keeps the function, and so the lane, until then.
 pub(crate) struct Closing {
     seat: Chosen,
     version: Option<Version>,
@@ -198,14 +222,24 @@ impl Closing {
         unsafe { self.seat.of(&self.function).lane.close() };
     }
 
-    /// Lets the version go.
+    /// Lets the version go: whoever is the last to leave it frees it.
     ///
     /// # Safety
     ///
     /// A heavy fence was executed after the version was closed.
-    pub(crate) unsafe fn retire(self) {
+    pub(crate) unsafe fn let_go(&self) {
         // SAFETY: the lane was closed, and the caller says that there was a fence since.
-        unsafe { self.seat.of(&self.function).lane.retire() };
+        unsafe { self.seat.of(&self.function).lane.let_go() };
+    }
+
+    /// Frees the version if nobody is inside, once it has been let go.
+    pub(crate) fn leave(self) {
+        self.seat.of(&self.function).lane.leave();
+    }
+
+    /// Whose version it is.
+    pub(crate) fn function(&self) -> &Arc<Function> {
+        &self.function
     }
 }
 
@@ -375,6 +409,21 @@ impl Function {
         let mut seats = self.seats.lock();
         let removed = seats.live.take()?;
         Some(seats.closing(removed, self))
+    }
+
+    /// Whether it has versions that were let go and are not freed.
+    pub(crate) fn keeps_retired(&self) -> bool {
+        let seats = self.seats.lock();
+        seats.iter(&self.first).any(|(seat, _)| seat.lane.state().state() == State::Retired)
+    }
+
+    /// Frees those of its versions that were let go and that nobody is inside of any more.
+    pub(crate) fn leave_retired(&self) {
+        let count = self.seats.lock().more.len() as u32;
+        for index in 0..=count {
+            let seat = self.seats.lock().chosen(index);
+            seat.of(self).lane.leave();
+        }
     }
 
     /// Its versions that are not freed yet, oldest first.

@@ -2,52 +2,56 @@
 //! them lives.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use lastout_instrument::{Dispatch, Symbol, machine_tails};
-use lastout_reclaim::Counting;
 
+use crate::Result;
 use crate::fork::Lock;
-use crate::function::{Closing, LANE_LAYOUT, Seat};
+use crate::function::{LANE_LAYOUT, Seat};
 use crate::memory::{Block, Memory};
 use crate::payload::Disposal;
 use crate::relocation::Object;
+use crate::retirement::Retirement;
 use crate::sites::AllCalls;
 use crate::template::{Kind, Templates, instantiate};
-use crate::{Result, sys};
 
 pub(crate) struct Shared {
     /// For units.
     pub(crate) isa: OwnedTargetIsa,
     pub(crate) templates: Templates,
     pub(crate) stubs: Stubs,
+    pub(crate) hooks: Hooks,
     pub(crate) memory: Arc<Memory>,
     pub(crate) disposal: Arc<Disposal>,
     pub(crate) host: HashMap<String, HostSymbol>,
-    pub(crate) counting: Counting,
     pub(crate) dispatch: Dispatch,
     /// How many calls are patched, and how.
     pub(crate) calls: AllCalls,
-    pub(crate) fences: Fences,
+    pub(crate) retirement: Retirement,
     pub(crate) host_entries: HostEntries,
-}
-
-/// The heavy fences between closing versions and letting them go.
-#[derive(Default)]
-pub(crate) struct Fences {
-    /// How many there have been.
-    executed: AtomicU64,
-    /// Versions that are closed and still wait for one, because the system has refused the last.
-    unfenced: Lock<Vec<Closing>>,
 }
 
 /// Entries for typed calls, one for each pair of signatures.
 #[derive(Default)]
 pub(crate) struct HostEntries(Lock<HashMap<(Signature, Signature), Arc<Block>>>);
+
+/// What is done at each step of a gate besides.
+#[derive(Clone, Copy)]
+pub(crate) struct Hooks {
+    /// See [`EngineBuilder::checked`](crate::EngineBuilder::checked).
+    pub(crate) checked: bool,
+    /// See [`EngineBuilder::interleave`](crate::EngineBuilder::interleave).
+    pub(crate) interleave: Option<extern "C" fn()>,
+}
+
+impl Hooks {
+    pub(crate) fn any(self) -> bool {
+        self.checked || self.interleave.is_some()
+    }
+}
 
 /// Something of the host that units may import.
 pub(crate) struct HostSymbol {
@@ -57,43 +61,6 @@ pub(crate) struct HostSymbol {
 }
 
 impl Shared {
-    /// Lets versions go that were closed: one heavy fence for all of them.
-    ///
-    /// Must not be called with a lock held: dropping a payload may run anything.
-    pub(crate) fn retire(&self, closing: Vec<Closing>) {
-        let mut closed = std::mem::take(&mut *self.fences.unfenced.lock());
-        closed.extend(closing);
-        if closed.is_empty() {
-            return;
-        }
-        if self.heavy_fence().is_err() {
-            // The kernel has no reason to; but without the fence nothing may be freed. They stay
-            // as they are, impossible to enter, until the next time.
-            self.fences.unfenced.lock().extend(closed);
-            return;
-        }
-        for closing in closed {
-            // SAFETY: all of them were closed before the fence.
-            unsafe { closing.retire() };
-        }
-    }
-
-    /// How many heavy fences there have been.
-    pub(crate) fn fences(&self) -> u64 {
-        self.fences.executed.load(Ordering::Relaxed)
-    }
-
-    fn heavy_fence(&self) -> io::Result<()> {
-        self.fences.executed.fetch_add(1, Ordering::Relaxed);
-        match self.counting {
-            Counting::Plain => sys::heavy_fence(),
-            Counting::Atomic => {
-                fence(Ordering::SeqCst);
-                Ok(())
-            }
-        }
-    }
-
     /// The entry through which the host calls functions of the signature `inner` as if it was
     /// `outer`.
     pub(crate) fn host_entry(&self, outer: Signature, inner: Signature) -> Result<Arc<Block>> {
@@ -121,7 +88,7 @@ impl Stubs {
         templates: &Templates,
         memory: &Arc<Memory>,
         isa: &dyn TargetIsa,
-        interleave: Option<extern "C" fn()>,
+        hooks: Hooks,
     ) -> Result<Self> {
         let template = templates.get(Kind::Stub)?;
         let stub = |target: usize| {
@@ -143,7 +110,8 @@ impl Stubs {
             Some([leave, bail]) => Some([tail(leave)?, tail(bail)?]),
             None => None,
         };
-        let interleave = interleave.map(|hook| stub(hook as *const () as usize)).transpose()?;
+        let step = || stub(Seat::step as *const () as usize);
+        let interleave = hooks.any().then(step).transpose()?;
         Ok(Self { leave, removed, interleave, tails })
     }
 
