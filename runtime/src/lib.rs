@@ -190,6 +190,7 @@ mod process;
 #[cfg(test)]
 mod refusals;
 mod relocation;
+mod retirement;
 mod shared;
 mod sites;
 mod sys;

@@ -273,6 +273,11 @@ fn current() -> Option<&'static Context> {
     unsafe { context.as_ref() }
 }
 
+/// Whether this is the ledger that the calling thread counts in.
+pub(crate) fn counts_in(ledger: *const u32) -> bool {
+    current().is_some_and(|context| context.ledger() == ledger)
+}
+
 /// Has the call from the host that is in progress return an error. Of several in one call, the
 /// first counts. Where there is no such call, since C code has called a stable entry, there is
 /// nobody to be told.

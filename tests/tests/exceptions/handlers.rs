@@ -33,7 +33,11 @@ fn handlers_are_asked_by_tag_in_their_order() {
             ("any", 207, 1),
             ("any_first", 107, 1),
         ] {
-            assert_eq!(catches(function, number), Ok(caught(handler, number)), "{name}: {function}");
+            assert_eq!(
+                catches(function, number),
+                Ok(caught(handler, number)),
+                "{name}: {function}"
+            );
             assert_eq!(catches(function, 7), Ok(7), "{name}: {function}");
         }
         assert_eq!(frames(&engine, &["three", "any_other", "any", "any_first"]), 0);
@@ -51,7 +55,8 @@ fn an_exception_passes_frames_of_every_kind_to_its_handler() {
                 kind.install(&engine, kind.name, below, live, &drops);
                 below = kind.name;
                 for convention in ["system_v", "tail"] {
-                    let catching = Catching { convention, callee: below, live, ..Catching::default() };
+                    let catching =
+                        Catching { convention, callee: below, live, ..Catching::default() };
                     let catcher = format!("{convention}_catcher");
                     install(&engine, &catching.function(&catcher));
                     let catches = calls(&engine, &catcher);

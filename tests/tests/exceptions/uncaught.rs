@@ -135,7 +135,11 @@ fn what_is_called_through_an_entry_by_generated_code_throws_past_it() {
         install(&engine, &Catching { callee: "outer", ..Catching::default() }.function("catcher"));
         let (outer, catcher) = (calls(&engine, "outer"), calls(&engine, "catcher"));
         for _ in 0..2 {
-            assert_eq!(keeps(|| call!(outer, callback.address(), 107)), Err(uncaught(107)), "{name}");
+            assert_eq!(
+                keeps(|| call!(outer, callback.address(), 107)),
+                Err(uncaught(107)),
+                "{name}"
+            );
             let caught = super::caught(1, 107);
             assert_eq!(keeps(|| call!(catcher, callback.address(), 107)), Ok(caught), "{name}");
             assert_eq!(keeps(|| call!(outer, callback.address(), 7)), Ok(15));
