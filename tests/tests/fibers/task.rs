@@ -49,12 +49,6 @@ impl<R: 'static> Routine<R> {
             CoroutineResult::Return(result) => Some(result),
         }
     }
-
-    /// Never resumes it again.
-    pub(crate) fn abandon(mut self) {
-        // SAFETY: what is on its stack need not be dropped.
-        unsafe { self.0.force_reset() };
-    }
 }
 
 /// A coroutine that runs in a fiber of its own.
