@@ -194,6 +194,8 @@ fn uncatchable(func: &Function, exception: ExceptionTable) -> Option<&'static st
     }
 }
 
+const PATCHABLE: &str = "a call of a replaceable function cannot be patchable";
+
 fn route_instruction(
     pos: &mut FuncCursor<'_>,
     inst: Inst,
@@ -213,7 +215,7 @@ fn route_instruction(
                 return refuse(pos, "on this host a replaceable function cannot be tail-called");
             }
             if pos.func.dfg.ext_funcs[func_ref].patchable {
-                return refuse(pos, "a call of a replaceable function cannot be patchable");
+                return refuse(pos, PATCHABLE);
             }
             if dispatch == Dispatch::PatchedSites {
                 let func_ref = route.gate(pos.func, func_ref);
@@ -236,6 +238,9 @@ fn route_instruction(
             let Some(route) = &mut routes[func_ref] else { return Ok(()) };
             if !tail_gates {
                 return refuse(pos, "on this host exceptions cannot pass a replaceable function");
+            }
+            if pos.func.dfg.ext_funcs[func_ref].patchable {
+                return refuse(pos, PATCHABLE);
             }
             pos.func.dfg.insts[inst] = match dispatch {
                 Dispatch::PatchedSites => {

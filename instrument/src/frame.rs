@@ -55,7 +55,7 @@ pub(crate) fn keep(pos: &mut FuncCursor<'_>, word: Word, value: Value, pointer: 
 impl GateFrame {
     /// What is where in a gate or an entry that Cranelift has compiled.
     pub fn of(compiled: &CompiledCode) -> Self {
-        let mut calls = compiled.buffer.call_sites().map(|call| call.ret_addr);
+        let calls = compiled.buffer.call_sites().map(|call| call.ret_addr);
         let marked = compiled.buffer.get_srclocs_sorted().iter().filter(|at| at.loc == body_call());
         let marked: Vec<_> = marked.map(|at| at.start..at.end).collect();
         // A return address is behind its call.
@@ -65,6 +65,11 @@ impl GateFrame {
             let slot = layout.stackslots.values().find(|slot| slot.key == word.key())?;
             Some(slot.offset as i32 - layout.frame_to_fp_offset as i32)
         };
-        Self { body_return: calls.find(is_body), lane: word(Word::Lane), outer: word(Word::Outer) }
+        Self {
+            // Before it there may be calls that copy struct arguments.
+            body_return: calls.filter(is_body).last(),
+            lane: word(Word::Lane),
+            outer: word(Word::Outer),
+        }
     }
 }

@@ -49,13 +49,16 @@ pub enum Symbol {
     CurrentLedger,
     /// The [gate](crate::tail_gate) that all lanes of functions share that can be tail-called.
     TailGate,
+    /// What a preserving stub passes on besides: a number to the linker, and whatever it may be to
+    /// the host.
+    StubData,
 }
 
 const SLOTS: u32 = 2;
 const ENTRIES: u32 = 3;
 const GATES: u32 = 4;
 const SINGLE: u32 = 5;
-const SINGLES: [Symbol; 12] = [
+const SINGLES: [Symbol; 13] = [
     Symbol::Lane,
     Symbol::CellOffset,
     Symbol::Current,
@@ -68,6 +71,7 @@ const SINGLES: [Symbol; 12] = [
     Symbol::StubTarget,
     Symbol::CurrentLedger,
     Symbol::TailGate,
+    Symbol::StubData,
 ];
 
 impl Symbol {

@@ -1,8 +1,17 @@
 //! Contexts, and the ledgers that they count in.
 
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, zeroed_counters};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Cells, HEADER, Ordering};
 
 /// A registered execution context: a thread, as a rule, that may pass through gates.
+///
+/// ```text
+///   ledger   +-----------------------+------+------+------+--
+///            | header: HEADER_BYTES  | cell | cell | cell | ...
+///            +-----------------------+------+------+------+--
+/// ```
+///
+/// The header is there for whoever runs the gates, to keep what belongs to the calls in progress
+/// where they find it without asking who they are: zeros at first, and left alone here.
 ///
 /// Contexts are type-stable. A [`Domain`](crate::Domain) never frees one; a context whose owner
 /// has gone is taken over by the next owner, counters and all, because counts are balanced within
@@ -10,30 +19,63 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, zeroed_counters};
 pub struct Context {
     /// The next context in the domain's list. Written before the context is published.
     next: *const Context,
-    /// Who counts here; 0 while nobody does.
+    /// Whose it is; 0 while it is nobody's.
     owner: AtomicU64,
-    ledger: Box<[AtomicU32]>,
+    /// The thread that is running with it; 0 while none is, and [`VANISHED`].
+    runner: AtomicU64,
+    ledger: Cells,
 }
 
+/// The runner of a context that a fork has found with a thread that the child does not have.
+const VANISHED: u64 = u64::MAX;
+
+/// How many bytes at the start of a ledger are no lane's: a cache line, see [`Context`]. They are
+/// aligned to sixteen.
+pub const HEADER_BYTES: usize = HEADER as usize * size_of::<u32>();
+
+// SAFETY: the link is written before the context is published and never after, and everything else
+// in it is atomic.
+unsafe impl Send for Context {}
+// SAFETY: as above.
+unsafe impl Sync for Context {}
+
 impl Context {
-    /// The first cell of the ledger: what the pinned register holds while generated code runs.
+    /// The start of the ledger: what the pinned register holds while generated code runs.
     ///
-    /// The cell of a lane is the [`Lane::cell`](crate::Lane::cell)th of it.
+    /// The cell of a lane is the [`Lane::cell`](crate::Lane::cell)th word of it.
     pub fn ledger(&self) -> *const u32 {
-        self.ledger.as_ptr().cast()
+        self.ledger.first().cast()
     }
 
-    /// Who counts here, as given to [`Domain::register`](crate::Domain::register); 0 for nobody.
+    /// Whose it is, as given to [`Domain::register`](crate::Domain::register); 0 for nobody's.
     pub fn owner(&self) -> u64 {
         self.owner.load(Ordering::Relaxed)
+    }
+
+    /// Says which thread is running with it from now on, any number that tells threads apart; 0 if
+    /// none is: whoever is inside a gate with it is suspended.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the context, and no other thread is running with it. A process that is
+    /// forked takes its word for it: see [`Domain::forked`](crate::Domain::forked).
+    pub unsafe fn set_runner(&self, thread: u64) {
+        self.runner.store(thread, Ordering::Relaxed);
+    }
+
+    /// Which thread is running with it; 0 if none is.
+    pub fn runner(&self) -> u64 {
+        self.runner.load(Ordering::Relaxed)
     }
 
     /// Gives the context up, for another owner to take.
     ///
     /// # Safety
     ///
-    /// The caller owns the context, is inside no gate with it, and enters none with it again.
+    /// The caller owns the context, is inside no gate with it, and enters none with it again. The
+    /// header is all zeros again.
     pub unsafe fn release(&self) {
+        self.runner.store(0, Ordering::Relaxed);
         // Pairs with the exchange in `take_over`: the next owner counts on from what this one
         // left. If it came to see the context free without seeing the counts, it would write
         // them over, and a frame would be lost or invented.
@@ -47,7 +89,40 @@ impl Context {
 
     /// The counter of one lane.
     pub(crate) fn cell(&self, cell: u32) -> &AtomicU32 {
-        &self.ledger[cell as usize]
+        self.ledger.get(cell)
+    }
+
+    /// Whether this process does not have the thread that runs with it.
+    pub(crate) fn has_vanished(&self) -> bool {
+        self.runner() == VANISHED
+    }
+
+    /// See [`Domain::forked`](crate::Domain::forked).
+    pub(crate) fn fork(&self, parent: u64, child: u64) {
+        let runner = self.runner();
+        if runner == parent {
+            self.runner.store(child, Ordering::Relaxed);
+            if self.owner() == parent {
+                self.owner.store(child, Ordering::Relaxed);
+            }
+        } else if runner != 0 {
+            self.runner.store(VANISHED, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets what the thread that has vanished was inside of, and gives the context up. Only the
+    /// first `cells` have ever been anybody's.
+    pub(crate) fn empty(&self, cells: u32) {
+        for cell in 0..cells {
+            let cell = self.cell(cell);
+            // Only pages that differ are copied.
+            if cell.load(Ordering::Relaxed) != 0 {
+                cell.store(0, Ordering::Relaxed);
+            }
+        }
+        self.runner.store(0, Ordering::Relaxed);
+        // As in `release`.
+        self.owner.store(0, Ordering::Release);
     }
 }
 
@@ -57,8 +132,7 @@ pub(crate) struct Contexts {
     cells: usize,
 }
 
-// SAFETY: contexts are shared between threads by design. The list's links are written before a
-// context is published and never after, and everything else in a context is atomic.
+// SAFETY: contexts are shared between threads by design.
 unsafe impl Send for Contexts {}
 // SAFETY: as above.
 unsafe impl Sync for Contexts {}
@@ -75,10 +149,11 @@ impl Contexts {
         if let Some(context) = self.iter().find(|context| context.take_over(owner)) {
             return Some(context);
         }
-        let ledger = zeroed_counters(self.cells)?;
+        let ledger = Cells::zeroed(self.cells)?;
         let new = Box::into_raw(Box::new(Context {
             next: std::ptr::null(),
             owner: AtomicU64::new(owner),
+            runner: AtomicU64::new(0),
             ledger,
         }));
         let mut first = self.first.load(Ordering::Relaxed);

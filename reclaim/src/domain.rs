@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::context::{Context, Contexts};
-use crate::sync::Ordering;
+use crate::sync::{HEADER, Ordering};
 use crate::{Error, Lane};
 
 /// The threads and lanes of one world of gates; a program has one.
@@ -31,13 +31,14 @@ impl Domain {
     /// a page is used only once a lane in it is.
     pub fn new(lanes: u32) -> Arc<Self> {
         Arc::new(Self {
-            contexts: Contexts::new(lanes as usize),
-            cells: Mutex::new(Cells { free: Vec::new(), unused: 0, limit: lanes }),
+            contexts: Contexts::new(HEADER as usize + lanes as usize),
+            cells: Mutex::new(Cells { free: Vec::new(), unused: HEADER, limit: HEADER + lanes }),
         })
     }
 
     /// Registers a context for `owner`, any number but 0 that tells the caller's contexts apart
-    /// (the operating system's thread number, say).
+    /// (the operating system's thread number, say). No thread is
+    /// [running](Context::set_runner) with it yet.
     ///
     /// # Errors
     ///
@@ -78,6 +79,40 @@ impl Domain {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether `context` is counted in nowhere: nobody is inside a gate with it.
+    ///
+    /// Meant for its owner, who knows of every frame. It looks at a cell for each lane there has
+    /// ever been at a time.
+    pub fn is_idle(&self, context: &Context) -> bool {
+        let unused = self.lock_cells().unused;
+        (HEADER..unused).all(|cell| context.cell(cell).load(Ordering::Relaxed) == 0)
+    }
+
+    /// Says that this process is the child of a fork. Contexts with which the thread that has
+    /// forked was running are its own, under its new number; those of other threads, which this
+    /// process does not have, are to be [emptied](Self::empty_vanished); those with which none
+    /// was running are as they were.
+    ///
+    /// Takes no lock and allocates nothing, as there may be nobody to give one back.
+    ///
+    /// # Safety
+    ///
+    /// It is, the thread that has forked was `parent` and is `child` now, and there is no other
+    /// thread yet.
+    pub unsafe fn forked(&self, parent: u64, child: u64) {
+        self.contexts.iter().for_each(|context| context.fork(parent, child));
+    }
+
+    /// Forgets what was inside with the contexts of threads that a [fork](Self::forked) has left
+    /// behind, and gives those contexts up. Whoever keeps retired versions is to
+    /// [try](Lane::leave) then whether they are to be freed.
+    pub fn empty_vanished(&self) {
+        // One at a time, and no lane gets a cell meanwhile.
+        let cells = self.lock_cells();
+        let vanished = self.contexts.iter().filter(|context| context.has_vanished());
+        vanished.for_each(|context| context.empty(cells.unused));
+    }
+
     /// Holds the domain's one lock, which lanes take when they come and go, so that no other
     /// thread is holding it while the process forks: in the child nobody would release it.
     pub fn freeze(&self) -> Frozen<'_> {
@@ -95,13 +130,13 @@ impl Domain {
 
     /// The contexts that are counted in at `cell`, and how deep.
     pub(crate) fn frames(&self, cell: u32) -> Vec<Frames> {
-        self.contexts
-            .iter()
-            .filter_map(|context| {
-                let frames = context.cell(cell).load(Ordering::Relaxed);
-                (frames != 0).then(|| Frames { owner: context.owner(), frames })
-            })
-            .collect()
+        let frames = |context: &Context| {
+            let frames = context.cell(cell).load(Ordering::Relaxed);
+            let (owner, runner) = (context.owner(), context.runner());
+            (frames != 0).then_some(Frames { owner, runner, frames })
+        };
+        let present = self.contexts.iter().filter(|context| !context.has_vanished());
+        present.filter_map(frames).collect()
     }
 
     /// How many contexts there are, and how many of them have an owner.
@@ -121,6 +156,8 @@ pub struct Frozen<'a> {
 pub struct Frames {
     /// The context's owner, as given to [`Domain::register`].
     pub owner: u64,
+    /// The thread that is [running](Context::set_runner) with it; 0 if none is.
+    pub runner: u64,
     /// How many of its frames are inside.
     pub frames: u32,
 }

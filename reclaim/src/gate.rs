@@ -5,10 +5,10 @@
 /// A gate is straight-line code with one exit in the middle. Whoever lowers or interprets the
 /// lists needs no more than what is said here.
 ///
-/// A gate that can be tail-called keeps the lane that its call is counted in in a *frame*, a word
-/// on the stack, next to where the body returns. While the call is in progress, other gates may
-/// put their lanes there. The lane that is taken out of a frame is the *taken* lane of the steps
-/// that follow; all other steps are about the gate's own lane.
+/// A gate that can be tail-called has a *frame*, a word on the stack beside the address that the
+/// body returns to, which says what lane the call is counted in. While the call is in progress,
+/// other gates may put their lanes there. The lane that is taken out of a frame is the *taken* lane
+/// of the steps that follow; all other steps are about the gate's own lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// `cell += 1`, by a plain load and store of the calling context's cell of this lane.

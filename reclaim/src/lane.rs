@@ -12,7 +12,8 @@ use crate::{Counting, Domain, Frames, State, StateWord, Step};
 ///
 /// Lanes are type-stable: gates hold the addresses of a lane's words and are entered by threads
 /// that have been on their way for any length of time, so a lane must stay where it is, and
-/// belong to the same function, for as long as anyone can reach its gate.
+/// belong to the same function, for as long as anyone can reach its gate. Where there are tail
+/// calls, who leaves may look at it even later: rule 11 of the [crate](crate) says how long.
 #[repr(C)]
 pub struct Lane<P> {
     /// The address to call; 0 while the lane cannot be entered. First, so that one address serves
@@ -44,7 +45,7 @@ impl<P> Lane<P> {
         }
     }
 
-    /// Which cell of every ledger counts the frames in this lane.
+    /// Which word of every ledger counts the frames in this lane.
     pub fn cell(&self) -> u32 {
         self.cell
     }
@@ -112,9 +113,26 @@ impl<P> Lane<P> {
     ///
     /// # Safety
     ///
+    /// As [`let_go`](Self::let_go).
+    pub unsafe fn retire(&self) -> bool {
+        // SAFETY: as the caller says.
+        unsafe { self.let_go() };
+        // Pairs with the fence in `leave`. A leaver has counted out before its fence and reads
+        // the state after it; here it is the other way around. So either the leaver sees
+        // `Retired`, or `try_free` below sees it gone: one of the two frees.
+        fence(Ordering::SeqCst);
+        self.try_free()
+    }
+
+    /// The part of [`retire`](Self::retire) that runs nothing of the payload's: from now on
+    /// whoever [leaves](Self::leave) the lane as the last frees the version, and the caller is to
+    /// do so in any case, though it has not been inside.
+    ///
+    /// # Safety
+    ///
     /// The caller has [closed](Self::close) the lane and executed a heavy fence since: every
     /// context in the domain has, since the close, executed a full fence or was not running.
-    pub unsafe fn retire(&self) -> bool {
+    pub unsafe fn let_go(&self) {
         let closing = self.state();
         // Release pairs with the acquire in `try_free`: a leaver that sees `Retired` sees, by way
         // of the heavy fence, every count of a frame that has passed the gate's check. Published
@@ -122,11 +140,6 @@ impl<P> Lane<P> {
         if !mutated(Mutant::EarlyRetired) {
             self.state.store(closing.with(State::Retired).bits(), Ordering::Release);
         }
-        // Pairs with the fence in `leave`. A leaver has counted out before its fence and reads
-        // the state after it; here it is the other way around. So either the leaver sees
-        // `Retired`, or `try_free` below sees it gone: one of the two frees.
-        fence(Ordering::SeqCst);
-        self.try_free()
     }
 
     /// What a gate calls that has counted out and found the body gone: frees the version if this
@@ -143,7 +156,8 @@ impl<P> Lane<P> {
     }
 
     /// Does for a frame that is left otherwise than by returning, as when a panic unwinds it, what
-    /// the gate would have done after its body has returned.
+    /// the gate would have done after its body has returned. (A gate that can be tail-called would do
+    /// the same, to the lane that is in its frame.)
     ///
     /// # Safety
     ///

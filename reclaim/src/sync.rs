@@ -23,11 +23,17 @@ pub(crate) enum Mutant {
 
 #[cfg(not(test))]
 mod real {
+    use std::alloc::{Layout, alloc_zeroed};
     pub(crate) use std::sync::atomic::{
         AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
 
     use super::Mutant;
+
+    /// How many cells are the header of a ledger: as many as there are in a line.
+    pub(crate) const HEADER: u32 = LINE as u32;
+
+    const LINE: usize = 16;
 
     /// `std`'s cell with the interface of loom's.
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -46,24 +52,45 @@ mod real {
         }
     }
 
-    /// `count` counters that are zero, or `None` if there is no memory for them.
-    ///
-    /// The allocator is asked for zeroed memory, so that a large table costs only the pages of it
-    /// that are ever counted in.
-    pub(crate) fn zeroed_counters(count: usize) -> Option<Box<[AtomicU32]>> {
-        let layout = std::alloc::Layout::array::<AtomicU32>(count).ok()?;
-        if layout.size() == 0 {
-            return Some(Box::new([]));
+    /// A cache line's worth of counters. Whoever puts something else into the header of a ledger
+    /// needs it aligned like this; and from here on allocators would not give zeroed memory as
+    /// they have it from the system.
+    #[repr(C, align(16))]
+    struct Line([AtomicU32; LINE]);
+
+    /// The cells of a ledger.
+    pub(crate) struct Cells(Box<[Line]>);
+
+    impl Cells {
+        /// So many counters that are zero, or `None` if there is no memory for them.
+        ///
+        /// The allocator is asked for zeroed memory, so that a large table costs only the pages of
+        /// it that are ever counted in.
+        pub(crate) fn zeroed(count: usize) -> Option<Self> {
+            let lines = count.div_ceil(LINE);
+            let layout = Layout::array::<Line>(lines).ok()?;
+            if layout.size() == 0 {
+                return Some(Self(Box::new([])));
+            }
+            // SAFETY: the layout is not of size zero.
+            let start = unsafe { alloc_zeroed(layout) };
+            if start.is_null() {
+                return None;
+            }
+            let lines = std::ptr::slice_from_raw_parts_mut(start.cast::<Line>(), lines);
+            // SAFETY: the memory comes from the global allocator with the layout of this very
+            // slice, and lines of all zero bits are valid ones.
+            Some(Self(unsafe { Box::from_raw(lines) }))
         }
-        // SAFETY: the layout is not of size zero.
-        let start = unsafe { std::alloc::alloc_zeroed(layout) };
-        if start.is_null() {
-            return None;
+
+        pub(crate) fn first(&self) -> *const AtomicU32 {
+            self.0.as_ptr().cast()
         }
-        let cells = std::ptr::slice_from_raw_parts_mut(start.cast::<AtomicU32>(), count);
-        // SAFETY: the memory comes from the global allocator with the layout of this very slice,
-        // and an `AtomicU32` of all zero bits is a valid one.
-        Some(unsafe { Box::from_raw(cells) })
+
+        pub(crate) fn get(&self, index: u32) -> &AtomicU32 {
+            let index = index as usize;
+            &self.0[index / LINE].0[index % LINE]
+        }
     }
 
     /// Outside the models nothing is ever wrong on purpose.
@@ -81,8 +108,23 @@ mod modelled {
 
     use super::Mutant;
 
-    pub(crate) fn zeroed_counters(count: usize) -> Option<Box<[AtomicU32]>> {
-        Some((0..count).map(|_| AtomicU32::new(0)).collect())
+    /// What is in headers is none of the protocol's.
+    pub(crate) const HEADER: u32 = 0;
+
+    pub(crate) struct Cells(Box<[AtomicU32]>);
+
+    impl Cells {
+        pub(crate) fn zeroed(count: usize) -> Option<Self> {
+            Some(Self((0..count).map(|_| AtomicU32::new(0)).collect()))
+        }
+
+        pub(crate) fn first(&self) -> *const AtomicU32 {
+            self.0.as_ptr()
+        }
+
+        pub(crate) fn get(&self, index: u32) -> &AtomicU32 {
+            &self.0[index as usize]
+        }
     }
 
     std::thread_local! {

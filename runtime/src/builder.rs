@@ -15,7 +15,8 @@ use crate::fork;
 use crate::function::SeatPool;
 use crate::memory::{MAX_SIZE, Memory};
 use crate::payload::{Disposal, DropPolicy};
-use crate::shared::{Fences, HostEntries, HostSymbol, Shared, Stubs};
+use crate::retirement::Retirement;
+use crate::shared::{Hooks, HostEntries, HostSymbol, Shared, Stubs};
 use crate::sites::AllCalls;
 use crate::template::Templates;
 use crate::types::HostFunction;
@@ -36,6 +37,7 @@ pub struct EngineBuilder {
     counting: Option<Counting>,
     dispatch: Dispatch,
     traps: bool,
+    checked: bool,
     interleave: Option<extern "C" fn()>,
 }
 
@@ -66,6 +68,7 @@ impl EngineBuilder {
             counting: None,
             dispatch: Dispatch::default(),
             traps: false,
+            checked: false,
             interleave: None,
         }
     }
@@ -170,6 +173,16 @@ impl EngineBuilder {
         self
     }
 
+    /// Has every gate make sure, at each of its steps, that it counts where the calling thread
+    /// counts at that moment. If it does not, the process ends with a message: a coroutine was
+    /// suspended inside of a function and resumed on another thread, or by another
+    /// [`Fiber`](crate::Fiber), than the one that it had called the function with. For debugging,
+    /// as calls get several times as long; the default is not to.
+    pub fn checked(mut self, checked: bool) -> Self {
+        self.checked = checked;
+        self
+    }
+
     /// Has every gate call `hook` between any two of its steps, so that threads can be made to
     /// change places there. For tests of the protocol.
     pub fn interleave(mut self, hook: extern "C" fn()) -> Self {
@@ -201,7 +214,8 @@ impl EngineBuilder {
         let unoptimized = flags().chain([("opt_level", "none")]);
         let unprobed = host_isa(unoptimized.clone().chain([("enable_probestack", "false")]))?;
         let unoptimized = host_isa(unoptimized)?;
-        let options = GateOptions { counting, interleave: self.interleave.is_some() };
+        let hooks = Hooks { checked: self.checked, interleave: self.interleave };
+        let options = GateOptions { counting, interleave: hooks.any() };
         let templates = Templates::new(unoptimized, unprobed, options);
         fork::watch();
         let most = match self.dispatch {
@@ -217,7 +231,7 @@ impl EngineBuilder {
             traps::catch()?;
             memory.catch_traps();
         }
-        let stubs = Stubs::new(&templates, &memory, &*isa, self.interleave)?;
+        let stubs = Stubs::new(&templates, &memory, &*isa, hooks)?;
         let host: HashMap<_, _> = self
             .host
             .into_iter()
@@ -233,11 +247,10 @@ impl EngineBuilder {
             memory,
             disposal: Arc::new(Disposal::new(self.drop_policy)),
             host,
-            counting,
             dispatch: self.dispatch,
             traps: self.traps,
             calls: AllCalls::default(),
-            fences: Fences::default(),
+            retirement: Retirement::new(counting),
             host_entries: HostEntries::default(),
             seats: SeatPool::default(),
         }))

@@ -85,6 +85,7 @@ impl Engine {
         if !unit.belongs_to(&self.shared) {
             return Err(Error::ForeignUnit);
         }
+        self.shared.retirement.settle(&self.shared.seats);
         let linked = link(&self.shared, &self.names, &unit)?;
         let attached = || std::mem::take(&mut unit.attached);
         self.publish(Publication::new(&self.shared, linked, attached)?)
@@ -100,13 +101,14 @@ impl Engine {
     /// ([`Error::Instrument`]), or is at the null address ([`Error::Undefined`]); or there is no
     /// memory. Then the owner lets go of the code, and what was current before still is.
     pub fn adopt(&self, adopted: Adopted) -> Result<Installed> {
+        self.shared.retirement.settle(&self.shared.seats);
         let linked = adopted.link(&self.shared, &self.names)?;
         self.publish(Publication::new(&self.shared, linked, Vec::new)?)
     }
 
     fn publish(&self, publication: Publication) -> Result<Installed> {
-        let (installed, replaced) = publication.publish(&self.shared, &self.names)?;
-        self.shared.retire(replaced);
+        let (installed, replaced, pass) = publication.publish(&self.shared, &self.names)?;
+        self.shared.retirement.retire(replaced, pass);
         Ok(installed)
     }
 
@@ -137,6 +139,7 @@ impl Engine {
     ///
     /// [`Error::UnknownFunction`] if there is none of this name.
     pub fn remove(&self, name: &str) -> Result<()> {
+        self.shared.retirement.settle(&self.shared.seats);
         let unknown = || Error::UnknownFunction(name.to_owned());
         let mut names = self.names.lock();
         let function = names.remove(name).ok_or_else(unknown)?;
@@ -155,8 +158,7 @@ impl Engine {
             // SAFETY: as above, and these were unpublished just now.
             unsafe { closing.close() };
         }
-        drop(names);
-        self.shared.retire(removed);
+        self.shared.retirement.retire(removed, names.unlock());
     }
 
     /// A handle to the function of this name.
@@ -202,7 +204,8 @@ impl Engine {
     /// [`DropPolicy::Collector`](crate::DropPolicy::Collector) has them wait for this. Returns how
     /// many versions that were.
     pub fn collect(&self) -> usize {
-        self.shared.retire(Vec::new());
+        self.shared.retirement.settle(&self.shared.seats);
+        self.shared.retirement.retry();
         self.shared.disposal.collect()
     }
 
@@ -214,7 +217,7 @@ impl Engine {
             functions: self.names.lock().len(),
             installed,
             freed,
-            heavy_fences: self.shared.fences(),
+            heavy_fences: self.shared.retirement.fences(),
             patched_calls: calls.in_place,
             patched_calls_by_jump: calls.by_jump,
             code_bytes: self.shared.memory.code_bytes(),
@@ -226,11 +229,12 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        self.shared.retirement.settle(&self.shared.seats);
         let mut names = self.names.lock();
         let functions = names.take_all();
         self.retire_all(names, functions);
         // If the fence was refused, nobody else comes to try again.
-        self.shared.retire(Vec::new());
+        self.shared.retirement.retry();
         // Nobody can ask for that any more.
         self.shared.disposal.collect_from_now_on();
     }

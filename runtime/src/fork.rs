@@ -6,6 +6,11 @@
 //! is being copied.
 //!
 //! Nothing of the user's is run with a pass held: it might fork.
+//!
+//! The child also lacks the other threads, and with them whoever was inside of a version and is to
+//! free it. All that the handler does about that is to note whose contexts these were: much of what
+//! a child may be for, and `exec` in the first place, has no use for more, and destructors are not
+//! to be run there. [`Shared::settle`](crate::shared::Shared::settle) does the rest.
 
 use std::cell::{Cell, UnsafeCell};
 use std::ops::{Deref, DerefMut};
@@ -23,6 +28,9 @@ static PASSES: RwLock<()> = RwLock::new(());
 
 /// How many times the process, and those that it was forked from, have forked.
 static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// How many forks there are between this process and one that was not forked.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     /// How many passes the thread holds. Only the first of them takes a share of [`PASSES`]: a
@@ -58,6 +66,12 @@ pub(crate) fn forks() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
+/// How many forks there are between this process and one that was not forked: a number by which a
+/// process tells that it is not the one that it was before.
+pub(crate) fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
 /// A mutex that nobody holds while the process forks.
 #[derive(Default)]
 pub(crate) struct Lock<T> {
@@ -74,6 +88,13 @@ impl<T> Lock<T> {
     pub(crate) fn lock(&self) -> Guard<'_, T> {
         let pass = Pass::new();
         Guard { guard: self.mutex.lock().unwrap_or_else(PoisonError::into_inner), _pass: pass }
+    }
+}
+
+impl<T> Guard<'_, T> {
+    /// Unlocks the mutex, and still keeps the process from forking.
+    pub(crate) fn unlock(self) -> Pass {
+        self._pass
     }
 }
 
@@ -105,41 +126,59 @@ pub(crate) fn watch() {
         thread::domain();
         // SAFETY: the handlers are functions of this program, which stays loaded. Without memory
         // to note them the call fails, and forking is as it would be without them.
-        unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+        unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
     });
 }
 
-/// What the thread that forks holds meanwhile.
-type Held = (Frozen<'static>, RwLockWriteGuard<'static, ()>);
+/// What the thread that forks has meanwhile.
+struct Forking {
+    /// What the system calls it.
+    thread: u64,
+    _frozen: Frozen<'static>,
+    _exclusive: RwLockWriteGuard<'static, ()>,
+}
 
 /// Only used by the thread that holds [`PASSES`] for writing.
-struct Forking(UnsafeCell<Option<Held>>);
+struct ForkingCell(UnsafeCell<Option<Forking>>);
 
-// SAFETY: `before` and `after` are run by the thread that forks, and between them it alone holds
-// `PASSES` for writing, which is when they use the cell.
-unsafe impl Sync for Forking {}
+// SAFETY: the handlers are run by the thread that forks, and between them it alone holds `PASSES`
+// for writing, which is when they use the cell.
+unsafe impl Sync for ForkingCell {}
 
-static FORKING: Forking = Forking(UnsafeCell::new(None));
+static FORKING: ForkingCell = ForkingCell(UnsafeCell::new(None));
 
 extern "C" fn before() {
     let exclusive = PASSES.write().unwrap_or_else(PoisonError::into_inner);
     FORKS.fetch_add(1, Ordering::Relaxed);
-    let held = (thread::domain().freeze(), exclusive);
+    let frozen = thread::domain().freeze();
+    let forking = Forking { thread: thread::id(), _frozen: frozen, _exclusive: exclusive };
     // SAFETY: this thread holds `PASSES` for writing.
-    unsafe { *FORKING.0.get() = Some(held) };
+    unsafe { *FORKING.0.get() = Some(forking) };
 }
 
-/// In both processes.
-extern "C" fn after() {
+fn take_forking() -> Option<Forking> {
     // SAFETY: this thread, or the one that it is a copy of, holds `PASSES` for writing until the
     // value is dropped, which is after it was taken out.
-    let held = unsafe { (*FORKING.0.get()).take() };
-    drop(held);
+    unsafe { (*FORKING.0.get()).take() }
 }
 
-/// Does to this process what a fork does, without there being another.
+extern "C" fn after_in_parent() {
+    drop(take_forking());
+}
+
+extern "C" fn after_in_child() {
+    let forking = take_forking();
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    let now = thread::ask_for_id();
+    if let Some(Forking { thread, .. }) = forking {
+        // SAFETY: that is what these handlers are told, and there is no other thread yet.
+        unsafe { thread::domain().forked(thread, now) };
+    }
+}
+
+/// Does to this process what a fork does to the parent, without there being a child.
 #[cfg(test)]
 pub(crate) fn pretend() {
     before();
-    after();
+    after_in_parent();
 }

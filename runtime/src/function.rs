@@ -68,7 +68,7 @@ struct Place {
 /// A lane, for its gate.
 ///
 /// The address of a seat is that of its lane, and so of its body word. Gates know it, so a seat
-/// stays where it is for as long as its function lives.
+/// stays where it is for as long as its function lives, or longer: see [`SeatPool`].
 #[repr(C)]
 pub(crate) struct Seat {
     lane: Lane<Payload>,
@@ -118,8 +118,9 @@ impl Seat {
 
     /// The stub's call when a caller has found the version gone on its way out of the gate.
     pub(crate) unsafe extern "C" fn leave(seat: *const Self) {
-        // SAFETY: gates pass the seat they were made for. It lives as long as the function, which
-        // whoever made the call in progress keeps alive until it returns.
+        // SAFETY: gates pass a seat that they have counted out of. It lives as long as its function,
+        // which whoever made the call in progress keeps until it returns; or if that may be gone
+        // already, it is of the pool, which stays as long as any function of the engine.
         unsafe { &*seat }.lane.leave();
     }
 
@@ -185,6 +186,14 @@ impl SeatPool {
         Ok(Arc::new(Seat::new(function)?))
     }
 
+    /// Frees what sits in them, was let go, and has nobody inside any more.
+    pub(crate) fn leave_retired(&self) {
+        let seats: Vec<_> = self.0.lock().iter().map(Arc::clone).collect();
+        for seat in seats {
+            seat.lane.leave();
+        }
+    }
+
     /// Takes back a seat of a function that is gone, whoever may still be inside.
     fn give_back(&self, seat: Arc<Seat>) {
         seat.function.store(ptr::null_mut(), Ordering::Relaxed);
@@ -233,8 +242,8 @@ impl Drop for FreeSeat {
     }
 }
 
-/// A version that can no longer be entered and is to be let go after a heavy fence. Keeps the
-/// function, and so the lane, until then.
+/// A version that can no longer be entered and is to be let go after a heavy fence, and then left.
+/// Keeps the function, and so the lane, until then.
 pub(crate) struct Closing {
     seat: Chosen,
     version: Option<Version>,
@@ -264,14 +273,24 @@ impl Closing {
         unsafe { self.lane().close() };
     }
 
-    /// Lets the version go.
+    /// Lets the version go: whoever is the last to leave it frees it.
     ///
     /// # Safety
     ///
     /// A heavy fence was executed after the version was closed.
-    pub(crate) unsafe fn retire(self) {
+    pub(crate) unsafe fn let_go(&self) {
         // SAFETY: the lane was closed, and the caller says that there was a fence since.
-        unsafe { self.lane().retire() };
+        unsafe { self.lane().let_go() };
+    }
+
+    /// Frees the version if nobody is inside, once it has been let go.
+    pub(crate) fn leave(self) {
+        self.lane().leave();
+    }
+
+    /// Whose version it is, if that is still there.
+    pub(crate) fn function(&self) -> Option<&Arc<Function>> {
+        self.function.as_ref()
     }
 }
 
@@ -319,16 +338,20 @@ impl Drop for Function {
             return;
         }
         // Bodies that it was tail-called from may be what kept it, and be gone while it runs.
+        let pass = Pass::new();
         let live = seats.live.take();
         let closing = live.map(|live| seats.closing(live, None));
         let given_back = std::mem::take(&mut seats.more);
         drop(seats);
-        if let Some(closing) = closing {
+        if let Some(closing) = &closing {
             // SAFETY: nobody publishes a version of what nobody has.
             unsafe { closing.close() };
-            self.shared.retire(vec![closing]);
         }
+        // Before the pass ends, so that who is forked finds them.
         given_back.into_iter().for_each(|(seat, _)| self.shared.seats.give_back(seat));
+        if let Some(closing) = closing {
+            self.shared.retirement.retire(vec![closing], pass);
+        }
     }
 }
 
@@ -518,6 +541,23 @@ impl Function {
         Some(seats.closing(removed, Some(self)))
     }
 
+    /// Whether it has versions that were let go and are not freed.
+    pub(crate) fn keeps_retired(&self) -> bool {
+        let seats = self.seats.lock();
+        seats.iter(self.first.as_ref()).any(|(seat, _)| seat.lane.state().state() == State::Retired)
+    }
+
+    /// Frees those of its versions that were let go and that nobody is inside of any more.
+    pub(crate) fn leave_retired(&self) {
+        let seats = self.seats.lock();
+        let count = (usize::from(seats.first.is_some()) + seats.more.len()) as u32;
+        let all: Vec<_> = (0..count).map(|index| seats.chosen(index)).collect();
+        drop(seats);
+        for seat in all {
+            seat.of(self).lane.leave();
+        }
+    }
+
     /// Its versions that are not freed yet, oldest first.
     pub(crate) fn versions(&self) -> Vec<VersionInfo> {
         let seats = self.seats.lock();
@@ -526,11 +566,7 @@ impl Function {
             if version.state() == VersionState::Freed {
                 return None;
             }
-            let threads = seat.lane.frames().into_iter().map(|frames| ThreadFrames {
-                thread_id: frames.owner,
-                name: thread::name(frames.owner),
-                frames: frames.frames,
-            });
+            let threads = seat.lane.frames().into_iter().map(ThreadFrames::new);
             Some(VersionInfo { version, threads: threads.collect() })
         });
         let mut infos: Vec<_> = infos.collect();

@@ -125,7 +125,7 @@ macro_rules! call {
                 // and which `self.entry` keeps.
                 let entry: Entry<$($A,)* R> = unsafe { std::mem::transmute(self.address) };
                 let slot = self.function.slot();
-                thread::enter(|ledger| entry(ledger, slot, $($A),*))
+                thread::enter(move |ledger| entry(ledger, slot, $($A),*))
             }
         }
     };

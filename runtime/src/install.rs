@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cranelift_module::FuncId;
 use lastout_instrument::Dispatch;
 
+use crate::fork::Pass;
 use crate::function::{Closing, FreeSeat, Function};
 use crate::handle::Handle;
 use crate::memory::Patches;
@@ -113,7 +114,7 @@ impl Publication {
     }
 
     /// Makes the versions current, and those that they replace impossible to enter. These are to
-    /// be retired.
+    /// be retired, with the process kept from forking until then.
     ///
     /// # Errors
     ///
@@ -122,7 +123,7 @@ impl Publication {
         self,
         shared: &Shared,
         names: &Names,
-    ) -> Result<(Installed, Vec<Closing>)> {
+    ) -> Result<(Installed, Vec<Closing>, Pass)> {
         let Self { roots, functions } = self;
         let versions = roots.iter().map(|root| root.payload.version().clone()).collect();
         let installed = Installed { versions, functions };
@@ -166,7 +167,7 @@ impl Publication {
                 }
             }
         }
-        Ok((installed, replaced))
+        Ok((installed, replaced, names.unlock()))
     }
 }
 

@@ -2,24 +2,22 @@
 //! them lives.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use lastout_instrument::{Dispatch, Symbol, machine_tails};
-use lastout_reclaim::Counting;
 
 use crate::code_map::Description;
 use crate::fork::Lock;
-use crate::function::{Closing, LANE_LAYOUT, Seat, SeatPool};
+use crate::function::{LANE_LAYOUT, Seat, SeatPool};
 use crate::memory::{Block, Memory};
 use crate::payload::Disposal;
 use crate::relocation::Object;
+use crate::retirement::Retirement;
 use crate::sites::AllCalls;
 use crate::template::{Kind, Templates, instantiate};
-use crate::{Result, sys};
+use crate::{Result, thread};
 
 pub(crate) struct Shared {
     /// For units.
@@ -29,29 +27,51 @@ pub(crate) struct Shared {
     pub(crate) memory: Arc<Memory>,
     pub(crate) disposal: Arc<Disposal>,
     pub(crate) host: HashMap<String, HostSymbol>,
-    pub(crate) counting: Counting,
     pub(crate) dispatch: Dispatch,
     /// Whether traps are caught.
     pub(crate) traps: bool,
     /// How many calls are patched, and how.
     pub(crate) calls: AllCalls,
-    pub(crate) fences: Fences,
+    pub(crate) retirement: Retirement,
     pub(crate) host_entries: HostEntries,
     pub(crate) seats: SeatPool,
-}
-
-/// The heavy fences between closing versions and letting them go.
-#[derive(Default)]
-pub(crate) struct Fences {
-    /// How many there have been.
-    executed: AtomicU64,
-    /// Versions that are closed and still wait for one, because the system has refused the last.
-    unfenced: Lock<Vec<Closing>>,
 }
 
 /// Entries for typed calls, one for each pair of signatures.
 #[derive(Default)]
 pub(crate) struct HostEntries(Lock<HashMap<(Signature, Signature), Arc<Block>>>);
+
+/// What is done at each step of a gate besides.
+#[derive(Clone, Copy)]
+pub(crate) struct Hooks {
+    /// See [`EngineBuilder::checked`](crate::EngineBuilder::checked).
+    pub(crate) checked: bool,
+    /// See [`EngineBuilder::interleave`](crate::EngineBuilder::interleave).
+    pub(crate) interleave: Option<extern "C" fn()>,
+}
+
+impl Hooks {
+    pub(crate) fn any(self) -> bool {
+        self.checked || self.interleave.is_some()
+    }
+
+    /// The stub's call.
+    unsafe extern "C" fn step(_lane: *const Seat, ledger: *const u32, hooks: *const Self) {
+        // SAFETY: the stub has the address of those that the engine keeps beside it.
+        let hooks = unsafe { &*hooks };
+        if hooks.checked && !thread::counts_in(ledger) {
+            eprintln!(
+                "lastout: a call goes on where the calling thread does not count it: it was \
+                 suspended, and resumed on another thread or by another fiber than it began with. \
+                 Whatever is resumed elsewhere needs a `lastout::Fiber` of its own."
+            );
+            std::process::abort();
+        }
+        if let Some(interleave) = hooks.interleave {
+            interleave();
+        }
+    }
+}
 
 /// Something of the host that units may import.
 pub(crate) struct HostSymbol {
@@ -61,43 +81,6 @@ pub(crate) struct HostSymbol {
 }
 
 impl Shared {
-    /// Lets versions go that were closed: one heavy fence for all of them.
-    ///
-    /// Must not be called with a lock held: dropping a payload may run anything.
-    pub(crate) fn retire(&self, closing: Vec<Closing>) {
-        let mut closed = std::mem::take(&mut *self.fences.unfenced.lock());
-        closed.extend(closing);
-        if closed.is_empty() {
-            return;
-        }
-        if self.heavy_fence().is_err() {
-            // The kernel has no reason to; but without the fence nothing may be freed. They stay
-            // as they are, impossible to enter, until the next time.
-            self.fences.unfenced.lock().extend(closed);
-            return;
-        }
-        for closing in closed {
-            // SAFETY: all of them were closed before the fence.
-            unsafe { closing.retire() };
-        }
-    }
-
-    /// How many heavy fences there have been.
-    pub(crate) fn fences(&self) -> u64 {
-        self.fences.executed.load(Ordering::Relaxed)
-    }
-
-    fn heavy_fence(&self) -> io::Result<()> {
-        self.fences.executed.fetch_add(1, Ordering::Relaxed);
-        match self.counting {
-            Counting::Plain => sys::heavy_fence(),
-            Counting::Atomic => {
-                fence(Ordering::SeqCst);
-                Ok(())
-            }
-        }
-    }
-
     /// The entry through which the host calls functions of the signature `inner` as if it was
     /// `outer`.
     pub(crate) fn host_entry(&self, outer: Signature, inner: Signature) -> Result<Arc<Block>> {
@@ -121,6 +104,8 @@ pub(crate) struct Stubs {
     tails: Option<[Block; 2]>,
     /// Of functions that can be tail-called, where there are any.
     tail_gate: Option<Block>,
+    /// What is done between any two steps, if anything is.
+    _hooks: Option<Box<Hooks>>,
 }
 
 impl Stubs {
@@ -128,16 +113,20 @@ impl Stubs {
         templates: &Templates,
         memory: &Arc<Memory>,
         isa: &dyn TargetIsa,
-        interleave: Option<extern "C" fn()>,
+        hooks: Hooks,
     ) -> Result<Self> {
         let template = templates.get(Kind::Stub)?;
         let described = |block: Block| {
             block.describe(Arc::new(Description::Helper));
             block
         };
+        let hooks = hooks.any().then(|| Box::new(hooks));
+        let data =
+            hooks.as_deref().map_or(0, |hooks| std::ptr::from_ref(hooks).expose_provenance());
         let stub = |target: usize| {
             let stub = instantiate(&template, memory, |symbol| match symbol {
                 Symbol::StubTarget => target,
+                Symbol::StubData => data,
                 _ => unreachable!("a stub refers to nothing else"),
             });
             stub.map(described)
@@ -157,8 +146,9 @@ impl Stubs {
             Some([leave, bail]) => Some([tail(leave)?, tail(bail)?]),
             None => None,
         };
-        let interleave = interleave.map(|hook| stub(hook as *const () as usize)).transpose()?;
-        let mut stubs = Self { leave, removed, interleave, tails, tail_gate: None };
+        let step = || stub(Hooks::step as *const () as usize);
+        let interleave = hooks.is_some().then(step).transpose()?;
+        let mut stubs = Self { leave, removed, interleave, tails, tail_gate: None, _hooks: hooks };
         if let Some(code) = templates.shared_tail_gate() {
             let code = Object::from_machine_code(code);
             let gate = instantiate(&code, memory, |symbol| stubs.address(symbol))?;

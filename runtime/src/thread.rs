@@ -1,11 +1,46 @@
 //! The calling thread's context, found in a nanosecond and given up when the thread ends.
+//!
+//! # What belongs to whom
+//!
+//! A call belongs to the context that it is counted in, and that is the thread's own, or a
+//! [`Fiber`](crate::Fiber)'s, with which a call may begin on one thread and end on another. So what
+//! is to be known of the calls in progress stands in the header of the context's ledger, which
+//! [`enter`] keeps across the call. Whatever it finds by the thread it asks for anew: compilers
+//! take the address of a thread-local to be the same for as long as a function runs.
+//!
+//! # A call that fails
+//!
+//! Generated code that meets a removed function goes on with zeros, and the call from the host that
+//! it happened in is to return an error. [`fail`] puts that into the header. Of several the first
+//! counts. A call from the host inside of another has an error of its own; for its time the outer
+//! one's is on its stack.
+//!
+//! Entering looks at one word, the thread's `ledger`, and after the call at one more, `failed` in
+//! the header. Everything else that can be the matter has `ledger` be null:
+//!
+//! ```text
+//!   context   ledger    failed
+//!   null      null                the thread has no context yet
+//!   a         a's       0         as a rule
+//!   a         null      2         the call in progress has failed
+//!   a         null      any       one of these is about to become another
+//! ```
+//!
+//! # Signals
+//!
+//! A handler may call functions whatever the thread was doing, even in here. If it finds `ledger`
+//! null, it takes what is in the header for an outer call's, whole or half written, and puts it
+//! back as it was; and if it does not, nothing has failed. So whoever changes the header has
+//! `ledger` be null meanwhile. Compiler fences keep that order; it is all one thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
 use std::sync::{Arc, OnceLock};
 
-use lastout_reclaim::{Context, Domain};
+use lastout_reclaim::{Context, Domain, HEADER_BYTES};
 
 use crate::CallError;
 use crate::fork::Pass;
@@ -15,26 +50,26 @@ use crate::fork::Pass;
 const LANES: u32 = 1 << 22;
 
 // Gates in machine code have the offset of a cell as a signed number of 32 bits.
-const _: () = assert!(LANES as u64 * 4 <= i32::MAX as u64);
+const _: () = assert!(LANES as u64 * 4 + HEADER_BYTES as u64 <= i32::MAX as u64);
 
 /// What the fast path of a call looks at, in one place and without a destructor.
-pub(crate) struct Thread {
-    /// The ledger of the thread's context; null until it has one, and while `aside` has it.
-    ledger: Cell<*const u32>,
-    /// The ledger, from when generated code meets a removed function until the call that it
-    /// happened in is over; else null. If C code has called a stable entry, outside of any call
-    /// through a handle, nobody is there to be told: then it stays here, and calls take a little
-    /// longer.
-    aside: Cell<*const u32>,
+struct Thread {
+    /// The ledger of the context, or null if there is more to know than that.
+    ledger: AtomicPtr<u32>,
+    /// The context that calls are counted in; null until there is one.
+    context: AtomicPtr<Context>,
+    /// What the system calls the thread; 0 until somebody has asked.
+    id: Cell<u64>,
 }
 
 thread_local! {
-    static THREAD: Thread =
-        const { Thread { ledger: Cell::new(ptr::null()), aside: Cell::new(ptr::null()) } };
-
-    /// The removed functions that were met: one for each call in progress that has met any,
-    /// outermost first.
-    static REMOVED: RefCell<Vec<CallError>> = const { RefCell::new(Vec::new()) };
+    static THREAD: Thread = const {
+        Thread {
+            ledger: AtomicPtr::new(ptr::null_mut()),
+            context: AtomicPtr::new(ptr::null_mut()),
+            id: Cell::new(0),
+        }
+    };
 }
 
 /// The one domain of the process: a thread registers once, whichever engines it calls into.
@@ -43,94 +78,232 @@ pub(crate) fn domain() -> &'static Arc<Domain> {
     DOMAIN.get_or_init(|| Domain::new(LANES))
 }
 
-/// Runs `call` with the thread's ledger. If generated code met a removed function meanwhile, that
-/// is the error.
-///
-/// All that can happen besides a call is told by one word, which is only read here: a store, to be
-/// loaded again by the next call, would take longer than the rest.
-#[inline]
-pub(crate) fn enter<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, CallError> {
-    THREAD.with(|thread| {
-        let mut ledger = thread.ledger.get();
-        let mut inner = false;
-        if ledger.is_null() {
-            (ledger, inner) = thread.find_ledger()?;
-        }
-        let result = call(ledger);
-        let met_removed = thread.ledger.get().is_null();
-        if met_removed || inner {
-            thread.leave(met_removed, inner)?;
-        }
-        Ok(result)
-    })
+/// What is at the start of a ledger. Only used by who runs with the context.
+#[repr(C)]
+struct Header {
+    /// Whether the innermost call in progress has failed: 0, or 1 while it is being noted how, or
+    /// 2.
+    failed: AtomicU32,
+    /// If so, how.
+    failure: UnsafeCell<MaybeUninit<CallError>>,
 }
 
-impl Thread {
-    /// The ledger of a thread that has no context yet, or is in a call that has met a removed
-    /// function: in which case what follows is an inner call.
-    #[cold]
-    #[inline(never)]
-    fn find_ledger(&self) -> Result<(*const u32, bool), CallError> {
-        let aside = self.aside.replace(ptr::null());
-        if aside.is_null() {
-            return Ok((register()?, false));
-        }
-        self.ledger.set(aside);
-        Ok((aside, true))
+const _: () = assert!(size_of::<Header>() <= HEADER_BYTES && align_of::<Header>() <= 16);
+
+impl Header {
+    /// The header of a ledger.
+    ///
+    /// # Safety
+    ///
+    /// It is the ledger of a context, and the calling thread is running with that.
+    #[inline]
+    unsafe fn of<'a>(ledger: *const u32) -> &'a Self {
+        // SAFETY: there is room for one at the start of a ledger, suitably aligned, and contexts
+        // live as long as the process. All zeros are a valid one.
+        unsafe { &*ledger.cast::<Self>() }
     }
 
-    /// Ends a call that has met a removed function, or is inside of one that has. What an inner
-    /// call meets is told to the inner caller only, and what the outer one has met to the outer
-    /// one.
-    #[cold]
-    #[inline(never)]
-    fn leave(&self, met_removed: bool, inner: bool) -> Result<(), CallError> {
-        let mut result = Ok(());
-        if met_removed {
-            self.ledger.set(self.aside.replace(ptr::null()));
-            let name = REMOVED.try_with(|removed| removed.borrow_mut().pop()).ok().flatten();
-            result = Err(name.unwrap_or_else(|| CallError::Removed("?".into())));
+    #[inline]
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) != 0
+    }
+
+    /// Has the call in progress have failed, unless it has already. The ledger is out of sight.
+    fn put(&self, failure: CallError) {
+        // What a signal handler comes to tell meanwhile is not the first.
+        if self.failed.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            compiler_fence(Ordering::SeqCst);
+            // SAFETY: nobody else runs with this context, and no reference to the error is ever
+            // given out. A signal handler leaves it as it was.
+            unsafe { (*self.failure.get()).write(failure) };
+            compiler_fence(Ordering::SeqCst);
+            self.failed.store(2, Ordering::Relaxed);
         }
-        if inner {
-            self.put_aside();
+    }
+
+    /// How the call in progress has failed, which it then has not any more. The ledger is out of
+    /// sight.
+    fn take(&self) -> CallError {
+        debug_assert!(self.has_failed());
+        self.failed.store(0, Ordering::Relaxed);
+        // SAFETY: there is an error where the call has failed, and now it is the caller's alone.
+        unsafe { (*self.failure.get()).assume_init_read() }
+    }
+}
+
+/// Runs `call` with the ledger of the current context. If the call [fails](fail), that is the
+/// error.
+///
+/// All that can happen besides a call is told by one word before and one after it, both of which
+/// are only read here: a store, to be loaded again by the next call, would take longer than the
+/// rest.
+#[inline]
+pub(crate) fn enter<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, CallError> {
+    let ledger = ledger();
+    if ledger.is_null() {
+        return enter_inner(call);
+    }
+    let unwinding = Unwinding { ledger };
+    let result = call(ledger);
+    std::mem::forget(unwinding);
+    // SAFETY: the ledger is that of the context that this thread runs with: maybe another thread
+    // than before, but the same context.
+    if unsafe { Header::of(ledger) }.has_failed() {
+        return Err(leave(ledger));
+    }
+    Ok(result)
+}
+
+#[inline]
+fn ledger() -> *const u32 {
+    THREAD.with(|thread| thread.ledger.load(Ordering::Relaxed))
+}
+
+/// Forgets how a call has failed that is left by a panic.
+struct Unwinding {
+    ledger: *const u32,
+}
+
+impl Drop for Unwinding {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: as in `enter`.
+        if unsafe { Header::of(self.ledger) }.has_failed() {
+            leave(self.ledger);
+        }
+    }
+}
+
+/// The end of a call that has failed, and was not inside of one that had.
+#[cold]
+#[inline(never)]
+fn leave(ledger: *const u32) -> CallError {
+    // SAFETY: this is the end of a call with that ledger.
+    let failure = unsafe { Header::of(ledger) }.take();
+    compiler_fence(Ordering::SeqCst);
+    show(ledger);
+    failure
+}
+
+/// Runs `call` where the thread has no context yet, or is in a call that has failed.
+#[cold]
+#[inline(never)]
+fn enter_inner<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, CallError> {
+    let inner = Inner::begin()?;
+    let result = call(inner.ledger);
+    inner.end().map(|()| result)
+}
+
+/// A call that does not find the ledger where calls do.
+struct Inner {
+    ledger: *const u32,
+    /// What was in the header, if the call is inside of another.
+    outer: Option<(u32, MaybeUninit<CallError>)>,
+}
+
+impl Inner {
+    fn begin() -> Result<Self, CallError> {
+        let context = THREAD.with(|thread| thread.context.load(Ordering::Relaxed));
+        if context.is_null() {
+            return Ok(Self { ledger: register()?, outer: None });
+        }
+        // SAFETY: it is the context of this thread, and contexts live as long as the process.
+        let ledger = unsafe { &*context }.ledger();
+        // SAFETY: as above.
+        let header = unsafe { Header::of(ledger) };
+        // SAFETY: nobody else runs with this context. Whatever the bytes are, they are bytes.
+        let outer = (header.failed.load(Ordering::Relaxed), unsafe { header.failure.get().read() });
+        header.failed.store(0, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        show(ledger);
+        Ok(Self { ledger, outer: Some(outer) })
+    }
+
+    /// Has everything be as it was before, and says whether the call has failed.
+    fn end(self) -> Result<(), CallError> {
+        ManuallyDrop::new(self).restore()
+    }
+
+    fn restore(&mut self) -> Result<(), CallError> {
+        // SAFETY: as in `enter`.
+        let header = unsafe { Header::of(self.ledger) };
+        hide();
+        let result = if header.has_failed() { Err(header.take()) } else { Ok(()) };
+        match self.outer.take() {
+            Some((failed, failure)) => {
+                // SAFETY: nobody else runs with this context, and nothing is lost: an error that
+                // was there has been taken.
+                unsafe { header.failure.get().write(failure) };
+                compiler_fence(Ordering::SeqCst);
+                header.failed.store(failed, Ordering::Relaxed);
+            }
+            None => show(self.ledger),
         }
         result
     }
+}
 
-    /// Says that the call in progress has met a removed function.
-    fn put_aside(&self) {
-        self.aside.set(self.ledger.replace(ptr::null()));
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The call is left by a panic: nobody is told.
+        let _ = self.restore();
     }
 }
 
-/// Notes for [`enter`] that the function of this name was called and has no version. Of several
-/// that one call meets, the first is noted.
+// These three ask for the thread anew, whoever calls them: see the module documentation.
+
+/// Has calls find the ledger.
+#[inline(never)]
+fn show(ledger: *const u32) {
+    THREAD.with(|thread| thread.ledger.store(ledger.cast_mut(), Ordering::Relaxed));
+}
+
+/// Has calls find that there is more to know.
+#[inline(never)]
+fn hide() {
+    THREAD.with(|thread| thread.ledger.store(ptr::null_mut(), Ordering::Relaxed));
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// The context that calls are counted in, if there is one.
+#[inline(never)]
+fn current() -> Option<&'static Context> {
+    let context = THREAD.with(|thread| thread.context.load(Ordering::Relaxed));
+    // SAFETY: contexts live as long as the process.
+    unsafe { context.as_ref() }
+}
+
+/// Whether this is the ledger that the calling thread counts in.
+pub(crate) fn counts_in(ledger: *const u32) -> bool {
+    current().is_some_and(|context| context.ledger() == ledger)
+}
+
+/// Has the call from the host that is in progress return an error. Of several in one call, the
+/// first counts. Where there is no such call, since C code has called a stable entry, there is
+/// nobody to be told.
+///
+/// May be called by a signal handler.
+pub(crate) fn fail(error: CallError) {
+    let Some(context) = current() else { return };
+    let ledger = context.ledger();
+    // SAFETY: it is the context of this thread.
+    let header = unsafe { Header::of(ledger) };
+    hide();
+    header.put(error);
+}
+
+/// Has the call in progress fail because the function of this name was called and has no version.
 pub(crate) fn met_removed(name: &Arc<str>) {
     fail(CallError::Removed((&**name).into()));
 }
 
-/// Notes for [`enter`] that the call in progress has failed.
-pub(crate) fn fail(error: CallError) {
-    THREAD.with(|thread| {
-        if !thread.ledger.get().is_null() {
-            thread.put_aside();
-            // Without its name if the thread is past the point where it has such things.
-            let _ = REMOVED.try_with(|removed| removed.borrow_mut().push(error));
-        }
-    });
-}
-
-/// The ledger of the calling thread, for the stable entries.
+/// The ledger of the current context, for the stable entries.
 ///
 /// A caller from C has no way to be told of an error, so where there is no memory for a ledger
 /// the process ends with a message, as it does wherever Rust finds no memory.
 pub(crate) extern "C" fn current_ledger() -> *const u32 {
-    let (ledger, aside) = THREAD.with(|thread| (thread.ledger.get(), thread.aside.get()));
-    if !ledger.is_null() {
-        return ledger;
-    }
-    if !aside.is_null() {
-        return aside;
+    if let Some(context) = current() {
+        return context.ledger();
     }
     match register() {
         Ok(ledger) => ledger,
@@ -146,15 +319,61 @@ pub(crate) extern "C" fn current_ledger() -> *const u32 {
 fn register() -> Result<*const u32, CallError> {
     // Some of what follows must not be found half done by a fork.
     let _pass = Pass::new();
-    // SAFETY: gettid has no preconditions.
-    let thread_id = unsafe { libc::gettid() };
-    let context: &'static Context = domain().register(u64::from(thread_id.unsigned_abs()))?;
+    let context = domain().register(id())?;
+    // SAFETY: it is this thread's from now on.
+    unsafe { context.set_runner(id()) };
     release_at_exit(context);
-    THREAD.with(|thread| thread.ledger.set(context.ledger()));
+    switch(Some(context));
     Ok(context.ledger())
 }
 
-/// Has `context` released after the thread's last destructor that may call into generated code.
+/// Has calls be counted in `context`, and returns what they were counted in before.
+#[inline(never)]
+pub(crate) fn switch(context: Option<&'static Context>) -> Option<&'static Context> {
+    let before = current();
+    hide();
+    THREAD.with(|thread| {
+        thread
+            .context
+            .store(context.map_or(ptr::null(), ptr::from_ref).cast_mut(), Ordering::Relaxed);
+    });
+    compiler_fence(Ordering::SeqCst);
+    if let Some(context) = context {
+        let ledger = context.ledger();
+        // SAFETY: it is the context of this thread now.
+        if !unsafe { Header::of(ledger) }.has_failed() {
+            show(ledger);
+        }
+    }
+    before
+}
+
+/// Gives a context up that the calling thread has run with last, for others to take, unless
+/// something is inside of a function with it: a coroutine that is suspended there may be resumed,
+/// or unwound. Then it stays as it is, for good.
+///
+/// # Safety
+///
+/// The caller owns the context, no thread runs with it, and nobody enters anything with it again.
+pub(crate) unsafe fn give_up(context: &'static Context) {
+    let _pass = Pass::new();
+    // SAFETY: as the caller says.
+    let header = unsafe { Header::of(context.ledger()) };
+    if header.has_failed() {
+        // Nobody was there to be told.
+        drop(header.take());
+    }
+    if domain().is_idle(context) {
+        // SAFETY: as the caller says, and it is inside of nothing. What is left in the header are
+        // bytes that nobody looks at, unless a call fails anew.
+        unsafe { context.release() };
+    } else {
+        // SAFETY: as the caller says.
+        unsafe { context.set_runner(0) };
+    }
+}
+
+/// Has `context` given up after the thread's last destructor that may call into generated code.
 ///
 /// A pthread key, not a `thread_local` with a destructor: those cannot be set again once they are
 /// destroyed, and another's destructor may call a function after that. Keys can, and the system
@@ -163,11 +382,11 @@ fn release_at_exit(context: &'static Context) {
     static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
 
     extern "C" fn release(context: *mut c_void) {
-        THREAD.with(|thread| thread.ledger.set(ptr::null()));
+        switch(None);
         // SAFETY: this is the context that `register` set the key to; it lives as long as the
-        // process. The thread ends, so it is inside no gate, and having forgotten the ledger it
-        // enters none with it again.
-        unsafe { (*context.cast::<Context>()).release() };
+        // process. The thread ends, and having forgotten the context it enters nothing with it
+        // again.
+        unsafe { give_up(&*context.cast::<Context>()) };
     }
 
     let key = KEY.get_or_init(|| {
@@ -184,7 +403,24 @@ fn release_at_exit(context: &'static Context) {
     }
 }
 
-/// What the system calls a thread; `None` if it has ended.
+/// What the system calls the calling thread.
+#[inline(never)]
+pub(crate) fn id() -> u64 {
+    THREAD.with(|thread| match thread.id.get() {
+        0 => ask_for_id(),
+        id => id,
+    })
+}
+
+/// Asks the system, which in the child of a fork calls the thread something else than before.
+pub(crate) fn ask_for_id() -> u64 {
+    // SAFETY: gettid has no preconditions.
+    let id = u64::from(unsafe { libc::gettid() }.unsigned_abs());
+    THREAD.with(|thread| thread.id.set(id));
+    id
+}
+
+/// The name of a thread; `None` if it has ended.
 pub(crate) fn name(thread_id: u64) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/self/task/{thread_id}/comm")).ok()?;
     Some(name.trim_end().to_owned())

@@ -6,6 +6,9 @@
 //! engine registers one [table] with it when it is made, for whatever will ever be in its code
 //! memory: installing and freeing code registers nothing, and unwinders have nothing to search.
 //!
+//! (The tails that gates jump to when a version is gone have no frame. What they call lets nothing
+//! out, and a backtrace from there lacks one function.)
+//!
 //! What the rule does not say is done by a [`personality`], which the unwinder calls for each frame
 //! that it leaves for good: it counts the frames of gates out, and puts back the registers that
 //! calls keep, from where the [map of code](crate::code_map) says that each function has saved

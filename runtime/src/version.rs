@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use lastout_reclaim::Frames;
 use rustix::thread::futex;
+
+use crate::{fiber, thread};
 
 /// Where a version is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,13 +144,24 @@ impl VersionInfo {
     }
 }
 
-/// The frames of one thread in one version.
+/// The frames of one thread, or of one [`Fiber`](crate::Fiber), in one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadFrames {
-    /// The system's number of the thread (`gettid`), as debuggers and `top -H` show it.
+    /// The system's number of the thread (`gettid`), as debuggers and `top -H` show it; of a fiber
+    /// the thread that runs it, or 0 while it is suspended.
     pub thread_id: u64,
     /// What the system calls the thread.
     pub name: Option<String>,
+    /// The [number](crate::Fiber::id) of the fiber, if the frames are one's.
+    pub fiber: Option<u64>,
     /// How many calls of the function it is inside of, one within the other.
     pub frames: u32,
+}
+
+impl ThreadFrames {
+    pub(crate) fn new(frames: Frames) -> Self {
+        let fiber = fiber::number(frames.owner);
+        let thread_id = if fiber.is_some() { frames.runner } else { frames.owner };
+        Self { thread_id, name: thread::name(thread_id), fiber, frames: frames.frames }
+    }
 }

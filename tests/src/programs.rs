@@ -25,6 +25,7 @@ mod plain;
 mod run;
 mod shared;
 mod stack;
+mod units;
 pub mod ways;
 
 use lastout::{Counting, Dispatch, DropPolicy};
@@ -319,14 +320,6 @@ impl Program {
     /// The function that a visit is in.
     fn function_of(&self, site: u32) -> usize {
         self.functions.partition_point(|function| function.first_site <= site) - 1
-    }
-
-    /// The units that there are at first, each as what it replaces nothing with.
-    fn first_units(&self) -> Vec<Replacement> {
-        let units = self.named().map(|function| self.functions[function].unit).max();
-        let unit = |unit| self.named().filter(move |&f| self.functions[f].unit == unit).collect();
-        let units = (0..=units.unwrap_or(0)).map(unit).filter(|unit: &Vec<_>| !unit.is_empty());
-        units.map(Replacement).collect()
     }
 }
 

@@ -3,6 +3,10 @@
 //! Where the two should not be apart, the one that is not writing runs what the other has written:
 //! another version's code, or traps, which end it with a signal.
 
+#[path = "fork/closing.rs"]
+mod closing;
+#[path = "fork/fibers.rs"]
+mod fibers;
 #[path = "fork/inside.rs"]
 mod inside;
 #[path = "fork/process.rs"]
@@ -11,6 +15,10 @@ mod process;
 mod sites;
 #[path = "fork/storm.rs"]
 mod storm;
+#[path = "fibers/task.rs"]
+mod task;
+#[path = "fork/vanished.rs"]
+mod vanished;
 
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,15 @@
 //! Leaving generated code by panics, exceptions and traps: who catches them, what is counted
 //! afterwards, and what is in the host's registers.
 
+#[path = "unwinding/aborts.rs"]
+mod aborts;
+#[path = "unwinding/adopted.rs"]
+mod adopted;
+#[path = "unwinding/panics.rs"]
+mod panics;
+#[path = "unwinding/threads.rs"]
+mod threads;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lastout::{CallError, Engine, Exception, Handle, Part, TrapCause};

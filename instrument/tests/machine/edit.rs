@@ -5,15 +5,16 @@ use std::ops::Range;
 
 use cranelift_codegen::ir::{AbiParam, Signature, types};
 use cranelift_codegen::isa::CallConv;
-use iced_x86::Code;
+use iced_x86::OpKind;
 use lastout_instrument::{
     Fixup, GateFrame, GateOptions, LaneLayout, MACHINE_GATE, MachineCode, Symbol, machine_entry,
-    machine_gate, machine_tails,
+    machine_gate, machine_tails, tail_gate, tail_gate_head,
 };
 use lastout_reclaim::Counting;
 
-use crate::listing::{decode, listing};
-use crate::prove::{Kind, Machine, Refusal, START};
+use crate::kind::{Kind, STACK_BYTES};
+use crate::listing::{Line, decode, listing};
+use crate::prove::{Machine, Refusal};
 use crate::support;
 use crate::word::Rule;
 
@@ -37,6 +38,10 @@ impl Edit {
         Self::whole(Kind::Gate, LAYOUT)
     }
 
+    pub(crate) fn tail_gate() -> Self {
+        Self::whole(Kind::Tail { counting: Counting::Plain, interleave: false }, LAYOUT)
+    }
+
     /// One that has all that an entry may have.
     pub(crate) fn entry() -> Self {
         Self::whole(Kind::Entry { integers: 4 }, LAYOUT)
@@ -58,6 +63,11 @@ impl Edit {
                 let entry = machine_entry(&signature, &signature, layout, PLAIN, &*isa).unwrap();
                 let frame = entry.frame;
                 (vec![entry], frame)
+            }
+            Kind::Tail { counting, interleave } => {
+                let gate = tail_gate(layout, GateOptions { counting, interleave }, &*isa).unwrap();
+                let frame = gate.frame;
+                (STACK_BYTES.map(tail_gate_head).into_iter().chain([gate]).collect(), frame)
             }
         };
         Self { machine: Machine { kind, parts, frame, layout } }
@@ -109,11 +119,25 @@ impl Edit {
         self.part_mut(part).bytes[at] = to;
     }
 
-    /// Makes a short jump go to somewhere else, so many bytes further down.
-    pub(crate) fn nudge(&mut self, part: usize, text: &str, nth: usize, by: u8) {
-        let at = self.find(part, text, nth).end - 1;
-        let distance = &mut self.part_mut(part).bytes[at];
-        *distance = distance.wrapping_add(by);
+    /// Makes a jump go to somewhere else, so many bytes further down.
+    pub(crate) fn nudge(&mut self, part: usize, text: &str, nth: usize, by: i32) {
+        let start = self.find(part, text, nth).start;
+        let lines = decode(self.part(part));
+        let line = lines.iter().find(|line| line.range().start == start).expect("it was found");
+        let (_, distance) = target(line).expect("it is a jump");
+        self.move_target(part, distance, by);
+    }
+
+    /// Adds to a distance of one byte, or of four.
+    fn move_target(&mut self, part: usize, distance: Range<usize>, by: i32) {
+        let bytes = &mut self.part_mut(part).bytes[distance];
+        match *bytes {
+            [ref mut short] => *short = short.wrapping_add_signed(by as i8),
+            _ => {
+                let old = i32::from_le_bytes(bytes.try_into().expect("it is of four bytes"));
+                bytes.copy_from_slice(&(old + by).to_le_bytes());
+            }
+        }
     }
 
     /// Leaves an instruction out, without moving the others.
@@ -143,28 +167,25 @@ impl Edit {
         self.insert_at(part, self.find(part, text, nth).end, bytes);
     }
 
-    fn insert_at(&mut self, part: usize, at: usize, bytes: &[u8]) {
-        let more = bytes.len() as u8;
+    pub(crate) fn insert_at(&mut self, part: usize, at: usize, bytes: &[u8]) {
+        let more = bytes.len() as i32;
         for line in decode(self.part(part)) {
-            let short = [Code::Je_rel8_64, Code::Jne_rel8_64, Code::Jmp_rel8_64];
-            if short.contains(&line.instruction.code()) {
-                let target = line.instruction.near_branch_target() as usize;
-                let distance = &mut self.machine.parts[part].bytes[line.range().end - 1];
-                match line.range().start < at {
-                    true if target > at => *distance = distance.wrapping_add(more),
-                    false if target <= at => *distance = distance.wrapping_sub(more),
-                    _ => {}
-                }
-            }
+            let Some((target, distance)) = target(&line) else { continue };
+            let by = match line.range().start < at {
+                true if target > at => more,
+                false if target <= at => -more,
+                _ => continue,
+            };
+            self.move_target(part, distance, by);
         }
         for fixup in self.fixups(part).iter_mut().filter(|fixup| fixup.offset as usize >= at) {
             fixup.offset += bytes.len() as u32;
         }
         if let Some(returned) = &mut self.machine.frame.body_return
-            && part == START
+            && part == self.machine.kind.calling_part()
             && *returned as usize > at
         {
-            *returned += u32::from(more);
+            *returned += more as u32;
         }
         self.part_mut(part).bytes.splice(at..at, bytes.iter().copied());
     }
@@ -211,6 +232,19 @@ impl Edit {
         for fixup in self.fixups(part).iter_mut().filter(|fixup| fixup.symbol == from) {
             fixup.symbol = to;
         }
+    }
+}
+
+/// Where in the same code an instruction goes, or looks, and which of its bytes say how far that is
+/// from its end.
+fn target(line: &Line) -> Option<(usize, Range<usize>)> {
+    let it = &line.instruction;
+    if it.op0_kind() == OpKind::NearBranch64 && line.fixups.is_empty() {
+        Some((it.near_branch_target() as usize, line.immediate.clone()))
+    } else if it.is_ip_rel_memory_operand() {
+        Some((it.ip_rel_memory_address() as usize, line.displacement.clone()))
+    } else {
+        None
     }
 }
 

@@ -4,7 +4,7 @@ use cranelift_codegen::binemit::Reloc;
 use lastout_instrument::{Fixup, LaneLayout, Symbol};
 
 use crate::edit::{Edit, LAYOUT};
-use crate::prove::{ENTRY, Kind};
+use crate::kind::{ENTRY, Kind};
 use crate::word::Rule;
 
 const LANE: &str = "mov rbx, [rsi + 0x38]";
@@ -443,7 +443,7 @@ fn with_instructions_that_no_path_comes_to() {
 #[test]
 fn with_a_prefix() {
     let (lock, segment, short_address) = (0xf0, 0x64, 0x67);
-    refuses(Rule::Instruction, |it| it.insert(ENTRY, IN, 0, &[lock]));
+    refuses(Rule::Lock, |it| it.insert(ENTRY, IN, 0, &[lock]));
     for prefix in [segment, short_address] {
         for text in [IN, LANE, BODY] {
             refuses(Rule::Memory, |it| it.insert(ENTRY, text, 0, &[prefix]));

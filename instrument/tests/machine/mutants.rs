@@ -4,7 +4,7 @@ use cranelift_codegen::binemit::Reloc;
 use lastout_instrument::{Fixup, LaneLayout, Symbol};
 
 use crate::edit::{Edit, LAYOUT};
-use crate::prove::{BAIL, GATE, Kind, LEAVE};
+use crate::kind::{BAIL, GATE, Kind, LEAVE};
 use crate::word::Rule;
 
 const IN: &str = "inc dword [r15 + CellOffset]";
@@ -374,7 +374,7 @@ fn with_instructions_that_no_path_comes_to() {
 #[test]
 fn with_a_prefix() {
     let (lock, segment, short_address) = (0xf0, 0x64, 0x67);
-    refuses(Rule::Instruction, |it| it.insert(GATE, IN, 0, &[lock]));
+    refuses(Rule::Lock, |it| it.insert(GATE, IN, 0, &[lock]));
     for prefix in [segment, short_address] {
         refuses(Rule::Memory, |it| it.insert(GATE, IN, 0, &[prefix]));
         refuses(Rule::Memory, |it| it.insert(GATE, "mov r10", 0, &[prefix]));

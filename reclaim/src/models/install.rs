@@ -1,5 +1,6 @@
 //! Replacing and removing functions.
 
+use std::ptr;
 use std::rc::Rc;
 
 use super::events::Event;
@@ -93,7 +94,7 @@ impl World {
         let code = Code::write(gate, callees, causal);
         let kept = callees.iter().filter(|callee| match self.machine.callees {
             Callees::Kept => true,
-            Callees::KeptButItself => !std::ptr::eq(**callee, function),
+            Callees::KeptButItself => !ptr::eq(**callee, function),
         });
         let callees = kept.map(|callee| callee.handle()).collect();
         let payload =

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use loom::sync::Mutex;
 use loom::thread::{self, JoinHandle, ThreadId};
 
+use super::call::Frame;
 use super::events::{Event, Seen};
 use super::explore::{self, Fault};
 use super::function::Function;
@@ -261,7 +262,7 @@ pub(super) struct Thread {
     pipeline: Rc<Pipeline>,
     pub(super) context: &'static Context,
     /// The frames of gates that can be tail-called.
-    pub(super) frames: RefCell<Vec<super::call::Frame>>,
+    pub(super) frames: RefCell<Vec<Frame>>,
     /// How many calls are in progress that are not tail calls.
     pub(super) calls: Cell<usize>,
 }

@@ -82,11 +82,20 @@ pub(super) fn returned_to<'a>(address: usize) -> Option<&'a Memory> {
 /// The address is one that the calling thread has a frame at or is about to return to, or no
 /// engine's: so the memory stays for as long as that is so.
 pub(super) fn at<'a>(address: usize) -> Option<&'a Memory> {
-    let inside = |place: &&Place| {
-        let start = place.start.load(Ordering::Acquire);
-        start <= address && address < place.end.load(Ordering::Relaxed)
-    };
-    let memory = places().find(inside)?.memory.load(Ordering::Acquire);
+    let memory = places().find_map(|place| place.memory_at(address))?;
     // SAFETY: as said above.
     unsafe { memory.as_ref() }
+}
+
+impl Place {
+    /// The memory whose code is at an address, if that is this place's.
+    fn memory_at(&self, address: usize) -> Option<*const Memory> {
+        let start = self.start.load(Ordering::Acquire);
+        let inside = start <= address && address < self.end.load(Ordering::Acquire);
+        let memory = self.memory.load(Ordering::Acquire);
+        // The place may become another memory's meanwhile, and what was read be of one and the
+        // other. The memory that is looked for is alive: where that is this one, nothing changes.
+        // Of others only their own addresses are inside, unless the start has changed since.
+        (inside && self.start.load(Ordering::Acquire) == start).then_some(memory.cast_const())
+    }
 }

@@ -18,6 +18,7 @@ pub(super) const PINNED: c_int = 15;
 #[repr(C)]
 pub(super) struct Registers {
     pub(super) pc: usize,
+    /// 0 where it is not known, which is not in a function that has just begun.
     pub(super) sp: usize,
     pub(super) rbp: usize,
     pub(super) rbx: usize,
@@ -91,9 +92,13 @@ impl Registers {
             // SAFETY: as the caller says.
             unsafe { count_out(counted, self.rbp, self.rbx, self.r15, counting) };
         }
-        for (register, place) in frame.saved.places(self.rbp) {
-            // SAFETY: the function has saved it there.
-            *self.register(register) = unsafe { word(place) };
+        // A function that traps before it has made room has not saved anything yet: its stack
+        // limit was too low.
+        if self.sp != self.rbp {
+            for (register, place) in frame.saved.places(self.rbp) {
+                // SAFETY: the function has saved it there.
+                *self.register(register) = unsafe { word(place) };
+            }
         }
         if let Some(outer) = frame.outer {
             // SAFETY: as above.
@@ -147,8 +152,8 @@ pub(super) unsafe fn search(mut pc: usize, mut rbp: usize, tag: Option<u32>) -> 
             Role::Entry { typed: true } => {
                 return Some(Target { frames: frames + 1, handler: None });
             }
-            Role::Entry { typed: false } => return None,
-            Role::Gate | Role::Helper => {}
+            // Generated code may have called the stable entry; then it goes on there.
+            Role::Entry { typed: false } | Role::Gate | Role::Helper => {}
         }
         frames += 1;
         // SAFETY: every frame has these two words.

@@ -4,15 +4,19 @@
 //! number; a function that is not called within its unit is called in the last of them; a version
 //! is there while it is current or on the stack.
 
+mod values;
+
 use std::collections::BTreeSet;
 
 use cranelift_codegen::ir::TrapCode;
 
+use self::values::{Results, Variables};
 use super::host::{Came, Observed, Outcome, Script, Visited, answer, payload};
 use super::stack::{Frame, Ledger, Seen, Stack};
+use super::units::{defines, first_units};
 use super::{
-    Action, Call, Condition, Convention, Entry, FloatOp, IntOp, Kind, Linkage, Operand, Program,
-    Replacement, Statement, Visit, Way, WayIn,
+    Action, Call, Convention, Entry, Kind, Linkage, Operand, Program, Replacement, Statement,
+    Visit, Way, WayIn,
 };
 
 /// What there is to be seen of a run, and what is to be known before.
@@ -39,7 +43,7 @@ pub(super) fn expected(program: &Program, numbered: bool) -> Expected {
         failed: false,
         dies: false,
     };
-    for unit in program.first_units() {
+    for unit in first_units(program) {
         model.install(&unit);
     }
     let mut outcomes = Vec::new();
@@ -52,36 +56,6 @@ pub(super) fn expected(program: &Program, numbered: bool) -> Expected {
     let left = numbered.then(|| model.ledger());
     let Model { visits, failed, dies, .. } = model;
     Expected { observed: Observed { outcomes, visits, left }, failed, dies }
-}
-
-/// The functions that a unit defines: those that it exports, and the local ones that it needs.
-pub(super) fn defines(program: &Program, exports: &Replacement) -> BTreeSet<usize> {
-    let mut defined = BTreeSet::new();
-    let mut wanted = exports.0.clone();
-    while let Some(function) = wanted.pop() {
-        if defined.insert(function) {
-            let local = |&callee: &usize| program.functions[callee].linkage == Linkage::Local;
-            let callees = callees(program, &program.functions[function].body);
-            wanted.extend(callees.into_iter().filter(local));
-        }
-    }
-    defined
-}
-
-/// What statements refer to.
-fn callees(program: &Program, statements: &[Statement]) -> Vec<usize> {
-    let of = |statement: &Statement| match statement {
-        Statement::Call(call) | Statement::Tail(call) => match call.way {
-            Way::Name | Way::Address => vec![call.callee],
-            Way::Table(_) => program.table(program.functions[call.callee].signature),
-        },
-        Statement::If(_, then, otherwise) => {
-            [callees(program, then), callees(program, otherwise)].concat()
-        }
-        Statement::Repeat(_, body) => callees(program, body),
-        _ => Vec::new(),
-    };
-    statements.iter().flat_map(of).collect()
 }
 
 /// What a handler makes of what it has caught.
@@ -125,15 +99,6 @@ enum Ending {
     Dies,
 }
 
-/// The variables of a function.
-struct Variables {
-    function: usize,
-    number: u64,
-    fuel: i64,
-    ints: Vec<i64>,
-    floats: Vec<f64>,
-}
-
 /// A call that is about to be made.
 struct Target {
     function: usize,
@@ -141,14 +106,6 @@ struct Target {
     fuel: i64,
     ints: Vec<i64>,
     floats: Vec<f64>,
-}
-
-/// What a function returns.
-#[derive(Clone, Copy)]
-struct Results {
-    int: i64,
-    /// `None` from a handler.
-    float: Option<f64>,
 }
 
 /// Where a function goes on after a statement.
@@ -465,50 +422,5 @@ impl Model<'_> {
             *ledger.entry(version).or_default() += 1;
         }
         ledger
-    }
-}
-
-impl Variables {
-    fn results(&self) -> Results {
-        let float = self.floats.iter().fold(0.0, |sum, float| sum + float);
-        let ints = self.ints.iter();
-        let int = ints.fold(0i64, |sum, &int| sum.wrapping_mul(31).wrapping_add(int));
-        Results { int: int.wrapping_add(float as i64), float: Some(float) }
-    }
-}
-
-impl Condition {
-    fn holds(self, ints: &[i64]) -> bool {
-        match self {
-            Self::Less(left, right) => ints[left] < ints[right],
-            Self::NoneSet(var, mask) => ints[var] & mask == 0,
-        }
-    }
-}
-
-impl IntOp {
-    fn apply(self, left: i64, right: i64) -> i64 {
-        match self {
-            Self::Iadd => left.wrapping_add(right),
-            Self::Isub => left.wrapping_sub(right),
-            Self::Imul => left.wrapping_mul(right),
-            Self::Bxor => left ^ right,
-            Self::Band => left & right,
-            Self::Ishl => left.wrapping_shl(right as u32),
-            Self::Ushr => (left as u64).wrapping_shr(right as u32) as i64,
-            Self::Sshr => left.wrapping_shr(right as u32),
-            Self::Rotl => left.rotate_left(right as u32 % 64),
-        }
-    }
-}
-
-impl FloatOp {
-    fn apply(self, left: f64, right: f64) -> f64 {
-        match self {
-            Self::Fadd => left + right,
-            Self::Fsub => left - right,
-            Self::Fmul => left * right,
-            Self::Fdiv => left / right,
-        }
     }
 }

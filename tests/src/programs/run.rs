@@ -13,6 +13,7 @@ use super::host::{self, Observed, Outcome, Place, visit};
 use super::model::expected;
 use super::plain::Plain;
 use super::stack::{self, Ledger, Seen, Segment};
+use super::units::first_units;
 use super::{DISPATCHES, Entry, Program, Replacement, WayIn, lower, name};
 use crate::support::Drops;
 
@@ -102,7 +103,7 @@ impl Gated {
         assert_eq!(code.len(), CODE_MEMORY);
         let installs = Mutex::default();
         let gated = Self { engine, program: Arc::clone(program), handles, code, installs };
-        for unit in program.first_units() {
+        for unit in first_units(program) {
             gated.replace(&unit);
         }
         gated

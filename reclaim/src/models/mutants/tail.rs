@@ -194,8 +194,8 @@ fn gates_that_go_with_the_function() {
     );
 }
 
-/// A body lets go of the handle that it was called by, which alone keeps the engine. When it then
-/// moves on, the seat goes that it has moved to.
+/// A body lets go of the handle that it was called by, which alone keeps the engine. The seat goes
+/// that the call is counted in, and the gate that it is to return to.
 #[test]
 fn a_handle_that_is_dropped_from_inside() {
     Machine { host_keeps: false, ..TAIL }.refute(2, scenarios::torn_down, Fault::UseAfterFree);

@@ -9,7 +9,7 @@ pub(super) struct Place {
 
 #[cfg(target_arch = "x86_64")]
 mod this {
-    use libc::{REG_RBP, REG_RDI, REG_RIP, REG_RSI, REG_RSP, ucontext_t};
+    use libc::{REG_RBP, REG_RDI, REG_RDX, REG_RIP, REG_RSI, REG_RSP, ucontext_t};
 
     use super::Place;
     use crate::unwind::traps::signals::fail;
@@ -31,12 +31,13 @@ mod this {
         set(REG_RSP, ((sp - 256) & !15) - 8);
         set(REG_RDI, returned);
         set(REG_RSI, at);
+        set(REG_RDX, sp);
         set(REG_RIP, collect as *const () as usize);
     }
 
     /// Collects the registers that calls keep, and goes on in [`fail`].
     #[unsafe(naked)]
-    unsafe extern "C" fn collect(returned: usize, at: usize) -> ! {
+    unsafe extern "C" fn collect(returned: usize, at: usize, sp: usize) -> ! {
         std::arch::naked_asm!(
             // `Registers`, from its end.
             "push 0",
@@ -47,7 +48,7 @@ mod this {
             "push r12",
             "push rbx",
             "push rbp",
-            "push 0",
+            "push rdx",
             "push rdi",
             "mov rdi, rsp",
             "and rsp, -16",

@@ -116,7 +116,8 @@ pub(super) unsafe extern "C" fn fail(registers: *const Registers, at: usize) -> 
     // SAFETY: the handler has found that there is one, in the same way.
     let target = unsafe { walk::search(registers.pc, registers.rbp, None) };
     let Some(target) = target else { std::process::abort() };
-    match trap(registers.pc, at) {
+    // SAFETY: the registers are those of a frame on the stack of this thread.
+    match unsafe { trap(&registers, at) } {
         Some(trap) => thread::fail(CallError::Trap(Box::new(trap))),
         None => std::process::abort(),
     }
@@ -125,16 +126,21 @@ pub(super) unsafe extern "C" fn fail(registers: *const Registers, at: usize) -> 
 }
 
 /// What has trapped: the instruction at an address, or a call that led to freed code.
-fn trap(returned: usize, at: usize) -> Option<Trap> {
-    let memory = registry::returned_to(returned)?;
-    let (unit, start, _) = memory.code_map().unit(returned - 1)?;
-    let location = Location::of_code(memory, returned - 1)?;
+///
+/// # Safety
+///
+/// The registers are those of a frame on the stack of the calling thread.
+unsafe fn trap(registers: &Registers, at: usize) -> Option<Trap> {
+    let memory = registry::returned_to(registers.pc)?;
+    if at == 0 {
+        // SAFETY: as the caller says.
+        let location = unsafe { Location::of_frame(memory, registers.pc, registers.rbp) }?;
+        return Some(Trap { cause: TrapCause::Freed, location });
+    }
+    let (unit, start, _) = memory.code_map().unit(at)?;
     let Description::Unit(unit) = &*unit else { return None };
-    let cause = match at {
-        0 => TrapCause::Freed,
-        at => TrapCause::Code(unit.trap(at - start)?),
-    };
-    Some(Trap { cause, location })
+    let cause = TrapCause::Code(unit.trap(at - start)?);
+    Some(Trap { cause, location: Location::of_code(memory, at)? })
 }
 
 /// Does what would have been done if this handler was not there.
@@ -142,8 +148,10 @@ unsafe fn as_before(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let number = SIGNALS.iter().position(|&it| it == signal);
     let before = BEFORE.get().zip(number).map(|(before, number)| &before[number]);
     match before {
-        Some(before) if before.sa_sigaction == SIG_IGN => {}
-        Some(before) if before.sa_sigaction != SIG_DFL && before.sa_flags & SA_SIGINFO != 0 => {
+        // What an instruction has caused cannot be ignored: it would be caused again.
+        // SAFETY: the system passes it.
+        Some(before) if before.sa_sigaction == SIG_IGN && unsafe { (*info).si_code } <= 0 => {}
+        Some(before) if !is_plain(before) && before.sa_flags & SA_SIGINFO != 0 => {
             type Handler = unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
             // SAFETY: an action with this flag has a function of this type.
             unsafe {
@@ -151,7 +159,7 @@ unsafe fn as_before(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
                 handler(signal, info, context);
             }
         }
-        Some(before) if before.sa_sigaction != SIG_DFL => {
+        Some(before) if !is_plain(before) => {
             type Handler = unsafe extern "C" fn(c_int);
             // SAFETY: an action without the flag has a function of this type.
             unsafe {
@@ -169,4 +177,9 @@ unsafe fn as_before(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
             unsafe { libc::raise(signal) };
         }
     }
+}
+
+/// Whether what is done on a signal is nothing of the program's.
+fn is_plain(action: &sigaction) -> bool {
+    [SIG_DFL, SIG_IGN].contains(&action.sa_sigaction)
 }
