@@ -40,29 +40,45 @@
 //! - it loads the lane, once, from the function: the second parameter, or [`Symbol::OwnSlot`]. It
 //!   loads what is [`Symbol::CellOffset`] to gates from the lane, and [`Symbol::Current`] is a
 //!   distance from the function;
-//! - what comes after those two parameters is passed on, by the signature of the function.
+//! - what comes after those two parameters is passed on, by the signature of the function;
+//! - the lane, and what the pinned register held at first, are stored to the words of the frame
+//!   that [`GateFrame`](crate::GateFrame) finds, before anything is called with the parameters.
+//!
+//! An entry of functions that [can be tail-called](crate::can_be_tail_called) is no gate, but calls
+//! one:
+//!
+//! > ```text
+//! > entry = load(slot) · call(slot) · return(results of slot)
+//! >       | same · load(slot) · tail call(slot)
+//! > ```
+//!
+//! - `load(slot)` is of the word where the function begins.
+//! - `same` is the edge of a `brif` on which an `icmp` has found the ledger in the pinned register:
+//!   the call leaves no frame there. A stable entry has that test, and on the other edge a call.
 //!
 //! The function must be valid CLIF for the instruction set, as Cranelift's verifier has it. What
 //! the proof does not cover is what Cranelift makes of that CLIF.
 
+mod calls;
 mod language;
+mod memory;
 mod rule;
 
-use std::mem;
-
 use cranelift_codegen::entity::SecondaryMap;
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    AtomicRmwOp, Block, BlockArg, BlockCall, ExternalName, Function, GlobalValue, GlobalValueData,
-    Inst, InstructionData, MemFlags, MemFlagsData, Opcode, SigRef, Signature, Type, Value, types,
+    Block, BlockArg, BlockCall, ExternalName, Function, GlobalValue, GlobalValueData, Inst,
+    InstructionData, Opcode, Signature, Type, Value, types,
 };
 use cranelift_codegen::isa::TargetIsa;
 use target_lexicon::Architecture;
 
-use self::language::{Event, Fence, Phase, Returned, Source};
+use self::language::{Event, Fence, Phase, Source};
 pub use self::rule::{Rule, Violation};
 use crate::entry::asking_signature;
+use crate::frame::Word;
 use crate::stub::preserving_signature;
-use crate::{LaneLayout, Symbol};
+use crate::{LaneLayout, Symbol, can_be_tail_called};
 
 /// Proves that `func` is a gate for `isa`, without knowing how it was made: every path counts in,
 /// calls the body only if it may, counts out, and lets the runtime know if it has to. The top of
@@ -105,12 +121,13 @@ fn check(
         func,
         called,
         layout,
+        forwards: layout.is_some() && can_be_tail_called(called, isa),
         pointer: isa.pointer_type(),
         stub: preserving_signature(isa),
         asking: asking_signature(isa),
         strong: matches!(isa.triple().architecture, Architecture::X86_64),
     };
-    let mut start = Path::at(entry, layout.is_some());
+    let mut start = Path::at(entry, layout.is_some(), checker.forwards);
     let params = func.dfg.block_params(entry);
     let before = params.len().saturating_sub(called.params.len());
     let before = [Meaning::Ledger, Meaning::Address(Symbol::OwnSlot)].into_iter().take(before);
@@ -148,6 +165,10 @@ enum Meaning {
     Loaded(Source, Inst),
     /// A result of a call.
     Result(Source, usize),
+    /// The address of a word in the frame that an unwinder looks for.
+    Kept(Word),
+    /// Whether the pinned register held the ledger at first.
+    Inside,
 }
 
 /// The beginning of a path.
@@ -161,19 +182,27 @@ struct Path {
     pinned: Meaning,
     /// Whether an entry has its lane: another load might find another one.
     has_lane: bool,
+    /// Whether an unwinder would find the lane in the frame, and what was in the pinned register.
+    keeps_lane: bool,
+    keeps_outer: bool,
+    /// Whether the pinned register held the ledger at first, where a path must know that.
+    is_inside: Option<bool>,
     /// Advances with everything that may change the count.
     time: u32,
 }
 
 impl Path {
-    fn at(block: Block, entry: bool) -> Self {
+    fn at(block: Block, entry: bool, forwards: bool) -> Self {
         Self {
             block,
             visited: vec![block],
             values: SecondaryMap::new(),
-            phase: Phase::Before,
+            phase: if forwards { Phase::Outside } else { Phase::Before },
             pinned: if entry { Meaning::Outer } else { Meaning::Ledger },
             has_lane: !entry,
+            keeps_lane: !entry || forwards,
+            keeps_outer: !entry,
+            is_inside: Some(false),
             time: 0,
         }
     }
@@ -190,6 +219,8 @@ struct Checker<'a> {
     called: &'a Signature,
     /// Where an entry finds things.
     layout: Option<LaneLayout>,
+    /// Whether it is an entry that is no gate.
+    forwards: bool,
     pointer: Type,
     /// The signature of preserving stubs.
     stub: Signature,
@@ -220,15 +251,19 @@ impl Checker<'_> {
                 return Ok(vec![self.follow(path.clone(), destination)?]);
             }
             InstructionData::Brif { arg, blocks, .. } => {
-                let Meaning::Loaded(_, loaded) = self.meaning(path, arg)? else {
-                    return Err(Rule::Foreign);
-                };
+                let meaning = self.meaning(path, arg)?;
                 return [false, true]
                     .into_iter()
                     .zip(blocks)
                     .map(|(zero, destination)| {
                         let mut path = path.clone();
-                        path.event(Event::Test { loaded, zero })?;
+                        match meaning {
+                            Meaning::Loaded(_, loaded) => {
+                                path.event(Event::Test { loaded, zero })?;
+                            }
+                            Meaning::Inside => path.is_inside = Some(!zero),
+                            _ => return Err(Rule::Foreign),
+                        }
                         self.follow(path, destination)
                     })
                     .collect();
@@ -239,6 +274,9 @@ impl Checker<'_> {
             InstructionData::CallIndirect { opcode: Opcode::CallIndirect, sig_ref, .. } => {
                 self.call(path, inst, sig_ref)?;
             }
+            InstructionData::CallIndirect {
+                opcode: Opcode::ReturnCallIndirect, sig_ref, ..
+            } => self.tail_call(path, inst, sig_ref)?,
             InstructionData::NullAry { opcode: Opcode::SequencePoint } => {
                 path.event(Event::Fence(Fence::Light))?;
             }
@@ -287,142 +325,9 @@ impl Checker<'_> {
         Ok(path)
     }
 
-    fn load(
-        &self,
-        path: &mut Path,
-        inst: Inst,
-        (at, offset): (Value, i32),
-        flags: MemFlags,
-        atomic: bool,
-    ) -> Result<(), Rule> {
-        self.check_access(flags)?;
-        let result = self.func.dfg.first_result(inst);
-        let ty = self.func.dfg.value_type(result);
-        let meaning = match (self.meaning(path, at)?, self.layout) {
-            (Meaning::Address(Symbol::OwnSlot), Some(layout)) if offset == layout.lane => {
-                require(!mem::replace(&mut path.has_lane, true), Rule::Foreign)?;
-                Meaning::Address(Symbol::Lane)
-            }
-            (Meaning::Address(Symbol::Lane), Some(layout)) if offset == layout.cell_offset => {
-                Meaning::Address(Symbol::CellOffset)
-            }
-            _ if offset != 0 => return Err(Rule::Foreign),
-            (Meaning::Cell, _) if ty == types::I32 => Meaning::Count { time: path.time, plus: 0 },
-            (Meaning::Address(symbol), _) if ty == self.pointer => {
-                let source = match symbol {
-                    Symbol::Lane => Source::Body,
-                    Symbol::Current => Source::Current,
-                    _ => return Err(Rule::Foreign),
-                };
-                require(atomic || self.strong, Rule::Ordering)?;
-                path.event(Event::Load(source, inst))?;
-                Meaning::Loaded(source, inst)
-            }
-            _ => return Err(Rule::Foreign),
-        };
-        path.values[result] = Some(meaning);
-        Ok(())
-    }
-
-    /// A store, which can only be the second half of a plain count.
-    fn store(
-        &self,
-        path: &mut Path,
-        [value, at]: [Value; 2],
-        flags: MemFlags,
-        atomic: bool,
-    ) -> Result<(), Rule> {
-        self.check_access(flags)?;
-        require(self.meaning(path, at)? == Meaning::Cell, Rule::Foreign)?;
-        let event = match self.meaning(path, value)? {
-            Meaning::Count { time, plus: 1 } if time == path.time => Event::CountIn(Fence::Light),
-            Meaning::Count { time, plus: -1 } if time == path.time => {
-                require(atomic || self.strong, Rule::Ordering)?;
-                Event::CountOut(Fence::Light)
-            }
-            _ => return Err(Rule::ByOne),
-        };
-        path.time += 1;
-        path.event(event)
-    }
-
-    fn count_atomically(
-        &self,
-        path: &mut Path,
-        [at, by]: [Value; 2],
-        flags: MemFlags,
-        op: AtomicRmwOp,
-    ) -> Result<(), Rule> {
-        self.check_access(flags)?;
-        require(self.meaning(path, at)? == Meaning::Cell, Rule::Foreign)?;
-        let due = if self.strong { Fence::None } else { Fence::Full };
-        let event = match (op, self.meaning(path, by)?) {
-            (AtomicRmwOp::Add, Meaning::Integer(1)) => Event::CountIn(due),
-            (AtomicRmwOp::Sub, Meaning::Integer(1)) => Event::CountOut(due),
-            _ => return Err(Rule::ByOne),
-        };
-        path.time += 1;
-        path.event(event)
-    }
-
-    /// A call: of what was loaded, with the parameters, or of a stub, with the lane.
-    fn call(&self, path: &mut Path, inst: Inst, sig_ref: SigRef) -> Result<(), Rule> {
-        let dfg = &self.func.dfg;
-        let [callee, ref arguments @ ..] = *dfg.inst_args(inst) else { return Err(Rule::Foreign) };
-        let signature = &dfg.signatures[sig_ref];
-        let arguments = arguments.iter().map(|&argument| self.meaning(path, argument));
-        let arguments = arguments.collect::<Result<Vec<_>, Rule>>()?;
-        path.time += 1;
-        let callee = self.meaning(path, callee)?;
-        if self.layout.is_some() && callee == Meaning::Address(Symbol::CurrentLedger) {
-            require(path.pinned == Meaning::Outer, Rule::Foreign)?;
-            require(*signature == self.asking, Rule::Arguments)?;
-            path.values[dfg.first_result(inst)] = Some(Meaning::Ledger);
-            return Ok(());
-        }
-        match callee {
-            Meaning::Loaded(source, loaded) => {
-                path.event(Event::Call(source, loaded))?;
-                let params = (0..self.called.params.len()).map(Meaning::Param);
-                require(signature == self.called, Rule::Arguments)?;
-                require(arguments.into_iter().eq(params), Rule::Arguments)?;
-                for (number, &result) in dfg.inst_results(inst).iter().enumerate() {
-                    path.values[result] = Some(Meaning::Result(source, number));
-                }
-            }
-            Meaning::Address(stub) => {
-                match stub {
-                    Symbol::Leave => path.event(Event::Leave)?,
-                    Symbol::Removed => path.event(Event::Removed)?,
-                    Symbol::Interleave => {}
-                    _ => return Err(Rule::Foreign),
-                }
-                require(*signature == self.stub, Rule::Arguments)?;
-                require(arguments == [Meaning::Address(Symbol::Lane)], Rule::Arguments)?;
-            }
-            _ => return Err(Rule::Foreign),
-        }
-        require(path.pinned == Meaning::Ledger, Rule::Pinned)
-    }
-
-    fn check_return(&self, path: &Path, values: &[Value]) -> Result<(), Rule> {
-        let returned = path.phase.returns()?;
-        let held = if self.layout.is_some() { Meaning::Outer } else { Meaning::Ledger };
-        require(path.pinned == held, Rule::Pinned)?;
-        for (number, &value) in values.iter().enumerate() {
-            let meaning = self.meaning(path, value)?;
-            let kept = match returned {
-                Returned::Results(source) => meaning == Meaning::Result(source, number),
-                Returned::Zeros => matches!(meaning, Meaning::Zero | Meaning::Integer(0)),
-            };
-            require(kept, Rule::Return)?;
-        }
-        Ok(())
-    }
-
     /// What an instruction without effects computes.
     fn compute(&self, path: &Path, inst: Inst) -> Result<Meaning, Rule> {
-        use Meaning::{Address, Cell, Count, Integer, Ledger, Zero};
+        use Meaning::{Address, Cell, Count, Inside, Integer, Kept, Ledger, Outer, Zero};
         let dfg = &self.func.dfg;
         Ok(match dfg.insts[inst] {
             InstructionData::NullAry { opcode: Opcode::GetPinnedReg } => path.pinned,
@@ -432,6 +337,12 @@ impl Checker<'_> {
                 require(self.layout.is_none() || !of_lane, Rule::Foreign)?;
                 Address(symbol)
             }
+            InstructionData::StackAddr { opcode: Opcode::StackAddr, stack_slot, offset } => {
+                let key = self.func.sized_stack_slots[stack_slot].key;
+                let word = Word::with_key(key).ok_or(Rule::Foreign)?;
+                require(offset == 0.into(), Rule::Frame)?;
+                Kept(word)
+            }
             InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => Integer(imm.bits()),
             InstructionData::UnaryIeee16 { imm, .. } if imm.bits() == 0 => Zero,
             InstructionData::UnaryIeee32 { imm, .. } if imm.bits() == 0 => Zero,
@@ -440,6 +351,14 @@ impl Checker<'_> {
                 opcode: Opcode::Vconst | Opcode::F128const,
                 constant_handle,
             } if dfg.constants.get(constant_handle).iter().all(|&byte| byte == 0) => Zero,
+            InstructionData::IntCompare {
+                opcode: Opcode::Icmp,
+                cond: IntCC::Equal,
+                args: [left, right],
+            } => match (self.meaning(path, left)?, self.meaning(path, right)?) {
+                (Outer, Ledger) | (Ledger, Outer) => Inside,
+                _ => return Err(Rule::Foreign),
+            },
             InstructionData::Binary { opcode, args: [left, right] } => {
                 match (opcode, self.meaning(path, left)?, self.meaning(path, right)?) {
                     (Opcode::Iadd, Ledger, Address(Symbol::CellOffset)) => Cell,
@@ -470,12 +389,6 @@ impl Checker<'_> {
         let ExternalName::User(name) = name else { return None };
         let name = &self.func.params.user_named_funcs()[*name];
         Symbol::from_name(name.namespace, name.index).filter(|_| offset.bits() == 0)
-    }
-
-    /// An access must not trap, and the optimizer must not take the word for one that never
-    /// changes: no flags but these.
-    fn check_access(&self, flags: MemFlags) -> Result<(), Rule> {
-        require(self.func.dfg.mem_flags[flags] == MemFlagsData::trusted(), Rule::Foreign)
     }
 
     fn meaning(&self, path: &Path, value: Value) -> Result<Meaning, Rule> {

@@ -5,11 +5,12 @@ use std::iter;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::entity::SecondaryMap;
 use cranelift_codegen::ir::{
-    ExtFuncData, ExternalName, FuncRef, Function, GlobalValue, GlobalValueData, Inst, InstBuilder,
-    InstructionData, MemFlagsData, Opcode, Type, ValueList,
+    ExceptionTable, ExceptionTableItem, ExtFuncData, ExternalName, FuncRef, Function, GlobalValue,
+    GlobalValueData, Inst, InstBuilder, InstructionData, MemFlagsData, Opcode, Type, ValueList,
 };
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{CallConv, TargetIsa};
 
+use crate::machine_tail::has_tail_gates;
 use crate::{Error, Symbol, symbol, symbol_name};
 
 /// How calls find the gate of the version that is current.
@@ -45,9 +46,9 @@ pub enum Callee {
 ///
 /// # Errors
 ///
-/// - [`Error::Call`]: a tail call of a replaceable function (the gate would have to stay on the
-///   stack, so it would not be one), a `try_call` of one (an exception would skip the gate's
-///   count), or a patchable call of one.
+/// - [`Error::Call`]: a patchable call of a replaceable function; a `try_call` with a context, or
+///   with a calling convention that Cranelift has no handlers for; on hosts other than x86-64 a
+///   tail call or `try_call` of a replaceable function.
 /// - [`Error::PinnedRegister`]: `func` uses the register that holds the ledger.
 /// - [`Error::Undeclared`]: `func` names what is not declared.
 ///
@@ -60,11 +61,10 @@ pub fn route_calls(
 ) -> Result<(), Error> {
     let mut routes = routes(func, &mut callee)?;
     route_symbols(func, &mut callee)?;
-    let pointer = isa.pointer_type();
     let mut pos = FuncCursor::new(func);
     while pos.next_block().is_some() {
         while let Some(inst) = pos.next_inst() {
-            route_instruction(&mut pos, inst, dispatch, &mut routes, pointer)?;
+            route_instruction(&mut pos, inst, dispatch, &mut routes, isa)?;
         }
     }
     Ok(())
@@ -166,13 +166,44 @@ fn route_symbols(
     Ok(())
 }
 
+/// The arguments of a call, and before them the gate of what it calls, loaded from the slot.
+fn with_gate(
+    pos: &mut FuncCursor<'_>,
+    route: &mut Route,
+    args: ValueList,
+    pointer: Type,
+) -> ValueList {
+    let slot = route.slot(pos.func);
+    let slot = pos.ins().symbol_value(pointer, slot);
+    let gate = pos.ins().load(pointer, MemFlagsData::trusted(), slot, 0);
+    let pool = &mut pos.func.dfg.value_lists;
+    let arguments = args.as_slice(pool).to_vec();
+    ValueList::from_iter(iter::once(gate).chain(arguments), pool)
+}
+
+/// Why a call with these handlers cannot be, if it cannot.
+fn uncatchable(func: &Function, exception: ExceptionTable) -> Option<&'static str> {
+    let table = &func.dfg.exception_tables[exception];
+    let contexts = table.items().any(|item| matches!(item, ExceptionTableItem::Context(_)));
+    if contexts {
+        return Some("exceptions have no contexts here");
+    }
+    match func.dfg.signatures[table.signature()].call_conv {
+        CallConv::SystemV | CallConv::Tail | CallConv::PreserveAll => None,
+        _ => Some("calls with this calling convention cannot catch exceptions"),
+    }
+}
+
+const PATCHABLE: &str = "a call of a replaceable function cannot be patchable";
+
 fn route_instruction(
     pos: &mut FuncCursor<'_>,
     inst: Inst,
     dispatch: Dispatch,
     routes: &mut SecondaryMap<FuncRef, Option<Route>>,
-    pointer: Type,
+    isa: &dyn TargetIsa,
 ) -> Result<(), Error> {
+    let (pointer, tail_gates) = (isa.pointer_type(), has_tail_gates(isa));
     let instruction = pos.func.dfg.insts[inst];
     let display =
         |pos: &FuncCursor<'_>| pos.func.dfg.display_inst(inst).to_string().trim_end().to_owned();
@@ -180,30 +211,53 @@ fn route_instruction(
     match instruction {
         InstructionData::Call { opcode, func_ref, args } => {
             let Some(route) = &mut routes[func_ref] else { return Ok(()) };
-            if opcode == Opcode::ReturnCall {
-                return refuse(pos, "a replaceable function cannot be tail-called yet");
+            if opcode == Opcode::ReturnCall && !tail_gates {
+                return refuse(pos, "on this host a replaceable function cannot be tail-called");
             }
             if pos.func.dfg.ext_funcs[func_ref].patchable {
-                return refuse(pos, "a call of a replaceable function cannot be patchable");
+                return refuse(pos, PATCHABLE);
             }
             if dispatch == Dispatch::PatchedSites {
                 let func_ref = route.gate(pos.func, func_ref);
                 pos.func.dfg.insts[inst] = InstructionData::Call { opcode, func_ref, args };
                 return Ok(());
             }
-            let slot = route.slot(pos.func);
-            let slot = pos.ins().symbol_value(pointer, slot);
-            let gate = pos.ins().load(pointer, MemFlagsData::trusted(), slot, 0);
+            let args = with_gate(pos, route, args, pointer);
             let sig_ref = pos.func.dfg.ext_funcs[func_ref].signature;
-            let pool = &mut pos.func.dfg.value_lists;
-            let arguments = args.as_slice(pool).to_vec();
-            let args = ValueList::from_iter(iter::once(gate).chain(arguments), pool);
+            let opcode = match opcode {
+                Opcode::ReturnCall => Opcode::ReturnCallIndirect,
+                _ => Opcode::CallIndirect,
+            };
             // In place, so that results, stack maps and source location stay with the call.
-            pos.func.dfg.insts[inst] =
-                InstructionData::CallIndirect { opcode: Opcode::CallIndirect, sig_ref, args };
+            pos.func.dfg.insts[inst] = InstructionData::CallIndirect { opcode, sig_ref, args };
         }
-        InstructionData::TryCall { func_ref, .. } if routes[func_ref].is_some() => {
-            return refuse(pos, "exceptions cannot pass a replaceable function yet");
+        InstructionData::TryCall { opcode, func_ref, args, exception } => {
+            if let Some(why) = uncatchable(pos.func, exception) {
+                return refuse(pos, why);
+            }
+            let Some(route) = &mut routes[func_ref] else { return Ok(()) };
+            if !tail_gates {
+                return refuse(pos, "on this host exceptions cannot pass a replaceable function");
+            }
+            if pos.func.dfg.ext_funcs[func_ref].patchable {
+                return refuse(pos, PATCHABLE);
+            }
+            pos.func.dfg.insts[inst] = match dispatch {
+                Dispatch::PatchedSites => {
+                    let func_ref = route.gate(pos.func, func_ref);
+                    InstructionData::TryCall { opcode, func_ref, args, exception }
+                }
+                Dispatch::Slot => {
+                    let args = with_gate(pos, route, args, pointer);
+                    let opcode = Opcode::TryCallIndirect;
+                    InstructionData::TryCallIndirect { opcode, args, exception }
+                }
+            };
+        }
+        InstructionData::TryCallIndirect { exception, .. } => {
+            if let Some(why) = uncatchable(pos.func, exception) {
+                return refuse(pos, why);
+            }
         }
         InstructionData::FuncAddr { func_ref, .. } => {
             let Some(route) = &mut routes[func_ref] else { return Ok(()) };

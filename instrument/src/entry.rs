@@ -3,12 +3,16 @@
 //! Cranelift does not save the pinned register, although the host's calling convention says that
 //! a callee must. So both entries put it back before they return.
 
-use cranelift_codegen::cursor::FuncCursor;
-use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, MemFlagsData, Signature, Value};
+use cranelift_codegen::cursor::{Cursor, FuncCursor};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{
+    AbiParam, Function, InstBuilder, MemFlagsData, Signature, Type, Value,
+};
 use cranelift_codegen::isa::TargetIsa;
 
+use crate::frame::{Word, keep};
 use crate::gate::{Gate, Place, at_bottom_of_entry, empty_function};
-use crate::{Error, GateOptions, LaneLayout, Symbol, check_signature, symbol};
+use crate::{Error, GateOptions, LaneLayout, Symbol, can_be_tail_called, check_signature, symbol};
 
 /// The entry for typed calls from the host: takes the ledger and the address of a function, which
 /// is that of its slot, before the arguments, so that one entry serves all functions of a
@@ -19,7 +23,8 @@ use crate::{Error, GateOptions, LaneLayout, Symbol, check_signature, symbol};
 /// convention.
 ///
 /// An entry is a gate itself: the same steps, for the lane that is current as the call begins. So
-/// the host goes through one call less than it would by way of the slot. It refers to
+/// the host goes through one call less than it would by way of the slot; but functions that
+/// [can be tail-called](can_be_tail_called) are called through it. It refers to
 /// [`Symbol::Leave`], [`Symbol::Removed`] and, if asked for, [`Symbol::Interleave`].
 ///
 /// # Errors
@@ -38,7 +43,12 @@ pub fn host_entry(
     let mut signature = outer.clone();
     signature.params.splice(0..0, [AbiParam::new(pointer), AbiParam::new(pointer)]);
     let (mut func, params) = empty_function(signature);
-    let pos = at_bottom_of_entry(&mut func);
+    let mut pos = at_bottom_of_entry(&mut func);
+    if can_be_tail_called(inner, isa) {
+        let outer = keep_outer_and_set(&mut pos, params[0], pointer);
+        forward(pos, inner, params[1], &params[2..], outer, isa);
+        return Ok(func);
+    }
     enter(pos, inner, params[0], params[1], params[2..].to_vec(), layout, options, isa);
     Ok(func)
 }
@@ -67,6 +77,10 @@ pub fn c_entry(
     let call = pos.ins().call_indirect(asking, current_ledger, &[]);
     let ledger = pos.func.dfg.first_result(call);
     let function = symbol::value(&mut pos, pointer, Symbol::OwnSlot);
+    if can_be_tail_called(signature, isa) {
+        enter_tail_called(pos, signature, ledger, function, &params, isa);
+        return Ok(func);
+    }
     enter(pos, signature, ledger, function, params, layout, options, isa);
     Ok(func)
 }
@@ -92,9 +106,66 @@ fn enter<'a>(
     isa: &dyn TargetIsa,
 ) {
     let pointer = isa.pointer_type();
-    let outer = pos.ins().get_pinned_reg(pointer);
-    pos.ins().set_pinned_reg(ledger);
+    let outer = keep_outer_and_set(&mut pos, ledger, pointer);
     let lane = pos.ins().load(pointer, MemFlagsData::trusted(), function, layout.lane);
+    keep(&mut pos, Word::Lane, lane, pointer);
     let place = Place::Current { function, lane, layout };
     Gate::new(pos, options, isa, signature, arguments, place, Some(outer)).emit();
+}
+
+/// Sets the pinned register to the ledger; returns what it held, which an unwinder finds in the
+/// frame.
+fn keep_outer_and_set(pos: &mut FuncCursor<'_>, ledger: Value, pointer: Type) -> Value {
+    let outer = pos.ins().get_pinned_reg(pointer);
+    keep(pos, Word::Outer, outer, pointer);
+    pos.ins().set_pinned_reg(ledger);
+    outer
+}
+
+/// Calls a function through its slot, with the pinned register set, and returns what it returns.
+///
+/// A function that can be tail-called wants to be called by its gate, whose frame bodies that
+/// tail-call each other hand on.
+fn forward(
+    mut pos: FuncCursor<'_>,
+    signature: &Signature,
+    function: Value,
+    arguments: &[Value],
+    outer: Value,
+    isa: &dyn TargetIsa,
+) {
+    let gate = pos.ins().load(isa.pointer_type(), MemFlagsData::trusted(), function, 0);
+    let sig_ref = pos.func.import_signature(signature.clone());
+    let call = pos.ins().call_indirect(sig_ref, gate, arguments);
+    let results = pos.func.dfg.inst_results(call).to_vec();
+    pos.ins().set_pinned_reg(outer);
+    pos.ins().return_(&results);
+}
+
+/// The stable entry of a function that can be tail-called: if the caller has the ledger in the
+/// pinned register already, it leaves no frame, so that tail calls by way of the address are such.
+fn enter_tail_called(
+    mut pos: FuncCursor<'_>,
+    signature: &Signature,
+    ledger: Value,
+    function: Value,
+    arguments: &[Value],
+    isa: &dyn TargetIsa,
+) {
+    let pointer = isa.pointer_type();
+    let pinned = pos.ins().get_pinned_reg(pointer);
+    let same = pos.ins().icmp(IntCC::Equal, pinned, ledger);
+    let tail = pos.func.dfg.make_block();
+    let framed = pos.func.dfg.make_block();
+    pos.ins().brif(same, tail, &[], framed, &[]);
+
+    pos.insert_block(tail);
+    let gate = pos.ins().load(pointer, MemFlagsData::trusted(), function, 0);
+    let sig_ref = pos.func.import_signature(signature.clone());
+    pos.ins().return_call_indirect(sig_ref, gate, arguments);
+
+    pos.insert_block(framed);
+    pos.func.layout.set_cold(framed);
+    let outer = keep_outer_and_set(&mut pos, ledger, pointer);
+    forward(pos, signature, function, arguments, outer, isa);
 }

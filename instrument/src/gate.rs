@@ -2,13 +2,14 @@
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{
-    AtomicRmwOp, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, Type, UserFuncName,
-    Value, types,
+    AtomicRmwOp, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, Type,
+    UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::TargetIsa;
 use lastout_reclaim::{Counting, Step};
 
 use crate::arch::Access;
+use crate::frame::body_call;
 use crate::stub::preserving_signature;
 use crate::{Error, LaneLayout, Symbol, check_signature, symbol, zero};
 
@@ -185,7 +186,9 @@ impl<'a> Gate<'a> {
             }
             Step::CallBody => {
                 let body = self.body.expect("a gate loads the body before it calls it");
+                self.pos.set_srcloc(body_call());
                 let call = self.pos.ins().call_indirect(self.forwarded, body, &self.arguments);
+                self.pos.set_srcloc(SourceLoc::default());
                 self.results = self.pos.func.dfg.inst_results(call).to_vec();
             }
             Step::CheckBody => {
@@ -205,6 +208,13 @@ impl<'a> Gate<'a> {
                 }
             }
             Step::Restart => self.restart(),
+            Step::PushLane
+            | Step::SwapLane
+            | Step::PopLane
+            | Step::CountOutTaken
+            | Step::CountOutTakenFenced
+            | Step::CheckTaken
+            | Step::JumpBody => unreachable!("not a step of a gate that is only called"),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use cranelift_codegen::binemit::Reloc;
 
-use crate::Symbol;
+use crate::{GateFrame, Symbol};
 
 /// Instructions, and the places in them that depend on where things are.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +11,8 @@ pub struct MachineCode {
     pub bytes: Vec<u8>,
     /// What is to be filled in.
     pub fixups: Vec<Fixup>,
+    /// What is where in its frame, if it has one.
+    pub frame: GateFrame,
 }
 
 /// A place that is to be filled in with an address, or a number that depends on a lane.
@@ -27,12 +29,23 @@ pub struct Fixup {
 }
 
 /// A jump that is to be told where to.
+pub(crate) struct Jump {
+    /// After its distance, from where that counts.
+    end: usize,
+}
+
+/// The same, with a distance of one byte.
 pub(crate) struct ShortJump {
     /// After its distance, from where that counts.
     end: usize,
 }
 
 impl MachineCode {
+    /// Where the next instruction will be.
+    pub(crate) fn here(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);
     }
@@ -91,6 +104,30 @@ impl MachineCode {
         self.put(&[opcode]);
         // The distance counts from the end of the instruction.
         self.fixup::<4>(Reloc::X86CallPCRel4, symbol, -4);
+    }
+
+    /// Room for a distance to what is [landed](Self::land_near) at, from the end of that room.
+    pub(crate) fn forward(&mut self) -> Jump {
+        self.put(&[0; 4]);
+        Jump { end: self.bytes.len() }
+    }
+
+    /// A jump to what is [landed](Self::land_near) at, however far that is.
+    pub(crate) fn near_jump(&mut self, opcode: &[u8]) -> Jump {
+        self.put(opcode);
+        self.forward()
+    }
+
+    pub(crate) fn land_near(&mut self, jump: Jump) {
+        let distance = (self.bytes.len() - jump.end) as u32;
+        self.bytes[jump.end - 4..jump.end].copy_from_slice(&distance.to_le_bytes());
+    }
+
+    /// `jmp` to what is at `target`, above.
+    pub(crate) fn near_jump_back(&mut self, target: usize) {
+        self.put(&[0xe9]);
+        let distance = target as i32 - (self.bytes.len() as i32 + 4);
+        self.put(&distance.to_le_bytes());
     }
 
     /// A jump to what is [landed](Self::land) at.

@@ -8,9 +8,10 @@
 //! registers for the ledger and the function, with which the host calls:
 //!
 //! ```text
-//!   entry        push  r15
+//!   entry        push  rbp                       a frame like any other
+//!                mov   rbp, rsp
+//!                push  r15
 //!                push  rbx
-//!                push  rcx                       for the alignment that calls want
 //!                mov   r15, rdi                  the ledger
 //!                mov   rbx, [rsi + lane]
 //!                mov   rdi, rdx                  the integer arguments, as many as there are
@@ -27,9 +28,9 @@
 //!                sub   dword [r15 + rcx], 1      count out
 //!                cmp   qword [rbx], 0            check the body
 //!                je    leave
-//!   done         pop   rcx
-//!                pop   rbx
+//!   done         pop   rbx
 //!                pop   r15
+//!                pop   rbp
 //!                ret
 //!   leave        mov   rdi, rbx
 //!                call  leave stub                which keeps every register
@@ -104,7 +105,9 @@ const SHUFFLE: [[u8; 3]; 4] = [
 
 fn lower(integers: usize, layout: LaneLayout) -> MachineCode {
     let mut code = MachineCode::default();
-    code.put(&[0x41, 0x57, 0x53, 0x51]); // push r15; push rbx; push rcx
+    code.put(&[0x55, 0x48, 0x89, 0xe5]); // push rbp; mov rbp, rsp
+    code.put(&[0x41, 0x57, 0x53]); // push r15; push rbx
+    code.frame.outer = Some(-8);
     code.put(&[0x49, 0x89, 0xff]); // mov r15, rdi
     code.load(RBX_FROM_RSI, layout.lane);
     SHUFFLE[..integers].iter().for_each(|instruction| code.put(instruction));
@@ -121,7 +124,10 @@ fn lower(integers: usize, layout: LaneLayout) -> MachineCode {
                 code.put(&[0x48, 0x85, 0xc0]); // test rax, rax
                 bail = Some(code.short_jump(0x74)); // jz
             }
-            Step::CallBody => code.put(&[0xff, 0xd0]), // call rax
+            Step::CallBody => {
+                code.put(&[0xff, 0xd0]); // call rax
+                code.frame.body_return = Some(code.here());
+            }
             Step::CountOut => {
                 code.load(RCX_FROM_RBX, layout.cell_offset);
                 code.put(&[0x41, 0x83, 0x2c, 0x0f, 1]); // sub dword [r15 + rcx], 1
@@ -130,13 +136,22 @@ fn lower(integers: usize, layout: LaneLayout) -> MachineCode {
                 code.put(&COMPARE_BODY);
                 leave = Some(code.short_jump(0x74)); // je
             }
-            Step::CountInFenced | Step::CountOutFenced | Step::Restart => {
+            Step::CountInFenced
+            | Step::PushLane
+            | Step::SwapLane
+            | Step::PopLane
+            | Step::CountOutFenced
+            | Step::CountOutTaken
+            | Step::CountOutTakenFenced
+            | Step::CheckTaken
+            | Step::JumpBody
+            | Step::Restart => {
                 unreachable!("not a step of the plain gate")
             }
         }
     }
     let done = code.bytes.len();
-    code.put(&[0x59, 0x5b, 0x41, 0x5f, 0xc3]); // pop rcx; pop rbx; pop r15; ret
+    code.put(&[0x5b, 0x41, 0x5f, 0x5d, 0xc3]); // pop rbx; pop r15; pop rbp; ret
 
     code.land(leave.expect("a gate checks the body"));
     code.put(&LANE_TO_RDI);

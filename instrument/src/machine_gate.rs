@@ -15,9 +15,10 @@
 //!                mov   r10, [r11]                load the body
 //!                test  r10, r10
 //!                jz    bail
-//!                sub   rsp, 8                    for the alignment that calls want
+//!                push  rbp                       a frame like any other
+//!                mov   rbp, rsp
 //!                call  r10                       call the body
-//!                add   rsp, 8
+//!                pop   rbp
 //!                dec   dword [r15 + cell]        count out
 //!                mov   r11, lane
 //!                cmp   qword [r11], 0            check the body
@@ -86,7 +87,22 @@ pub struct LaneLayout {
     pub current: i32,
     /// From a function to a word that holds the address of the lane whose gate is in the slot.
     pub lane: i32,
+    /// From a function that can be tail-called to a word that holds the address of its
+    /// [`zeros`](crate::zeros()).
+    pub zeros: i32,
 }
+
+/// What is where in every gate in machine code, in bytes from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineGate {
+    /// The address of the lane.
+    pub lane: u32,
+    /// Where the call of the body returns to. The gate calls nothing else.
+    pub body_return: u32,
+}
+
+/// See [`MachineGate`].
+pub const MACHINE_GATE: MachineGate = MachineGate { lane: 9, body_return: 32 };
 
 /// The gate of a lane of a function with this signature, if it can be had in machine code.
 ///
@@ -179,14 +195,16 @@ fn lower() -> MachineCode {
             Step::LightFence => {}
             Step::LoadBody => {
                 code.lane();
+                debug_assert_eq!(code.here(), MACHINE_GATE.lane + 8);
                 code.put(&[0x4d, 0x8b, 0x13]); // mov r10, [r11]
                 code.put(&[0x4d, 0x85, 0xd2]); // test r10, r10
                 bail = Some(code.short_jump(0x74)); // jz
             }
             Step::CallBody => {
-                code.put(&[0x48, 0x83, 0xec, 8]); // sub rsp, 8
+                code.put(&[0x55, 0x48, 0x89, 0xe5]); // push rbp; mov rbp, rsp
                 code.put(&[0x41, 0xff, 0xd2]); // call r10
-                code.put(&[0x48, 0x83, 0xc4, 8]); // add rsp, 8
+                debug_assert_eq!(code.here(), MACHINE_GATE.body_return);
+                code.put(&[0x5d]); // pop rbp
             }
             Step::CountOut => code.count(0x8f), // dec
             Step::CheckBody => {
@@ -194,7 +212,16 @@ fn lower() -> MachineCode {
                 code.compare_body();
                 leave = Some(code.short_jump(0x74)); // je
             }
-            Step::CountInFenced | Step::CountOutFenced | Step::Restart => {
+            Step::CountInFenced
+            | Step::PushLane
+            | Step::SwapLane
+            | Step::PopLane
+            | Step::CountOutFenced
+            | Step::CountOutTaken
+            | Step::CountOutTakenFenced
+            | Step::CheckTaken
+            | Step::JumpBody
+            | Step::Restart => {
                 unreachable!("not a step of the plain gate")
             }
         }

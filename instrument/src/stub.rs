@@ -24,7 +24,7 @@ pub fn preserving_stub(isa: &dyn TargetIsa) -> Function {
     let mut func = Function::with_name_signature(UserFuncName::default(), signature);
     let pointer = isa.pointer_type();
     let mut host = Signature::new(isa.default_call_conv());
-    host.params.extend([AbiParam::new(pointer), AbiParam::new(pointer)]);
+    host.params.extend([AbiParam::new(pointer); 3]);
     let host = func.import_signature(host);
 
     let block = func.dfg.make_block();
@@ -33,7 +33,8 @@ pub fn preserving_stub(isa: &dyn TargetIsa) -> Function {
     pos.insert_block(block);
     let target = symbol::value(&mut pos, pointer, Symbol::StubTarget);
     let ledger = pos.ins().get_pinned_reg(pointer);
-    pos.ins().call_indirect(host, target, &[argument, ledger]);
+    let data = symbol::value(&mut pos, pointer, Symbol::StubData);
+    pos.ins().call_indirect(host, target, &[argument, ledger, data]);
     pos.ins().return_(&[]);
     func
 }

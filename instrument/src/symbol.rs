@@ -47,13 +47,18 @@ pub enum Symbol {
     StubTarget,
     /// `extern "C" fn() -> *const u32`: the ledger of the calling thread.
     CurrentLedger,
+    /// The [gate](crate::tail_gate) that all lanes of functions share that can be tail-called.
+    TailGate,
+    /// What a preserving stub passes on besides: a number to the linker, and whatever it may be to
+    /// the host.
+    StubData,
 }
 
 const SLOTS: u32 = 2;
 const ENTRIES: u32 = 3;
 const GATES: u32 = 4;
 const SINGLE: u32 = 5;
-const SINGLES: [Symbol; 11] = [
+const SINGLES: [Symbol; 13] = [
     Symbol::Lane,
     Symbol::CellOffset,
     Symbol::Current,
@@ -65,6 +70,8 @@ const SINGLES: [Symbol; 11] = [
     Symbol::BailTail,
     Symbol::StubTarget,
     Symbol::CurrentLedger,
+    Symbol::TailGate,
+    Symbol::StubData,
 ];
 
 impl Symbol {

@@ -8,7 +8,8 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{AbiParam, Signature, types};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::{CodegenError, Context};
-use lastout_instrument::{GateOptions, gate};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
+use lastout_instrument::{GateFrame, GateOptions, gate};
 use lastout_reclaim::Counting;
 
 /// Every gate compiles; what cannot is a signature that Cranelift refuses to any function.
@@ -49,6 +50,35 @@ fn the_fast_path_saves_no_registers() {
             let outs = code.lines().filter(|line| line.contains("addl $0xffffffff, ("));
             assert_eq!((ins.count(), outs.count()), (1, 2), "{signature}:\n{code}");
         }
+    }
+}
+
+/// What an unwinder takes for the place that the body returns to is that: the last call before the
+/// count goes down. There may be others before it, which copy struct arguments.
+#[test]
+fn the_call_of_the_body_is_known() {
+    let isa = support::isa("x86_64");
+    for signature in signatures::forwardable(&*isa) {
+        let options = GateOptions { counting: Counting::Plain, interleave: false };
+        let func = gate(&signature, options, &*isa).unwrap();
+        let mut context = Context::for_function(func);
+        let Ok(compiled) = context.compile(&*isa, &mut ControlPlane::default()) else {
+            // As above.
+            continue;
+        };
+        let frame = GateFrame::of(compiled);
+        assert_eq!((frame.lane, frame.outer), (None, None), "{signature}");
+        let returned = frame.body_return.expect("a gate calls the body") as usize;
+        let code = compiled.code_buffer();
+        let instructions = Decoder::new(64, code, DecoderOptions::NONE).into_iter();
+        let (before, after): (Vec<_>, Vec<_>) =
+            instructions.partition(|it| (it.next_ip() as usize) <= returned);
+        let call = before.last().map(|it| (it.code(), it.next_ip() as usize));
+        assert_eq!(call, Some((Code::Call_rm64, returned)), "{signature}");
+        let counts_out =
+            |it: &Instruction| it.code() == Code::Add_rm32_imm8 && it.immediate8() == u8::MAX;
+        let next = after.iter().find(|it| counts_out(it) || it.code() == Code::Call_rm64);
+        assert!(next.is_some_and(counts_out), "{signature}");
     }
 }
 

@@ -2,18 +2,21 @@
 //!
 //! A file of `golden/` is a header, functions in CLIF, a line `; ---- after ----`, and what the
 //! pass makes of each function. The header's lines are `; key: value`:
-//! - `pass`: `gate`, `machine_gate`, `host_entry`, `machine_entry`, `c_entry`, `preserving_stub` or
-//!   `route_calls`. A gate, or entry, is made for the signature of the function, whose body is left
-//!   empty. After `gate`, `host_entry` and `c_entry` comes how it counts, `plain` or `atomic`,
-//!   plain if left out, and `interleave` if it should. `host_entry` and `machine_entry` take
-//!   functions by twos: the first has the outer signature, the second the inner one. After the
-//!   gates in machine code come the tails that they share.
+//! - `pass`: `gate`, `machine_gate`, `tail_gate`, `host_entry`, `machine_entry`, `c_entry`, `zeros`,
+//!   `preserving_stub` or `route_calls`. A gate, or entry, is made for the signature of the
+//!   function, whose body is left empty. After `gate`, `tail_gate`, `host_entry` and `c_entry` comes
+//!   how it counts, `plain` or `atomic`, plain if left out, and `interleave` if it should.
+//!   `host_entry` and `machine_entry` take functions by twos: the first has the outer signature,
+//!   the second the inner one. After the gates in machine code come the tails that they share;
+//!   `tail_gate` takes no function, and makes a head, too.
 //! - `target`: the architecture, x86-64 if left out.
 //! - `replaceable`, `fixed`: for `route_calls`, the indices of the functions that are declared.
 //! - `dispatch`: for `route_calls`, `patched` if calls are to be patched.
+//! - `valid`: `no` if Cranelift's verifier would refuse the functions, too.
 //! - `print`: `code` to show instructions of the machine where they are of interest, else CLIF.
 //!
-//! In the output the symbols of this crate have their names, and `refused:` comes before an error.
+//! In the output the symbols of this crate have their names, `@0001` comes before a call of a body,
+//! and `refused:` before an error.
 //!
 //! `BLESS=1 cargo test -p lastout-instrument --test golden` writes what is the output now below
 //! that line; read the difference before it is committed.
@@ -33,12 +36,13 @@ use cranelift_reader::parse_functions;
 use lastout_instrument::{
     Callee, Dispatch, Error, GateOptions, LaneLayout, MachineCode, Symbol, c_entry, check_entry,
     check_gate, gate, host_entry, machine_entry, machine_gate, machine_tails, preserving_stub,
-    route_calls,
+    route_calls, tail_gate, tail_gate_head, zeros,
 };
 use lastout_reclaim::Counting;
 
 /// Where all entries, and the tails of gates, find things.
-const LAYOUT: LaneLayout = LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16 };
+const LAYOUT: LaneLayout =
+    LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16, zeros: 24 };
 
 const AFTER: &str = "; ---- after ----\n";
 
@@ -73,12 +77,19 @@ fn output(name: &str, input: &str) -> String {
     let header = Header::of(input);
     let isa = support::isa(header.get("target").unwrap_or("x86_64"));
     let functions = parse_functions(input).unwrap_or_else(|error| panic!("{name}: {error}"));
-    for function in functions.iter().filter(|function| function.layout.entry_block().is_some()) {
-        support::verify(function, &*isa);
+    let with_body = functions.iter().filter(|function| function.layout.entry_block().is_some());
+    if header.get("valid") != Some("no") {
+        with_body.for_each(|function| support::verify(function, &*isa));
     }
     match header.get("pass") {
         Some("machine_gate") => return machine_gates(&functions, &*isa),
         Some("machine_entry") => return machine_entries(&functions, &*isa),
+        Some(pass) if let Some(words) = pass.strip_prefix("tail_gate") => {
+            let options = gate_options(name, &words.split_whitespace().collect::<Vec<_>>());
+            let head = tail_gate_head(48);
+            let parts = [("head", Some(head)), ("gate", tail_gate(LAYOUT, options, &*isa))];
+            return listings(parts.into_iter());
+        }
         _ => {}
     }
     let outputs: Vec<String> = results(name, &header, functions, &*isa)
@@ -136,6 +147,7 @@ fn results(
                 })
                 .collect()
         }
+        ["zeros"] => signatures.map(|signature| zeros(signature, isa)).collect(),
         ["preserving_stub"] => vec![Ok(preserving_stub(isa))],
         ["route_calls"] => {
             let callee = |index| match index {
@@ -223,8 +235,17 @@ fn with_symbols(func: &Function, mut text: String) -> String {
         };
         text = text.replace(&name_ref.to_string(), &readable);
     }
+    // Where an instruction has a source location, all others are moved to the right of that.
+    let marked = text.contains("\n@");
+    let line = |line: &str| match line.strip_prefix(&" ".repeat(32)) {
+        Some(line) if marked => line.to_owned(),
+        _ => match line.split_once(' ') {
+            Some((mark, line)) if mark.starts_with('@') => format!("{mark} {}", line.trim_start()),
+            _ => line.to_owned(),
+        },
+    };
     // Cranelift puts a space after some instructions that have no operands.
-    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    text.lines().map(|text| line(text).trim_end().to_owned() + "\n").collect()
 }
 
 /// The lines `; key: value` above the first function.

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::sync::{AtomicU64, AtomicUsize, Mutant, Ordering, UnsafeCell, fence, mutated};
-use crate::{Domain, Frames, State, StateWord};
+use crate::sync::{
+    AtomicU32, AtomicU64, AtomicUsize, Mutant, Ordering, UnsafeCell, fence, mutated,
+};
+use crate::{Counting, Domain, Frames, State, StateWord, Step};
 
 /// A seat that one version after another occupies, each from [`occupy`](Self::occupy) until its
 /// payload `P` has been dropped.
 ///
 /// Lanes are type-stable: gates hold the addresses of a lane's words and are entered by threads
 /// that have been on their way for any length of time, so a lane must stay where it is, and
-/// belong to the same function, for as long as anyone can reach its gate.
+/// belong to the same function, for as long as anyone can reach its gate. Where there are tail
+/// calls, who leaves may look at it even later: rule 11 of the [crate](crate) says how long.
 #[repr(C)]
 pub struct Lane<P> {
     /// The address to call; 0 while the lane cannot be entered. First, so that one address serves
@@ -150,6 +153,52 @@ impl<P> Lane<P> {
             fence(Ordering::SeqCst);
         }
         self.try_free()
+    }
+
+    /// Does for a frame that is left otherwise than by returning, as when a panic unwinds it, what
+    /// the gate would have done after its body has returned. (A gate that can be tail-called would do
+    /// the same, to the lane that is in its frame.)
+    ///
+    /// # Safety
+    ///
+    /// The frame is counted in at this lane in the ledger, which is that of the calling context. The
+    /// gate does not go on.
+    pub unsafe fn leave_by_unwinding(&self, ledger: *const u32, counting: Counting) {
+        // SAFETY: as the caller says: it is the ledger of a context of this lane's domain.
+        let cell = unsafe { &*ledger.add(self.cell as usize).cast::<AtomicU32>() };
+        let after_body = counting.gate().iter().skip_while(|&&step| step != Step::CallBody).skip(1);
+        for step in after_body {
+            match step {
+                Step::CountOut => {
+                    let count = cell.load(Ordering::Relaxed);
+                    cell.store(count.wrapping_sub(1), Ordering::Release);
+                }
+                Step::CountOutFenced => {
+                    cell.fetch_sub(1, Ordering::SeqCst);
+                    fence(Ordering::SeqCst);
+                }
+                Step::LightFence => std::sync::atomic::compiler_fence(Ordering::SeqCst),
+                Step::CheckBody => {
+                    if self.body.load(Ordering::Acquire) == 0 {
+                        self.leave();
+                    }
+                }
+                _ => unreachable!("a gate does nothing else after its body"),
+            }
+        }
+    }
+
+    /// Lets somebody look at the payload who is inside.
+    ///
+    /// # Safety
+    ///
+    /// The calling context is counted in at this lane, past the check of the gate. What `look` does
+    /// with the payload may be done by several threads at once.
+    pub unsafe fn look<R>(&self, look: impl FnOnce(&P) -> R) -> Option<R> {
+        self.payload.with(|seat| {
+            // SAFETY: nobody takes a payload or puts one in while somebody is inside.
+            unsafe { (*seat).as_ref() }.map(look)
+        })
     }
 
     /// Frees the version if the lane is `Retired` and empty.

@@ -25,6 +25,9 @@
 //! - **[`Lane`]**: a seat that a version occupies, from install until its payload is dropped. It
 //!   stays where it is as long as anyone can reach its gate, and is used again.
 //! - **Gate**: a lane's [steps](Counting::gate): count in, check, call, count out, check.
+//! - **Frame**, **transfer**: what a gate [that can be tail-called](Counting::tail_gate) leaves on
+//!   the stack while the body runs, with the lane in it; and [how](Counting::transfer) a tail call
+//!   takes that frame over instead of leaving one of its own.
 //! - **Slot**, **sites**: where callers find the gate of the lane that is current: a word, or calls
 //!   that are patched. Not of this crate: nothing here depends on who sees them change when.
 //! - **[`Context`]**: a thread, or whatever else calls. It has a **ledger**: a counter, or *cell*,
@@ -75,6 +78,20 @@
 //! 7. Who counts out and then finds `body` 0, whether it has run the body or bailed, calls
 //!    [`Lane::leave`].
 //!
+//! Where there are tail calls, a function may be left by whoever kept it while a call is inside. So
+//! there it is written down who keeps what:
+//!
+//! 8. A call is counted in the lane that is in its frame. A gate that is tail-called counts in at
+//!    its own lane and finds the body there before it puts that lane into the frame and counts out
+//!    of the one that it finds in it. Until then it may bail, and starts again as what it was.
+//! 9. A version keeps every function that its code calls, its own if it calls that. Who calls from
+//!    elsewhere keeps the function until the call returns.
+//! 10. Who lets go of a function last closes the lane that is live, executes a heavy fence and
+//!     retires it, as for a removal. The payload is dropped by the last to leave.
+//! 11. A lane stays where it is until all functions are gone that lanes may pass between, and its
+//!     gate until the lane is taken for another function. It is taken only when the function that
+//!     had it is gone and it is `Free`, and it keeps its generation.
+//!
 //! # The races, and how each ends
 //!
 //! **Entering against closing.** A caller writes its cell and then reads `body`, with a light fence
@@ -119,11 +136,45 @@
 //! of a lane that is closed, where it bails to what is current; or of one that is occupied again,
 //! the race before this. No count is needed before the gate, and no fence between site and gate.
 //!
-//! The state's other accesses: `Live` is stored with release and `Retired` loaded with acquire, so
-//! that the freer finds the payload; `Free` is stored with release and loaded by `occupy` with
-//! acquire, so that the next version moves in after the last one's payload is gone; `body` is
-//! stored with release and loaded with acquire, so that a gate finds the code, and so that who
-//! finds 0 also finds what is current in its place.
+//! # The races of tail calls
+//!
+//! **Moving on against freeing.** Between counting in at the new lane and counting out of the old
+//! one the call is counted in both. Before, the old version is there, and with it the functions
+//! that it keeps: the callee's gate, and the word that says what is current, for who bails. After,
+//! the new version is there. Were the order any other, there would be a moment at which the last
+//! owner of the callee is gone and nothing says that somebody is about to run it.
+//!
+//! **Moving on against closing.** Counting out of the old lane is leaving, with all of the races of
+//! a leaver: so a version that is replaced is freed when the last call has moved on, though that may
+//! go on for ever.
+//!
+//! **A function that goes while a call is inside.** The version that called it is freed, and was the
+//! last to keep it. Nobody can come any more: who could is counted in a version that keeps the
+//! function, and that one is not freed. Nor is a count missed: a call that has moved in has then
+//! counted out of where it came from, with release, and who frees that has read the 0 with acquire.
+//! The heavy fence is for leavers: one that does not find the lane closed must be seen to be gone,
+//! or nobody would free. It may fall to the last leaver of one version to execute it for another.
+//!
+//! **A slow gate against its function.** A transfer counts out of what kept its function and has
+//! steps to go. It is counted in its own lane, so the lane is not `Free`, and the gate stays.
+//!
+//! **A slow leaver against another function.** A leaver has counted out and not looked at `body`
+//! yet. The version is freed, the function goes, another gets the lane. What the leaver finds is
+//! that function's business, and so is what it does about it: if the lane is `Retired` and empty it
+//! may free it as well as anyone. If it has read the state before, the exchange expects the old
+//! generation: that is why it goes on counting from one function to the next.
+//!
+//! **The last leaver against the end.** It may look at a lane when its function and its version are
+//! gone. But somebody has made the first call of those that it is inside of, and keeps that function
+//! until it returns (rule 9), and with it all lanes (rule 11).
+//!
+//! # Other accesses
+//!
+//! `Live` is stored with release and `Retired` loaded with acquire, so that the freer finds the
+//! payload; `Free` is stored with release and loaded by `occupy` with acquire, so that the next
+//! version moves in after the last one's payload is gone; `body` is stored with release and loaded
+//! with acquire, so that a gate finds the code, and so that who finds 0 also finds what is current
+//! in its place.
 //!
 //! # The fallback
 //!
@@ -148,6 +199,16 @@
 //! too: a site patched before the old lane is closed, the slot set after the new lane is occupied,
 //! a lane closed before another is current, bailing back to the site, and gates that are freed with
 //! their version.
+//!
+//! And all with functions that can be tail-called, that move on in turns of up to three while others
+//! replace, remove or drop them and their callers, also with calls in between; with lanes that pass
+//! from one function to another, and to the end of everything. Mutants are the orders of a transfer
+//! that count out too early, one that looks too early, one that leaves without a look; frames that
+//! stay, or are taken from a caller; payloads, lanes and gates that go with their function, lanes
+//! that go when they are free, or change hands when they are not, or forget their generation; no
+//! heavy fence as a function goes; and versions and hosts that do not keep what they call.
+//!
+//! Where two threads are at work, two to five preemptions are explored, and where three are, two.
 //!
 //! What they do not cover: more than three threads, more preemptions than each test says, and
 //! instruction fetch, which is the heavy fence's to order.

@@ -4,12 +4,15 @@
 //! # What runs
 //!
 //! - The gate: a thread interprets the very lists that machine code is made from,
-//!   [`Counting::gate`](crate::Counting::gate) and [`Counting::bail`](crate::Counting::bail).
+//!   [`Counting::gate`](crate::Counting::gate) and [`Counting::bail`](crate::Counting::bail), and
+//!   of gates that can be tail-called [`Counting::tail_gate`](crate::Counting::tail_gate) and
+//!   [`Counting::transfer`](crate::Counting::transfer).
 //! - The slow path: [`Lane`](crate::Lane), [`Domain`](crate::Domain) and
 //!   [`Context`](crate::Context) as they are, on loom's atomics instead of `std`'s.
 //! - The code of a version: a cell that is written when the version is installed, read whenever a
 //!   frame is in it, and written again when it is freed. So loom itself finds a free that does not
 //!   happen after the last frame, and assertions find one under a frame, a second one, and none.
+//!   In the same way gates, lanes and the words of functions are in [`memory`].
 //!
 //! # The fences
 //!
@@ -64,30 +67,52 @@
 //! before they load anything. Without, in [`sound::sites`], a thread may go back until the heavy
 //! fence, and nothing else changes.
 //!
+//! # Tail calls
+//!
+//! A body may say which function to tail-call next, if its version was made to call that. Its frame
+//! is over then, and the thread goes through the callee's gate by the steps of a transfer. That the
+//! frames of gates are no more than the calls that are in progress is checked.
+//!
+//! Who keeps a function is counted in it, as the runtime does: its name in the engine, the handles
+//! of the host, and versions that call it. What the runtime does when nobody is left is
+//! [`ownership`]: it closes, fences and retires, and puts the lanes where other functions may get
+//! them. Gates of a function that is gone stay with their lane until then. When engine and functions
+//! are gone, as in the end of every execution, lanes and gates go.
+//!
+//! The steps of a gate after its body has returned are taken in the code of the gate that was
+//! called first, as if it was there that the body returns to, though other gates have taken over
+//! its frame since. A gate may as well have that part in common with all others.
+//!
 //! # What is not modelled
 //!
 //! - Instructions: that a processor fetches the new code and not what was there before is the
 //!   heavy fence's promise.
 //! - Several functions that are published together.
-//! - Lanes that are added, see [`function::Function`].
+//! - Lanes that are added, but for those of functions that are gone, see [`function::Function`].
+//! - A name that is let go of while its function is being replaced: who replaces keeps it.
 //! - More than three threads, and more preemptions than each test says. loom, too, is a little
 //!   stronger than the language: to it, the later of two full fences synchronizes with the earlier.
 //!
 //! # Reading on
 //!
-//! [`machine`] is what can vary, [`function`] and [`world`] what there is, [`scenarios`] the
-//! programs that run, [`events`] what must happen in them. [`sound`] says what holds in them;
+//! [`machine`] is what can vary, [`memory`], [`function`] and [`world`] are what there is,
+//! [`call`], [`install`] and [`ownership`] what happens to it, [`scenarios`] the programs that run,
+//! [`events`] what must happen in them. [`sound`] says what holds in them;
 //! [`mutants`] and [`literal`] are mistakes, each of which loom has to refute in a scenario that
 //! without it passes. [`explore`] calls loom.
 //!
 //! `cargo test -p lastout-reclaim -- --nocapture` prints how many executions each takes.
 
+mod call;
 mod events;
 mod explore;
 mod function;
+mod install;
 mod literal;
 mod machine;
+mod memory;
 mod mutants;
+mod ownership;
 mod scenarios;
 mod sound;
 mod world;

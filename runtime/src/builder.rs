@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetIsa};
-use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::settings::{self, Configurable, SetError};
 use lastout_instrument::{Dispatch, GateOptions};
 use lastout_reclaim::{Counting, register_membarrier};
 
 use crate::engine::Engine;
 use crate::fork;
+use crate::function::SeatPool;
 use crate::memory::{MAX_SIZE, Memory};
 use crate::payload::{Disposal, DropPolicy};
 use crate::retirement::Retirement;
@@ -19,6 +20,7 @@ use crate::shared::{Hooks, HostEntries, HostSymbol, Shared, Stubs};
 use crate::sites::AllCalls;
 use crate::template::Templates;
 use crate::types::HostFunction;
+use crate::unwind::{SUPPORTED, traps};
 use crate::{Error, Result};
 
 /// How many it may have if calls are patched: as far as a call reaches.
@@ -34,6 +36,7 @@ pub struct EngineBuilder {
     strict: bool,
     counting: Option<Counting>,
     dispatch: Dispatch,
+    traps: bool,
     checked: bool,
     interleave: Option<extern "C" fn()>,
 }
@@ -42,6 +45,7 @@ pub struct EngineBuilder {
 struct Host {
     address: usize,
     signature: Option<fn(&dyn TargetIsa) -> Signature>,
+    unwinds: bool,
 }
 
 impl Default for EngineBuilder {
@@ -63,15 +67,20 @@ impl EngineBuilder {
             strict: false,
             counting: None,
             dispatch: Dispatch::default(),
+            traps: false,
             checked: false,
             interleave: None,
         }
     }
 
-    /// Sets one of [Cranelift's flags](cranelift_codegen::settings) for the code of units.
+    /// Sets one of [Cranelift's flags](cranelift_codegen::settings) for the code of units, shared
+    /// or of the host's instruction set.
     ///
-    /// The default is `opt_level=speed`. `enable_pinned_reg`, `is_pic`, `use_colocated_libcalls`
-    /// and `libcall_call_conv` are the engine's to set.
+    /// Those of the instruction set are what the processor can do, if nothing is said. Code for one
+    /// that can do more ends, where it is called, with an illegal instruction.
+    ///
+    /// The default is `opt_level=speed`. `enable_pinned_reg`, `is_pic`, `preserve_frame_pointers`,
+    /// `unwind_info`, `use_colocated_libcalls` and `libcall_call_conv` are the engine's to set.
     pub fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.push((name.to_owned(), value.to_owned()));
         self
@@ -85,7 +94,8 @@ impl EngineBuilder {
     pub fn host_function<F: HostFunction>(mut self, name: &str, function: F) -> Self {
         let address = function.address().expose_provenance();
         let signature: fn(&dyn TargetIsa) -> Signature = F::signature;
-        self.host.push((name.to_owned(), Host { address, signature: Some(signature) }));
+        let signature = Some(signature);
+        self.host.push((name.to_owned(), Host { address, signature, unwinds: F::UNWINDS }));
         self
     }
 
@@ -93,7 +103,7 @@ impl EngineBuilder {
     /// `name`. Nothing about it is checked.
     pub fn host_symbol(mut self, name: &str, address: *const u8) -> Self {
         let address = address.expose_provenance();
-        self.host.push((name.to_owned(), Host { address, signature: None }));
+        self.host.push((name.to_owned(), Host { address, signature: None, unwinds: false }));
         self
     }
 
@@ -149,6 +159,20 @@ impl EngineBuilder {
         self
     }
 
+    /// Turns traps of the engine's code into errors of the calls that they happen in:
+    /// [`CallError::Trap`](crate::CallError::Trap). The default is that the process dies of them.
+    ///
+    /// This takes handlers for `SIGILL`, `SIGFPE`, `SIGSEGV`, `SIGBUS` and `SIGTRAP`, which are
+    /// installed when the first such engine is made and stay. Signals that are no such traps they
+    /// pass on to what was there before; whoever replaces them later is asked to do the same. What
+    /// counts is instructions that Cranelift has a trap code for, met in a call through a
+    /// [`Handle`](crate::Handle), with no other code between it and the instruction: if generated
+    /// code is called through a stable entry, the process dies.
+    pub fn traps(mut self, traps: bool) -> Self {
+        self.traps = traps;
+        self
+    }
+
     /// Has every gate make sure, at each of its steps, that it counts where the calling thread
     /// counts at that moment. If it does not, the process ends with a message: a coroutine was
     /// suspended inside of a function and resumed on another thread, or by another
@@ -172,8 +196,9 @@ impl EngineBuilder {
     ///
     /// [`Error::Isa`] if a flag does not exist or Cranelift has no backend for the host,
     /// [`Error::CodeMemoryTooLarge`] if more code memory was asked for than can be had,
-    /// [`Error::NoMembarrier`] if plain counts were asked for and the kernel cannot, or there is
-    /// no memory.
+    /// [`Error::NoMembarrier`] if plain counts were asked for and the kernel cannot,
+    /// [`Error::NoUnwinding`] if a host function may unwind, or traps are to be caught, and this
+    /// host cannot do that, or there is no memory.
     pub fn build(self) -> Result<Engine> {
         let counting = match (self.counting, register_membarrier()) {
             (Some(Counting::Plain), false) => return Err(Error::NoMembarrier),
@@ -181,12 +206,17 @@ impl EngineBuilder {
             (None, true) => Counting::Plain,
             (None, false) => Counting::Atomic,
         };
-        let isa = host_isa(self.flags.iter().map(|(name, value)| (&**name, &**value)))?;
-        let unoptimized = self.flags.iter().map(|(name, value)| (&**name, &**value));
-        let unoptimized = host_isa(unoptimized.chain([("opt_level", "none")]))?;
+        if !SUPPORTED && self.host.iter().any(|(_, host)| host.unwinds) {
+            return Err(Error::NoUnwinding);
+        }
+        let flags = || self.flags.iter().map(|(name, value)| (&**name, &**value));
+        let isa = host_isa(flags())?;
+        let unoptimized = flags().chain([("opt_level", "none")]);
+        let unprobed = host_isa(unoptimized.clone().chain([("enable_probestack", "false")]))?;
+        let unoptimized = host_isa(unoptimized)?;
         let hooks = Hooks { checked: self.checked, interleave: self.interleave };
         let options = GateOptions { counting, interleave: hooks.any() };
-        let templates = Templates::new(unoptimized, options);
+        let templates = Templates::new(unoptimized, unprobed, options);
         fork::watch();
         let most = match self.dispatch {
             Dispatch::Slot => MAX_SIZE,
@@ -196,12 +226,16 @@ impl EngineBuilder {
         if size > most {
             return Err(Error::CodeMemoryTooLarge { asked: size, most });
         }
-        let memory = Memory::new(size, self.quarantine, self.strict)?;
+        let memory = Memory::new(size, self.quarantine, self.strict, counting)?;
+        if self.traps {
+            traps::catch()?;
+            memory.catch_traps();
+        }
         let stubs = Stubs::new(&templates, &memory, &*isa, hooks)?;
         let host: HashMap<_, _> = self
             .host
             .into_iter()
-            .map(|(name, Host { address, signature })| {
+            .map(|(name, Host { address, signature, .. })| {
                 let signature = signature.map(|signature| signature(&*isa));
                 (name, HostSymbol { address, signature })
             })
@@ -210,14 +244,15 @@ impl EngineBuilder {
             isa,
             templates,
             stubs,
-            hooks,
             memory,
             disposal: Arc::new(Disposal::new(self.drop_policy)),
             host,
             dispatch: self.dispatch,
+            traps: self.traps,
             calls: AllCalls::default(),
             retirement: Retirement::new(counting),
             host_entries: HostEntries::default(),
+            seats: SeatPool::default(),
         }))
     }
 }
@@ -228,16 +263,24 @@ fn host_isa<'a>(flags: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Owned
     let own = [
         ("enable_pinned_reg", "true"),
         ("is_pic", "false"),
+        // Unwinding and tail calls need frames that can be found by the frame pointer, and must
+        // know where functions save registers.
+        ("preserve_frame_pointers", "true"),
+        ("unwind_info", "true"),
         ("use_colocated_libcalls", "false"),
         // Otherwise Cranelift copies a struct argument with a `memcpy` called as the callee would
         // be, and the host's knows nothing of `windows_fastcall` and `preserve_all`.
         ("libcall_call_conv", "system_v"),
     ];
+    let mut host = cranelift_native::builder().map_err(|error| isa_error(&error))?;
     let mut builder = settings::builder();
     for (name, value) in flags.chain(own) {
-        builder.set(name, value).map_err(|error| isa_error(&error))?;
+        let set = match builder.set(name, value) {
+            Err(SetError::BadName(_)) => host.set(name, value),
+            set => set,
+        };
+        set.map_err(|error| isa_error(&error))?;
     }
-    let host = cranelift_native::builder().map_err(|error| isa_error(&error))?;
     let isa = host.finish(settings::Flags::new(builder)).map_err(|error| isa_error(&error))?;
     if isa.default_call_conv() == CallConv::SystemV {
         Ok(isa)

@@ -17,6 +17,7 @@ use crate::names::{Names, Table};
 use crate::shared::Shared;
 use crate::types::FunctionType;
 use crate::unit::Unit;
+use crate::unwind::{self, Location};
 use crate::version::VersionInfo;
 use crate::{Error, Result};
 
@@ -84,7 +85,7 @@ impl Engine {
         if !unit.belongs_to(&self.shared) {
             return Err(Error::ForeignUnit);
         }
-        self.shared.retirement.settle();
+        self.shared.retirement.settle(&self.shared.seats);
         let linked = link(&self.shared, &self.names, &unit)?;
         let attached = || std::mem::take(&mut unit.attached);
         self.publish(Publication::new(&self.shared, linked, attached)?)
@@ -100,7 +101,7 @@ impl Engine {
     /// ([`Error::Instrument`]), or is at the null address ([`Error::Undefined`]); or there is no
     /// memory. Then the owner lets go of the code, and what was current before still is.
     pub fn adopt(&self, adopted: Adopted) -> Result<Installed> {
-        self.shared.retirement.settle();
+        self.shared.retirement.settle(&self.shared.seats);
         let linked = adopted.link(&self.shared, &self.names)?;
         self.publish(Publication::new(&self.shared, linked, Vec::new)?)
     }
@@ -138,7 +139,7 @@ impl Engine {
     ///
     /// [`Error::UnknownFunction`] if there is none of this name.
     pub fn remove(&self, name: &str) -> Result<()> {
-        self.shared.retirement.settle();
+        self.shared.retirement.settle(&self.shared.seats);
         let unknown = || Error::UnknownFunction(name.to_owned());
         let mut names = self.names.lock();
         let function = names.remove(name).ok_or_else(unknown)?;
@@ -186,11 +187,24 @@ impl Engine {
         Ok(function.versions())
     }
 
+    /// The frames of this engine's code on the stack of the calling thread, innermost first: for
+    /// a host function that wants to know which functions called it. Only code that can be unwound
+    /// is looked through, so on some hosts there is nothing to see.
+    pub fn backtrace(&self) -> Vec<Location> {
+        unwind::backtrace(&self.shared.memory)
+    }
+
+    /// Which function of a unit has code at an address, while it is there: such as the return
+    /// address of a frame, less one, or what a profiler has seen.
+    pub fn locate(&self, address: usize) -> Option<Location> {
+        Location::of_code(&self.shared.memory, address)
+    }
+
     /// Drops the payloads of versions that everyone has left, where
     /// [`DropPolicy::Collector`](crate::DropPolicy::Collector) has them wait for this. Returns how
     /// many versions that were.
     pub fn collect(&self) -> usize {
-        self.shared.retirement.settle();
+        self.shared.retirement.settle(&self.shared.seats);
         self.shared.retirement.retry();
         self.shared.disposal.collect()
     }
@@ -215,7 +229,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.retirement.settle();
+        self.shared.retirement.settle(&self.shared.seats);
         let mut names = self.names.lock();
         let functions = names.take_all();
         self.retire_all(names, functions);

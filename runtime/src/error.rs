@@ -1,9 +1,14 @@
 //! Every failure that a caller can cause or meet.
 
+use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
+
+use crate::unwind::Exception;
+use crate::unwind::traps::Trap;
 use cranelift_module::ModuleError;
 
 /// What can go wrong with an engine, an install, a lookup or a call.
@@ -36,6 +41,10 @@ pub enum Error {
     /// The kernel has no `membarrier(2)` to do what plain counts need, and they were asked for.
     #[error("plain counts need membarrier(2), private expedited SYNC_CORE, of the kernel")]
     NoMembarrier,
+    /// Traps are to be caught, or a host function may unwind, and on this host frames of generated
+    /// code cannot be unwound: it can be done on x86-64 with glibc.
+    #[error("frames of generated code cannot be unwound on this host")]
+    NoUnwinding,
     /// A unit was given to another engine than the one that made it.
     #[error("the unit was made by another engine")]
     ForeignUnit,
@@ -86,17 +95,59 @@ pub enum Error {
 
 /// Why a call through a [`Handle`](crate::Handle) has no result.
 ///
-/// Small, and apart from [`Error`], because it is in the result of every call: of a larger one the
-/// compiler moves the bytes to and fro even where there is none, which takes longer than the call.
+/// Two words, and apart from [`Error`], because it is in the result of every call: of a larger one
+/// the compiler moves the bytes to and fro even where there is none, which takes longer than the
+/// call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The function, or one that it called on its way, has been removed, or was declared and not
     /// installed yet.
     #[error("`{0}` was called and has no version: it was removed, or not installed yet")]
-    Removed(Arc<str>),
+    Removed(FunctionName),
     /// There is no memory for the counters of another thread.
     #[error(transparent)]
     Reclaim(#[from] lastout_reclaim::Error),
+    /// An exception was [thrown](crate::throw) during the call, and no `try_call` on the way out
+    /// has a handler for it.
+    #[error(transparent)]
+    Exception(Box<Exception>),
+    /// Generated code trapped during the call, in an engine that
+    /// [catches traps](crate::EngineBuilder::traps).
+    #[error(transparent)]
+    Trap(Box<Trap>),
+}
+
+// With a result of one word it fits into two registers.
+const _: () = assert!(size_of::<Result<u64, CallError>>() == 16);
+
+/// The name of a function, in one word.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FunctionName(Arc<Box<str>>);
+
+impl From<&str> for FunctionName {
+    fn from(name: &str) -> Self {
+        Self(Arc::new(name.into()))
+    }
+}
+
+impl Deref for FunctionName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for FunctionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl fmt::Display for FunctionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
 }
 
 impl From<ModuleError> for Error {

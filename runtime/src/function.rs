@@ -1,20 +1,22 @@
 //! A function: what stays while its versions come and go.
 
+use std::collections::VecDeque;
 use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use cranelift_codegen::ir::Signature;
 use lastout_instrument::{LaneLayout, Symbol};
-use lastout_reclaim::{Lane, State};
+use lastout_reclaim::{Counting, Lane, State};
 
+use crate::code_map::{Description, GateCode};
 use crate::fork::{Lock, Pass};
 use crate::memory::Block;
 use crate::payload::Payload;
 use crate::shared::Shared;
 use crate::sites::Sites;
-use crate::template::{Kind, Prototype, instantiate};
+use crate::template::{GateKind, Kind, Prototype, instantiate};
 use crate::thread;
 use crate::version::{ThreadFrames, Version, VersionInfo, VersionState};
 use crate::{Error, Result};
@@ -32,8 +34,11 @@ pub(crate) struct Function {
     current: AtomicUsize,
     /// The seat whose gate is in the slot: entries are gates for it.
     lane: AtomicPtr<Seat>,
-    /// The first seat, next to the slot: most calls need nothing else of the function.
-    first: Seat,
+    /// The first seat, next to the slot: most calls need nothing else of the function. `None` if
+    /// the function can be tail-called: then all its seats are of the pool.
+    first: Option<Seat>,
+    /// What a call goes to if there is no version and the function can be tail-called.
+    zeros: usize,
     name: Arc<str>,
     prototype: Arc<Prototype>,
     seats: Lock<Seats>,
@@ -45,7 +50,7 @@ pub(crate) struct Function {
 /// What is known of the seats of a function.
 #[derive(Default)]
 struct Seats {
-    /// Set once, right after the function has got its address.
+    /// Of the first seat, if the function has that: set right after it has got its address.
     first: Option<Place>,
     more: Vec<(Arc<Seat>, Place)>,
     /// Which of them the current version sits in, counted from the first.
@@ -63,21 +68,16 @@ struct Place {
 /// A lane, for its gate.
 ///
 /// The address of a seat is that of its lane, and so of its body word. Gates know it, so a seat
-/// stays where it is for as long as its function lives.
+/// stays where it is for as long as its function lives, or longer: see [`SeatPool`].
 #[repr(C)]
 pub(crate) struct Seat {
     lane: Lane<Payload>,
     /// From the start of any ledger to the lane's cell, in bytes.
     cell_offset: usize,
-    /// Whose it is.
-    function: *const Function,
+    /// Whose it is; null while it is in the pool. Only used by those who are on their way in, by
+    /// a gate of the function, which is there as long as somebody is.
+    function: AtomicPtr<Function>,
 }
-
-// SAFETY: the lane can be sent and shared. The function is only used by those who are in a call of
-// it, which keeps it alive, and can be shared.
-unsafe impl Send for Seat {}
-// SAFETY: as above.
-unsafe impl Sync for Seat {}
 
 /// Where entries and the tails of gates find what they need.
 pub(crate) const LANE_LAYOUT: LaneLayout = LaneLayout {
@@ -85,6 +85,7 @@ pub(crate) const LANE_LAYOUT: LaneLayout = LaneLayout {
     cell_offset: offset_of!(Seat, cell_offset) as i32,
     current: offset_of!(Function, current) as i32,
     lane: offset_of!(Function, lane) as i32,
+    zeros: offset_of!(Function, zeros) as i32,
 };
 
 impl Seat {
@@ -92,13 +93,34 @@ impl Seat {
     fn new(function: *const Function) -> Result<Self> {
         let lane = thread::domain().lane()?;
         let cell_offset = lane.cell() as usize * size_of::<u32>();
-        Ok(Self { lane, cell_offset, function })
+        Ok(Self { lane, cell_offset, function: AtomicPtr::new(function.cast_mut()) })
+    }
+
+    /// The version that sits here.
+    ///
+    /// # Safety
+    ///
+    /// The calling thread is inside of it.
+    pub(crate) unsafe fn version(&self) -> Option<Version> {
+        // SAFETY: as the caller says. Versions can be shared.
+        unsafe { self.lane.look(|payload| payload.version().clone()) }
+    }
+
+    /// Counts a frame out that is left otherwise than by returning.
+    ///
+    /// # Safety
+    ///
+    /// As [`Lane::leave_by_unwinding`].
+    pub(crate) unsafe fn leave_by_unwinding(&self, ledger: *const u32, counting: Counting) {
+        // SAFETY: as the caller says.
+        unsafe { self.lane.leave_by_unwinding(ledger, counting) };
     }
 
     /// The stub's call when a caller has found the version gone on its way out of the gate.
     pub(crate) unsafe extern "C" fn leave(seat: *const Self) {
-        // SAFETY: gates pass the seat they were made for. It lives as long as the function, which
-        // whoever made the call in progress keeps alive until it returns.
+        // SAFETY: gates pass a seat that they have counted out of. It lives as long as its function,
+        // which whoever made the call in progress keeps until it returns; or if that may be gone
+        // already, it is of the pool, which stays as long as any function of the engine.
         unsafe { &*seat }.lane.leave();
     }
 
@@ -106,32 +128,8 @@ impl Seat {
     pub(crate) unsafe extern "C" fn removed(seat: *const Self) {
         // SAFETY: as in `leave`.
         let seat = unsafe { &*seat };
-        // SAFETY: the function lives as long as its seats.
-        thread::met_removed(&unsafe { &*seat.function }.name);
-    }
-}
-
-// Between any two steps of a gate, where an engine asks for that.
-impl Seat {
-    /// The stub's call.
-    pub(crate) unsafe extern "C" fn step(seat: *const Self, ledger: *const u32) {
-        // SAFETY: as in `leave`.
-        let seat = unsafe { &*seat };
-        // SAFETY: the function lives as long as its seats.
-        let function = unsafe { &*seat.function };
-        let hooks = function.shared.hooks;
-        if hooks.checked && !thread::counts_in(ledger) {
-            eprintln!(
-                "lastout: a call of `{}` goes on where the calling thread does not count it: it was \
-                 suspended, and resumed on another thread or by another fiber than it began with. \
-                 Whatever is resumed elsewhere needs a `lastout::Fiber` of its own.",
-                function.name
-            );
-            std::process::abort();
-        }
-        if let Some(interleave) = hooks.interleave {
-            interleave();
-        }
+        // SAFETY: whoever is on the way in is called by something that keeps the function.
+        thread::met_removed(&unsafe { &*seat.function.load(Ordering::Relaxed) }.name);
     }
 }
 
@@ -153,9 +151,53 @@ enum Chosen {
 impl Chosen {
     fn of<'a>(&'a self, function: &'a Function) -> &'a Seat {
         match self {
-            Self::First => &function.first,
+            Self::First => function.first.as_ref().expect("it was chosen"),
             Self::Other(seat) => seat,
         }
+    }
+}
+
+/// The seats of functions that could be tail-called and are gone.
+///
+/// A body that tail-calls such a function is gone while that runs, and with it perhaps the last
+/// that kept the function: then nobody comes any more, and who is inside leaves one by one. The
+/// last thing that they do is to look at the lane, after they have counted out and when nothing
+/// else keeps it. So it stays, for as long as anything of the engine does, and other functions use
+/// it again: to whoever looks late, all lanes are alike.
+#[derive(Default)]
+pub(crate) struct SeatPool(Lock<VecDeque<Arc<Seat>>>);
+
+impl SeatPool {
+    /// A seat that is free, of the pool or a new one, for a function.
+    fn take(&self, function: *const Function) -> Result<Arc<Seat>> {
+        /// How many are looked at: those that were given back first have been left, mostly.
+        const LOOKED_AT: usize = 4;
+
+        let mut seats = self.0.lock();
+        let looked_at = seats.len().min(LOOKED_AT);
+        let is_free = |seat: &Arc<Seat>| seat.lane.state().state() == State::Free;
+        if let Some(free) = seats.iter().take(looked_at).position(is_free)
+            && let Some(seat) = seats.remove(free)
+        {
+            seat.function.store(function.cast_mut(), Ordering::Relaxed);
+            return Ok(seat);
+        }
+        seats.rotate_left(looked_at);
+        Ok(Arc::new(Seat::new(function)?))
+    }
+
+    /// Frees what sits in them, was let go, and has nobody inside any more.
+    pub(crate) fn leave_retired(&self) {
+        let seats: Vec<_> = self.0.lock().iter().map(Arc::clone).collect();
+        for seat in seats {
+            seat.lane.leave();
+        }
+    }
+
+    /// Takes back a seat of a function that is gone, whoever may still be inside.
+    fn give_back(&self, seat: Arc<Seat>) {
+        seat.function.store(ptr::null_mut(), Ordering::Relaxed);
+        self.0.lock().push_back(seat);
     }
 }
 
@@ -189,7 +231,7 @@ impl FreeSeat {
         unsafe { self.seat.of(function).lane.occupy(body, payload) };
         function.current.store(gate.address(), Ordering::Release);
         let replaced = seats.live.replace(self.index)?;
-        Some(seats.closing(replaced, function))
+        Some(seats.closing(replaced, Some(function)))
     }
 }
 
@@ -205,10 +247,19 @@ impl Drop for FreeSeat {
 pub(crate) struct Closing {
     seat: Chosen,
     version: Option<Version>,
-    function: Arc<Function>,
+    /// `None` if the function is gone, and only the seat is left of it.
+    function: Option<Arc<Function>>,
 }
 
 impl Closing {
+    fn lane(&self) -> &Lane<Payload> {
+        match (&self.seat, &self.function) {
+            (Chosen::Other(seat), _) => &seat.lane,
+            (seat, Some(function)) => &seat.of(function).lane,
+            (Chosen::First, None) => unreachable!("the first seat goes with its function"),
+        }
+    }
+
     /// Makes the version impossible to enter.
     ///
     /// # Safety
@@ -219,7 +270,7 @@ impl Closing {
             version.advance(VersionState::Retired);
         }
         // SAFETY: it was live until it was unpublished, and nobody else closes it.
-        unsafe { self.seat.of(&self.function).lane.close() };
+        unsafe { self.lane().close() };
     }
 
     /// Lets the version go: whoever is the last to leave it frees it.
@@ -229,45 +280,78 @@ impl Closing {
     /// A heavy fence was executed after the version was closed.
     pub(crate) unsafe fn let_go(&self) {
         // SAFETY: the lane was closed, and the caller says that there was a fence since.
-        unsafe { self.seat.of(&self.function).lane.let_go() };
+        unsafe { self.lane().let_go() };
     }
 
     /// Frees the version if nobody is inside, once it has been let go.
     pub(crate) fn leave(self) {
-        self.seat.of(&self.function).lane.leave();
+        self.lane().leave();
     }
 
-    /// Whose version it is.
-    pub(crate) fn function(&self) -> &Arc<Function> {
-        &self.function
+    /// Whose version it is, if that is still there.
+    pub(crate) fn function(&self) -> Option<&Arc<Function>> {
+        self.function.as_ref()
     }
 }
 
 impl Seats {
+    /// The number of a seat among those that are not the first.
+    fn among_more(&self, index: u32) -> Option<usize> {
+        (index as usize).checked_sub(usize::from(self.first.is_some()))
+    }
+
     /// The place with this number, which there is.
     fn place(&mut self, index: u32) -> &mut Place {
-        match index {
-            0 => self.first.as_mut().expect("it was set when the function was made"),
-            _ => &mut self.more[index as usize - 1].1,
+        match (self.among_more(index), &mut self.first) {
+            (Some(index), _) => &mut self.more[index].1,
+            (None, first) => first.as_mut().expect("the first is not among the others"),
         }
     }
 
     fn chosen(&self, index: u32) -> Chosen {
-        match index {
-            0 => Chosen::First,
-            _ => Chosen::Other(Arc::clone(&self.more[index as usize - 1].0)),
+        match self.among_more(index) {
+            Some(index) => Chosen::Other(Arc::clone(&self.more[index].0)),
+            None => Chosen::First,
         }
     }
 
-    fn closing(&mut self, index: u32, function: &Arc<Function>) -> Closing {
+    fn closing(&mut self, index: u32, function: Option<&Arc<Function>>) -> Closing {
         let (seat, version) = (self.chosen(index), self.place(index).version.clone());
-        Closing { seat, version, function: Arc::clone(function) }
+        Closing { seat, version, function: function.map(Arc::clone) }
     }
 
     /// All of them, in order.
-    fn iter<'a>(&'a self, first: &'a Seat) -> impl Iterator<Item = (&'a Seat, &'a Place)> {
+    fn iter<'a>(&'a self, first: Option<&'a Seat>) -> impl Iterator<Item = (&'a Seat, &'a Place)> {
         let more = self.more.iter().map(|(seat, place)| (&**seat, place));
-        self.first.iter().map(move |place| (first, place)).chain(more)
+        first.into_iter().zip(&self.first).chain(more)
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        // Before anything goes that the gates know of.
+        let map = self.shared.memory.code_map();
+        let mut seats = self.seats.lock();
+        let gates = seats.iter(self.first.as_ref()).map(|(_, place)| place.gate.address());
+        gates.for_each(|gate| map.forget(gate));
+        if !self.can_be_tail_called() {
+            return;
+        }
+        // Bodies that it was tail-called from may be what kept it, and be gone while it runs.
+        let pass = Pass::new();
+        let live = seats.live.take();
+        let closing = live.map(|live| seats.closing(live, None));
+        let given_back = std::mem::take(&mut seats.more);
+        drop(seats);
+        if let Some(closing) = &closing {
+            // SAFETY: nobody publishes a version of what nobody has.
+            unsafe { closing.close() };
+        }
+        // Before the pass ends, so that who is forked finds them.
+        given_back.into_iter().for_each(|(seat, _)| self.shared.seats.give_back(seat));
+        if let Some(closing) = closing {
+            self.shared.retirement.retire(vec![closing], pass);
+        }
     }
 }
 
@@ -278,16 +362,20 @@ impl Function {
         signature: &Signature,
         shared: &Arc<Shared>,
     ) -> Result<Arc<Self>> {
-        let prototype = shared.templates.prototype(signature)?;
-        let mut seat = Seat::new(ptr::null())?;
-        let function = Arc::new_cyclic(|this| Self {
+        let prototype = shared.templates.prototype(signature, &shared.memory)?;
+        let zeros = match &prototype.kind {
+            GateKind::Tail { zeros } => Some(zeros.address()),
+            GateKind::Compiled | GateKind::Machine => None,
+        };
+        let first = if zeros.is_none() { Some(Seat::new(ptr::null())?) } else { None };
+        let function = Arc::new_cyclic(|this: &Weak<Self>| Self {
             slot: AtomicUsize::new(0),
             current: AtomicUsize::new(0),
             lane: AtomicPtr::new(ptr::null_mut()),
-            first: {
-                seat.function = this.as_ptr();
-                seat
-            },
+            first: first.inspect(|first| {
+                first.function.store(this.as_ptr().cast_mut(), Ordering::Relaxed);
+            }),
+            zeros: zeros.unwrap_or_default(),
             name,
             prototype,
             seats: Lock::default(),
@@ -296,10 +384,38 @@ impl Function {
             shared: Arc::clone(shared),
         });
         // The slot must hold a gate before anyone can call.
-        let first = function.place(&function.first)?;
-        function.set_slot(&function.first, first.gate.address());
-        function.seats.lock().first = Some(first);
+        if let Some(first) = &function.first {
+            let place = function.place(first)?;
+            function.set_slot(first, place.gate.address());
+            function.seats.lock().first = Some(place);
+        } else {
+            let (seat, place) = function.another_seat()?;
+            function.set_slot(&seat, place.gate.address());
+            function.seats.lock().more.push((seat, place));
+        }
         Ok(function)
+    }
+
+    fn can_be_tail_called(&self) -> bool {
+        self.zeros != 0
+    }
+
+    /// A seat that is not the first, and its gate.
+    fn another_seat(self: &Arc<Self>) -> Result<(Arc<Seat>, Place)> {
+        let this = Arc::as_ptr(self);
+        let seat = match self.can_be_tail_called() {
+            true => self.shared.seats.take(this)?,
+            false => Arc::new(Seat::new(this)?),
+        };
+        match self.place(&seat) {
+            Ok(place) => Ok((seat, place)),
+            Err(error) => {
+                if self.can_be_tail_called() {
+                    self.shared.seats.give_back(seat);
+                }
+                Err(error)
+            }
+        }
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -357,6 +473,8 @@ impl Function {
             Symbol::CurrentLedger => thread::current_ledger as *const () as usize,
             symbol => self.shared.stubs.address(symbol),
         })?;
+        let frame = template.frame;
+        entry.describe(Arc::new(Description::Entry { frame, typed: false }));
         let entry = Box::new(entry);
         // If another thread was faster, its entry is the one, and this one goes.
         let _pass = Pass::new();
@@ -369,14 +487,12 @@ impl Function {
         let free = |(seat, place): (&Seat, &Place)| {
             !place.reserved && seat.lane.state().state() == State::Free
         };
-        let index = seats.iter(&self.first).position(free);
+        let index = seats.iter(self.first.as_ref()).position(free);
         let index = match index {
             Some(index) => index as u32,
             None => {
-                let new = Arc::new(Seat::new(Arc::as_ptr(self))?);
-                let place = self.place(&new)?;
-                seats.more.push((new, place));
-                seats.more.len() as u32
+                seats.more.push(self.another_seat()?);
+                seats.more.len() as u32 - u32::from(seats.first.is_none())
             }
         };
         seats.place(index).reserved = true;
@@ -394,7 +510,21 @@ impl Function {
             Symbol::Current => self.current.as_ptr().addr(),
             symbol => stubs.address(symbol),
         })?;
+        self.describe(&gate, seat);
         Ok(Place { gate, version: None, reserved: false })
+    }
+
+    /// Notes what the gate of a seat is, for those who find it on a stack.
+    fn describe(&self, gate: &Block, seat: &Seat) {
+        match self.prototype.kind {
+            GateKind::Machine => self.shared.memory.code_map().note_gate(gate.address()),
+            GateKind::Compiled => {
+                let gate_code = GateCode { frame: self.prototype.gate.frame, seat };
+                gate.describe(Arc::new(Description::Gate(gate_code)));
+            }
+            // No frame is one of a head.
+            GateKind::Tail { .. } => {}
+        }
     }
 
     /// Leaves the function without a version: what was current is to be closed.
@@ -408,20 +538,22 @@ impl Function {
         self.current.store(0, Ordering::Release);
         let mut seats = self.seats.lock();
         let removed = seats.live.take()?;
-        Some(seats.closing(removed, self))
+        Some(seats.closing(removed, Some(self)))
     }
 
     /// Whether it has versions that were let go and are not freed.
     pub(crate) fn keeps_retired(&self) -> bool {
         let seats = self.seats.lock();
-        seats.iter(&self.first).any(|(seat, _)| seat.lane.state().state() == State::Retired)
+        seats.iter(self.first.as_ref()).any(|(seat, _)| seat.lane.state().state() == State::Retired)
     }
 
     /// Frees those of its versions that were let go and that nobody is inside of any more.
     pub(crate) fn leave_retired(&self) {
-        let count = self.seats.lock().more.len() as u32;
-        for index in 0..=count {
-            let seat = self.seats.lock().chosen(index);
+        let seats = self.seats.lock();
+        let count = (usize::from(seats.first.is_some()) + seats.more.len()) as u32;
+        let all: Vec<_> = (0..count).map(|index| seats.chosen(index)).collect();
+        drop(seats);
+        for seat in all {
             seat.of(self).lane.leave();
         }
     }
@@ -429,7 +561,7 @@ impl Function {
     /// Its versions that are not freed yet, oldest first.
     pub(crate) fn versions(&self) -> Vec<VersionInfo> {
         let seats = self.seats.lock();
-        let infos = seats.iter(&self.first).filter_map(|(seat, place)| {
+        let infos = seats.iter(self.first.as_ref()).filter_map(|(seat, place)| {
             let version = place.version.clone()?;
             if version.state() == VersionState::Freed {
                 return None;

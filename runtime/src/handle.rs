@@ -120,7 +120,7 @@ macro_rules! call {
             #[inline]
             #[allow(non_snake_case, clippy::too_many_arguments, reason = "one for each arity")]
             pub unsafe fn call(&self, $($A: $A),*) -> Result<R, CallError> {
-                type Entry<$($A,)* R> = extern "C" fn(*const u32, *const usize, $($A),*) -> R;
+                type Entry<$($A,)* R> = extern "C-unwind" fn(*const u32, *const usize, $($A),*) -> R;
                 // SAFETY: the address is that of an entry that was compiled for this very type,
                 // and which `self.entry` keeps.
                 let entry: Entry<$($A,)* R> = unsafe { std::mem::transmute(self.address) };

@@ -53,10 +53,11 @@
 //! # What the caller owes
 //!
 //! Running generated code is `unsafe`, and what that asks for is written at [`Handle`]'s `call`.
-//! Generated code must not use the pinned register (it is refused), must not be unwound through or
-//! jumped out of, and must return on the thread that called it. Panics end the process at the
-//! boundary of `extern "C"` host functions. Tail calls and exception-catching calls of replaceable
-//! functions are refused when they are defined.
+//! Generated code must not use the pinned register (it is refused), nor be jumped out of.
+//!
+//! Functions can be entered by calls, tail calls, through addresses and from signal handlers, and
+//! left by return, panics, exceptions and traps, on threads that end, processes that fork and
+//! coroutines that wander: the page on that is [`contract`]. Whichever way, the count is exact.
 //!
 //! # How calls are patched
 //!
@@ -122,8 +123,9 @@
 //!
 //! After `fork` both processes go on calling, installing and freeing, and neither sees what the
 //! other does: the first to change code makes itself a copy. The thread that forks may be inside
-//! any function; what other threads were inside of is kept in the child for good. A process that
-//! is copied without running `pthread_atfork` handlers must not install or free anything.
+//! any function; what only other threads were inside of is freed in the child when it next installs,
+//! removes or collects anything. A process that is copied without running `pthread_atfork` handlers
+//! must not install or free anything.
 //!
 //! # Threads
 //!
@@ -140,6 +142,13 @@
 //!   host call that it happened in.
 //! - The slot of a function is never empty: after removal it keeps the last gate, whose lane is
 //!   closed, and the gate finds in a second word that there is nothing to go on with.
+//! - All code has frame pointer frames, gates and entries too, so that one rule unwinds all of it
+//!   and an engine registers one table with the system's unwinder, however much it installs and
+//!   frees; the rest is said by a map of code by address. A table for each unit would have to be
+//!   registered and found among all others: in libgcc before version 13 by looking at each.
+//! - Functions with `CallConv::Tail` have a gate of another kind, whose frame is handed on by tail
+//!   calls; see [`lastout_instrument::tail_gate`]. Their lanes come from a pool, since a body that
+//!   tail-calls may be the last that keeps what it calls.
 //! - On x86-64, gates whose arguments and results are all in registers are made of machine code
 //!   that is written down, from the same list of steps as those that are CLIF: see
 //!   [`lastout_instrument::machine_gate`]. They are a third as large, and have no frame.
@@ -159,8 +168,12 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+#[doc = include_str!("contract.md")]
+pub mod contract {}
+
 mod adopted;
 mod builder;
+mod code_map;
 mod engine;
 mod error;
 mod fiber;
@@ -185,18 +198,21 @@ mod template;
 mod thread;
 mod types;
 mod unit;
+mod unwind;
 mod version;
 
 pub use adopted::Adopted;
 pub use builder::EngineBuilder;
 pub use engine::{Engine, Stats};
-pub use error::{CallError, Error, Result};
+pub use error::{CallError, Error, FunctionName, Result};
 pub use fiber::Fiber;
 pub use handle::Handle;
 pub use install::Installed;
 pub use payload::DropPolicy;
 pub use types::{FunctionType, HostFunction, Returned, Value};
 pub use unit::Unit;
+pub use unwind::traps::{Trap, TrapCause};
+pub use unwind::{Exception, Location, Part, Uncaught, throw};
 pub use version::{ThreadFrames, Version, VersionInfo, VersionState};
 
 pub use cranelift_codegen;

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use cranelift_codegen::entity::EntityRef;
 use cranelift_module::{
@@ -11,6 +12,7 @@ use cranelift_module::{
 };
 use lastout_instrument::Symbol;
 
+use crate::code_map::{Description, FunctionCode, MoreCode, UnitCode};
 use crate::function::Function;
 use crate::install::{Linked, Root};
 use crate::memory::{Block, Draft, Memory, Sizes};
@@ -28,14 +30,18 @@ pub(crate) fn link(shared: &Arc<Shared>, names: &Names, unit: &Unit) -> Result<L
     linker.check_definitions()?;
     linker.find_roots()?;
     let (block, callees) = linker.link()?;
+    let description = Arc::new(Description::Unit(linker.describe()));
+    block.describe(Arc::clone(&description));
+    let start = block.address();
     let Linker { layout, roots, .. } = linker;
     let roots = roots.into_iter().map(|(id, function)| Root {
         function,
-        body: block.address() + layout.functions[&id],
+        body: start + layout.functions[&id],
         public: is_public(unit.declarations().get_function_decl(id).linkage),
         exposed: unit.exposed.contains(&id).then_some(id),
     });
-    Ok(Linked { roots: roots.collect(), callees, code: Code::Block { _block: block } })
+    let code = Code::Block { _block: block, description };
+    Ok(Linked { roots: roots.collect(), callees, code })
 }
 
 /// Whether functions of this linkage are known in the engine by their names.
@@ -242,6 +248,25 @@ impl<'a> Linker<'a> {
             self.roots.insert(id, function);
         }
         Ok(())
+    }
+
+    /// What there is to know of the unit's code.
+    fn describe(&self) -> UnitCode {
+        let mut more = MoreCode::default();
+        let functions = self.unit.functions.iter().map(|(id, object)| {
+            let start = self.layout.functions[id] as u32;
+            more.add(start, &object.more, self.shared.traps);
+            let name = match self.roots.get(id) {
+                Some(function) => Arc::clone(function.name()),
+                None => self.name(*id).into(),
+            };
+            FunctionCode { start, saved: object.frame.saved, name }
+        });
+        // They lie one after the other as they are numbered.
+        let functions = functions.collect();
+        let more = (!more.is_empty()).then(|| Box::new(more));
+        let len = self.layout.sizes.code.len as u32;
+        UnitCode { len, functions, more, number: AtomicU64::new(0) }
     }
 
     /// Writes code and data into memory, with all addresses in them.

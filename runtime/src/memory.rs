@@ -46,11 +46,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use lastout_reclaim::Counting;
 use wasmtime_internal_jit_icache_coherence as icache;
 
+use crate::code_map::{CodeMap, Description};
 use crate::fork::Lock;
+use crate::unwind::{Registered, Table};
 use crate::{Error, Result, sys};
 
 mod extents;
@@ -104,6 +107,14 @@ pub(crate) struct Memory {
     sections: Lock<Sections>,
     /// Held by whoever changes call sites in published code.
     patching: Lock<()>,
+    /// What there is, for those who find an address of it on a stack.
+    map: CodeMap,
+    /// How the gates count that are in it.
+    counting: Counting,
+    /// Set if traps are caught.
+    traps: OnceLock<()>,
+    /// What has the system's unwinder, and our own, know of this memory.
+    known: OnceLock<(Option<Table>, Registered)>,
     // Dropped after them: the addresses of the sections, and of the views to write through.
     _reserved: (Reserved, Option<Reserved>),
 }
@@ -144,7 +155,12 @@ impl Memory {
     /// freed are not used again.
     ///
     /// If `strict`, there is no view through which code or read-only data could be written.
-    pub(crate) fn new(size: usize, quarantine: usize, strict: bool) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        size: usize,
+        quarantine: usize,
+        strict: bool,
+        counting: Counting,
+    ) -> Result<Arc<Self>> {
         debug_assert!(size <= MAX_SIZE);
         let size = size.max(1).next_multiple_of(rustix::param::page_size());
         let reserved = Reserved::new(3 * size)?;
@@ -162,12 +178,48 @@ impl Memory {
             refused: Vec::new(),
         };
         let code = sections.code.address(&(0..0));
-        Ok(Arc::new(Self {
+        let memory = Arc::new(Self {
             code,
             sections: Lock::new(sections),
             patching: Lock::default(),
+            map: CodeMap::new(code, size),
+            counting,
+            traps: OnceLock::new(),
+            known: OnceLock::new(),
             _reserved: (reserved, writable),
-        }))
+        });
+        let address = Arc::as_ptr(&memory);
+        // SAFETY: the memory is dropped after the last block of code in it.
+        let table = unsafe { Table::register(code, size, address)? };
+        memory.known.get_or_init(|| (table, Registered::new(code, code + size, address)));
+        Ok(memory)
+    }
+
+    /// What is known of the code in it.
+    pub(crate) fn code_map(&self) -> &CodeMap {
+        &self.map
+    }
+
+    /// Whether traps of the code in it are caught.
+    pub(crate) fn catches_traps(&self) -> bool {
+        self.traps.get().is_some()
+    }
+
+    /// Has traps of the code in it caught from now on.
+    pub(crate) fn catch_traps(&self) {
+        self.traps.get_or_init(|| ());
+    }
+
+    /// Whether an address is one of code that is filled with traps.
+    pub(crate) fn is_freed(&self, address: usize) -> bool {
+        self.map.contains(address)
+            // SAFETY: the section of code is mapped to be read.
+            && unsafe { std::ptr::with_exposed_provenance::<u8>(address).read() } == TRAP_BYTE
+    }
+
+    /// How the gates count that are in it.
+    pub(crate) fn counting(&self) -> Counting {
+        self.counting
     }
 
     /// Where the section of code starts.
@@ -398,6 +450,11 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// Notes what the code is, until it is freed.
+    pub(crate) fn describe(&self, description: Arc<Description>) {
+        self.memory.map.describe(self.address(), description);
+    }
+
     /// Where the code starts.
     pub(crate) fn address(&self) -> usize {
         self.memory.code + self.code.start as usize * section::LINE
@@ -406,6 +463,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        self.memory.map.forget(self.address());
         let [read_only, writable] = self.data.take().map_or([0..0, 0..0], |data| *data);
         let parts = Parts { code: self.code.clone(), read_only, writable };
         self.memory.sections.lock().free(parts);

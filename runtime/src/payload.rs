@@ -7,6 +7,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
+use crate::code_map::Description;
 use crate::memory::Block;
 use crate::sites::Callee;
 use crate::version::{Version, VersionState};
@@ -33,7 +34,7 @@ pub(crate) struct Image {
     // it does.
     attached: Option<Box<Attached>>,
     callees: Box<[Callee]>,
-    _code: Code,
+    code: Code,
 }
 
 struct Attached(Vec<Box<dyn Any + Send>>);
@@ -44,7 +45,7 @@ unsafe impl Sync for Attached {}
 /// Who owns the code and data of a unit.
 pub(crate) enum Code {
     /// The engine's memory.
-    Block { _block: Block },
+    Block { _block: Block, description: Arc<Description> },
     /// Something else, which is told to let go of it.
     Adopted { _owner: Owner },
 }
@@ -82,7 +83,16 @@ impl Image {
         attached: Vec<Box<dyn Any + Send>>,
     ) -> Self {
         let attached = (!attached.is_empty()).then(|| Box::new(Attached(attached)));
-        Self { attached, callees: callees.into(), _code: code }
+        Self { attached, callees: callees.into(), code }
+    }
+
+    /// Says which install its code is of, to whoever finds it on a stack.
+    fn set_number(&self, number: u64) {
+        if let Code::Block { description, .. } = &self.code
+            && let Description::Unit(unit) = &**description
+        {
+            unit.number.store(number, Ordering::Relaxed);
+        }
     }
 }
 
@@ -207,8 +217,9 @@ impl Payload {
 
     /// Notes that its version is about to be installed, and the number of that.
     pub(crate) fn publish(&self, number: u64) {
-        let Resident { version, disposal, .. } = self.resident();
+        let Resident { image, version, disposal, .. } = self.resident();
         version.set_number(number);
+        image.set_number(number);
         disposal.installed.fetch_add(1, Ordering::Release);
     }
 

@@ -5,10 +5,12 @@ use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir::{LibCall, UserExternalName};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_control::ControlPlane;
-use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget, ModuleResult};
-use lastout_instrument::{MachineCode, symbol_name};
+use cranelift_module::{FuncId, ModuleError, ModuleReloc, ModuleRelocTarget, ModuleResult};
+use lastout_instrument::{GateFrame, MachineCode, symbol_name};
 use target_lexicon::{Architecture, Triple};
 
+use crate::code_map::{Frame, MoreCode};
+use crate::unwind::{self, Saved};
 use crate::{Error, Result};
 
 #[cfg(test)]
@@ -22,9 +24,19 @@ pub(crate) struct Object {
     /// Where it may start.
     pub(crate) least_align: usize,
     pub(crate) relocs: Vec<ModuleReloc>,
+    /// What is in its frame, if it is code.
+    pub(crate) frame: Frame,
+    /// What can happen in it, by the place.
+    pub(crate) more: MoreCode,
 }
 
 impl Object {
+    /// Bytes of which no more is known.
+    pub(crate) fn of_bytes(bytes: Vec<u8>, align: usize, relocs: Vec<ModuleReloc>) -> Self {
+        let (frame, more) = (Frame::default(), MoreCode::default());
+        Self { bytes, align, least_align: align, relocs, frame, more }
+    }
+
     /// Machine code that is not Cranelift's.
     pub(crate) fn from_machine_code(code: MachineCode) -> Self {
         let relocs = code.fixups.iter().map(|fixup| {
@@ -36,7 +48,11 @@ impl Object {
                 addend: fixup.addend,
             }
         });
-        Self { relocs: relocs.collect(), bytes: code.bytes, align: 1, least_align: 1 }
+        let relocs = relocs.collect();
+        Self {
+            frame: Frame { gate: code.frame, saved: Saved::default() },
+            ..Self::of_bytes(code.bytes, 1, relocs)
+        }
     }
 
     /// Compiles the function in `context`, which keeps the result too.
@@ -52,11 +68,20 @@ impl Object {
         let relocs = relocs.map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id));
         let least_align = compiled.buffer.alignment;
         let align = least_align.max(isa.function_alignment().preferred);
+        let saved = if unwind::SUPPORTED {
+            let unknown =
+                || ModuleError::Backend(anyhow::anyhow!("Cranelift gives no unwind table"));
+            Saved::of(compiled, isa).ok_or_else(unknown)?
+        } else {
+            Saved::default()
+        };
         Ok(Self {
             bytes: compiled.code_buffer().to_vec(),
             align: align as usize,
             least_align: least_align as usize,
             relocs: relocs.collect(),
+            frame: Frame { gate: GateFrame::of(compiled), saved },
+            more: MoreCode::of(compiled),
         })
     }
 }
@@ -223,7 +248,7 @@ impl Patch<'_> {
 /// The address of a function of the host's runtime library that Cranelift calls on its own
 /// account.
 pub(crate) fn libcall(libcall: LibCall) -> Result<usize> {
-    if let Some(address) = math(libcall) {
+    if let Some(address) = math(libcall).or_else(|| shuffle(libcall)) {
         return Ok(address);
     }
     let name = cranelift_module::default_libcall_names()(libcall);
@@ -263,4 +288,29 @@ fn math(libcall: LibCall) -> Option<usize> {
         FmaF32 => f32::mul_add, (x, y, z) f32;
         FmaF64 => f64::mul_add, (x, y, z) f64;
     }
+}
+
+/// The address of what picks bytes from a vector where the processor has no instruction for it: a
+/// function that Cranelift has named, and nobody has in a library.
+#[cfg(target_arch = "x86_64")]
+fn shuffle(libcall: LibCall) -> Option<usize> {
+    use std::arch::x86_64::__m128i;
+
+    #[expect(improper_ctypes_definitions, reason = "vectors are passed as Cranelift passes them")]
+    extern "C" fn pick(bytes: __m128i, places: __m128i) -> __m128i {
+        // SAFETY: vectors and arrays of the same size, without invalid bit patterns.
+        let [bytes, places]: [[u8; 16]; 2] = unsafe { std::mem::transmute([bytes, places]) };
+        let picked = places.map(|place| match place {
+            0..0x80 => bytes[usize::from(place % 16)],
+            _ => 0,
+        });
+        // SAFETY: as above.
+        unsafe { std::mem::transmute(picked) }
+    }
+    (libcall == LibCall::X86Pshufb).then_some(pick as *const () as usize)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn shuffle(_: LibCall) -> Option<usize> {
+    None
 }

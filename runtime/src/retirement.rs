@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use lastout_reclaim::Counting;
 
 use crate::fork::{self, Lock, Pass};
-use crate::function::{Closing, Function};
+use crate::function::{Closing, Function, SeatPool};
 use crate::{sys, thread};
 
 /// What an engine has to do with versions after they were replaced or removed.
@@ -70,7 +70,7 @@ impl Retirement {
         for closing in &closed {
             // SAFETY: all of them were closed before the fence.
             unsafe { closing.let_go() };
-            left.note(closing.function());
+            closing.function().into_iter().for_each(|function| left.note(function));
         }
         let swept = left.sweep();
         drop(left);
@@ -88,7 +88,7 @@ impl Retirement {
     /// inside of that it does not have, or were about to free.
     ///
     /// Must not be called with a lock held: dropping a payload may run anything.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn settle(&self, seats: &SeatPool) {
         let generation = fork::generation();
         if self.settled.swap(generation, Ordering::Relaxed) == generation {
             return;
@@ -101,6 +101,7 @@ impl Retirement {
         drop(left);
         drop(pass);
         functions.iter().for_each(|function| function.leave_retired());
+        seats.leave_retired();
     }
 
     /// How many heavy fences there have been.

@@ -8,30 +8,33 @@ use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use lastout_instrument::{Dispatch, Symbol, machine_tails};
 
-use crate::Result;
+use crate::code_map::Description;
 use crate::fork::Lock;
-use crate::function::{LANE_LAYOUT, Seat};
+use crate::function::{LANE_LAYOUT, Seat, SeatPool};
 use crate::memory::{Block, Memory};
 use crate::payload::Disposal;
 use crate::relocation::Object;
 use crate::retirement::Retirement;
 use crate::sites::AllCalls;
 use crate::template::{Kind, Templates, instantiate};
+use crate::{Result, thread};
 
 pub(crate) struct Shared {
     /// For units.
     pub(crate) isa: OwnedTargetIsa,
     pub(crate) templates: Templates,
     pub(crate) stubs: Stubs,
-    pub(crate) hooks: Hooks,
     pub(crate) memory: Arc<Memory>,
     pub(crate) disposal: Arc<Disposal>,
     pub(crate) host: HashMap<String, HostSymbol>,
     pub(crate) dispatch: Dispatch,
+    /// Whether traps are caught.
+    pub(crate) traps: bool,
     /// How many calls are patched, and how.
     pub(crate) calls: AllCalls,
     pub(crate) retirement: Retirement,
     pub(crate) host_entries: HostEntries,
+    pub(crate) seats: SeatPool,
 }
 
 /// Entries for typed calls, one for each pair of signatures.
@@ -50,6 +53,23 @@ pub(crate) struct Hooks {
 impl Hooks {
     pub(crate) fn any(self) -> bool {
         self.checked || self.interleave.is_some()
+    }
+
+    /// The stub's call.
+    unsafe extern "C" fn step(_lane: *const Seat, ledger: *const u32, hooks: *const Self) {
+        // SAFETY: the stub has the address of those that the engine keeps beside it.
+        let hooks = unsafe { &*hooks };
+        if hooks.checked && !thread::counts_in(ledger) {
+            eprintln!(
+                "lastout: a call goes on where the calling thread does not count it: it was \
+                 suspended, and resumed on another thread or by another fiber than it began with. \
+                 Whatever is resumed elsewhere needs a `lastout::Fiber` of its own."
+            );
+            std::process::abort();
+        }
+        if let Some(interleave) = hooks.interleave {
+            interleave();
+        }
     }
 }
 
@@ -70,6 +90,7 @@ impl Shared {
         }
         let template = self.templates.get(Kind::HostEntry(key.0.clone(), key.1.clone()))?;
         let entry = instantiate(&template, &self.memory, |symbol| self.stubs.address(symbol))?;
+        entry.describe(Arc::new(Description::Entry { frame: template.frame, typed: true }));
         Ok(Arc::clone(self.host_entries.0.lock().entry(key).or_insert_with(|| Arc::new(entry))))
     }
 }
@@ -81,6 +102,10 @@ pub(crate) struct Stubs {
     interleave: Option<Block>,
     /// Of gates in machine code, where there are any: leave and bail.
     tails: Option<[Block; 2]>,
+    /// Of functions that can be tail-called, where there are any.
+    tail_gate: Option<Block>,
+    /// What is done between any two steps, if anything is.
+    _hooks: Option<Box<Hooks>>,
 }
 
 impl Stubs {
@@ -91,28 +116,46 @@ impl Stubs {
         hooks: Hooks,
     ) -> Result<Self> {
         let template = templates.get(Kind::Stub)?;
+        let described = |block: Block| {
+            block.describe(Arc::new(Description::Helper));
+            block
+        };
+        let hooks = hooks.any().then(|| Box::new(hooks));
+        let data =
+            hooks.as_deref().map_or(0, |hooks| std::ptr::from_ref(hooks).expose_provenance());
         let stub = |target: usize| {
-            instantiate(&template, memory, |symbol| match symbol {
+            let stub = instantiate(&template, memory, |symbol| match symbol {
                 Symbol::StubTarget => target,
+                Symbol::StubData => data,
                 _ => unreachable!("a stub refers to nothing else"),
-            })
+            });
+            stub.map(described)
         };
         let leave = stub(Seat::leave as *const () as usize)?;
         let removed = stub(Seat::removed as *const () as usize)?;
         let tail = |code| {
-            instantiate(&Object::from_machine_code(code), memory, |symbol| match symbol {
-                Symbol::Leave => leave.address(),
-                Symbol::Removed => removed.address(),
-                _ => unreachable!("a tail refers to nothing else"),
-            })
+            let tail =
+                instantiate(&Object::from_machine_code(code), memory, |symbol| match symbol {
+                    Symbol::Leave => leave.address(),
+                    Symbol::Removed => removed.address(),
+                    _ => unreachable!("a tail refers to nothing else"),
+                });
+            tail.map(described)
         };
         let tails = match machine_tails(LANE_LAYOUT, isa) {
             Some([leave, bail]) => Some([tail(leave)?, tail(bail)?]),
             None => None,
         };
-        let step = || stub(Seat::step as *const () as usize);
-        let interleave = hooks.any().then(step).transpose()?;
-        Ok(Self { leave, removed, interleave, tails })
+        let step = || stub(Hooks::step as *const () as usize);
+        let interleave = hooks.is_some().then(step).transpose()?;
+        let mut stubs = Self { leave, removed, interleave, tails, tail_gate: None, _hooks: hooks };
+        if let Some(code) = templates.shared_tail_gate() {
+            let code = Object::from_machine_code(code);
+            let gate = instantiate(&code, memory, |symbol| stubs.address(symbol))?;
+            gate.describe(Arc::new(Description::TailGate(code.frame)));
+            stubs.tail_gate = Some(gate);
+        }
+        Ok(stubs)
     }
 
     /// The address of the stub that a gate refers to.
@@ -122,6 +165,7 @@ impl Stubs {
             Symbol::Removed => self.removed.address(),
             Symbol::LeaveTail => self.tails.as_ref().map_or(0, |[leave, _]| leave.address()),
             Symbol::BailTail => self.tails.as_ref().map_or(0, |[_, bail]| bail.address()),
+            Symbol::TailGate => self.tail_gate.as_ref().map_or(0, Block::address),
             Symbol::Interleave => self.interleave.as_ref().map_or(0, Block::address),
             _ => unreachable!("gates refer to no other stub"),
         }

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, Signature};
-use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_module::{FuncId, ModuleRelocTarget};
 use lastout_instrument::{
-    GateOptions, Symbol, c_entry, gate, host_entry, machine_entry, machine_gate, preserving_stub,
+    GateOptions, MachineCode, Symbol, c_entry, can_be_tail_called, gate, host_entry, machine_entry,
+    machine_gate, preserving_stub, stack_bytes, tail_gate, tail_gate_head, zeros,
 };
 
+use crate::code_map::Description;
 use crate::fork::Lock;
 use crate::function::LANE_LAYOUT;
 use crate::memory::{Block, Memory, Room, Sizes};
 use crate::relocation::{self, Object};
+use crate::unwind::Saved;
 use crate::{Error, Result};
 
 /// What the functions of a signature have in common.
@@ -23,6 +26,19 @@ pub(crate) struct Prototype {
     pub(crate) signature: Signature,
     /// The gate of each of their lanes.
     pub(crate) gate: Object,
+    /// What kind of gate that is.
+    pub(crate) kind: GateKind,
+}
+
+/// What kind of gate functions of a signature have.
+pub(crate) enum GateKind {
+    /// A gate that Cranelift has compiled.
+    Compiled,
+    /// The plain gate in machine code.
+    Machine,
+    /// The head of the gate that all functions share that can be tail-called; and what a call goes
+    /// to if there is no version.
+    Tail { zeros: Block },
 }
 
 /// What else can be compiled ahead.
@@ -39,32 +55,58 @@ pub(crate) enum Kind {
 /// Compiles templates, each once, and keeps them: there are as many as there are signatures.
 pub(crate) struct Templates {
     isa: OwnedTargetIsa,
+    /// For stubs.
+    unprobed: OwnedTargetIsa,
     options: GateOptions,
     prototypes: Lock<HashMap<Signature, Arc<Prototype>>>,
     compiled: Lock<HashMap<Kind, Arc<Object>>>,
 }
 
 impl Templates {
-    /// `isa` must not optimize: see [`gate`].
-    pub(crate) fn new(isa: OwnedTargetIsa, options: GateOptions) -> Self {
-        Self { isa, options, prototypes: Lock::default(), compiled: Lock::default() }
+    /// Neither ISA may optimize: see [`gate`]. With `unprobed`, code does not touch the stack that
+    /// it is about to use: Cranelift does that before it has saved any register, with one of them,
+    /// and a stub has to keep them all.
+    pub(crate) fn new(isa: OwnedTargetIsa, unprobed: OwnedTargetIsa, options: GateOptions) -> Self {
+        Self { isa, unprobed, options, prototypes: Lock::default(), compiled: Lock::default() }
     }
 
     // In both of these two threads may compile the same at the same time. That is better than
     // waiting for each other over different ones.
 
     /// What functions of this signature have in common.
-    pub(crate) fn prototype(&self, signature: &Signature) -> Result<Arc<Prototype>> {
+    pub(crate) fn prototype(
+        &self,
+        signature: &Signature,
+        memory: &Arc<Memory>,
+    ) -> Result<Arc<Prototype>> {
         if let Some(prototype) = self.prototypes.lock().get(signature) {
             return Ok(Arc::clone(prototype));
         }
-        let gate = match machine_gate(signature, self.options, &*self.isa) {
-            Some(code) => Object::from_machine_code(code),
-            None => self.compile(gate(signature, self.options, &*self.isa)?)?,
+        let (gate, kind) = if can_be_tail_called(signature, &*self.isa) {
+            self.tail_gate(signature, memory)?
+        } else {
+            match machine_gate(signature, self.options, &*self.isa) {
+                Some(code) => (Object::from_machine_code(code), GateKind::Machine),
+                None => {
+                    let gate = gate(signature, self.options, &*self.isa)?;
+                    (compile(gate, &*self.isa)?, GateKind::Compiled)
+                }
+            }
         };
         let signature = signature.clone();
-        let prototype = Arc::new(Prototype { signature: signature.clone(), gate });
+        let prototype = Arc::new(Prototype { signature: signature.clone(), gate, kind });
         Ok(Arc::clone(self.prototypes.lock().entry(signature).or_insert(prototype)))
+    }
+
+    fn tail_gate(&self, signature: &Signature, memory: &Arc<Memory>) -> Result<(Object, GateKind)> {
+        let zeros = compile(zeros(signature, &*self.isa)?, &*self.isa)?;
+        let bytes = stack_bytes(&zeros.bytes).ok_or_else(|| {
+            let why = "its code does not end as expected";
+            lastout_instrument::Error::Signature { signature: signature.to_string(), why }
+        })?;
+        let zeros = instantiate(&zeros, memory, |_| unreachable!("zeros refer to nothing"))?;
+        zeros.describe(Arc::new(Description::Helper));
+        Ok((Object::from_machine_code(tail_gate_head(bytes)), GateKind::Tail { zeros }))
     }
 
     /// The compiled template.
@@ -77,26 +119,38 @@ impl Templates {
             Kind::CEntry(signature) => c_entry(signature, LANE_LAYOUT, self.options, isa)?,
             Kind::HostEntry(outer, inner) => {
                 match machine_entry(outer, inner, LANE_LAYOUT, self.options, isa) {
-                    Some(code) => return Ok(self.keep(kind, Object::from_machine_code(code))),
+                    Some(code) => {
+                        let mut object = Object::from_machine_code(code);
+                        object.frame.saved = Saved::MACHINE_ENTRY;
+                        return Ok(self.keep(kind, object));
+                    }
                     None => host_entry(outer, inner, LANE_LAYOUT, self.options, isa)?,
                 }
             }
-            Kind::Stub => preserving_stub(isa),
+            Kind::Stub => {
+                let stub = compile(preserving_stub(&*self.unprobed), &*self.unprobed)?;
+                return Ok(self.keep(kind, stub));
+            }
         };
-        let object = self.compile(func)?;
+        let object = compile(func, isa)?;
         Ok(self.keep(kind, object))
+    }
+
+    /// The gate that all functions share that can be tail-called, where there is one.
+    pub(crate) fn shared_tail_gate(&self) -> Option<MachineCode> {
+        tail_gate(LANE_LAYOUT, self.options, &*self.isa)
     }
 
     fn keep(&self, kind: Kind, object: Object) -> Arc<Object> {
         let mut compiled = self.compiled.lock();
         Arc::clone(compiled.entry(kind).or_insert_with(|| Arc::new(object)))
     }
+}
 
-    fn compile(&self, func: Function) -> Result<Object> {
-        let mut context = Context::for_function(func);
-        let unnamed = FuncId::from_u32(0);
-        Ok(Object::compile(unnamed, &mut context, &*self.isa, &mut ControlPlane::default())?)
-    }
+fn compile(func: Function, isa: &dyn TargetIsa) -> Result<Object> {
+    let mut context = Context::for_function(func);
+    let unnamed = FuncId::from_u32(0);
+    Ok(Object::compile(unnamed, &mut context, isa, &mut ControlPlane::default())?)
 }
 
 /// A template in memory of its own, ready to run, with `resolve` saying what its symbols are.

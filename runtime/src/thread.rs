@@ -294,7 +294,7 @@ pub(crate) fn fail(error: CallError) {
 
 /// Has the call in progress fail because the function of this name was called and has no version.
 pub(crate) fn met_removed(name: &Arc<str>) {
-    fail(CallError::Removed(Arc::clone(name)));
+    fail(CallError::Removed((&**name).into()));
 }
 
 /// The ledger of the current context, for the stable entries.

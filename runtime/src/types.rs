@@ -81,17 +81,23 @@ unsafe impl<T: Value> Returned for T {
     }
 }
 
-/// The type of a function: `fn(A, B) -> R`, or `extern "C" fn(A, B) -> R`, of [`Value`]s.
+/// The type of a function: `fn(A, B) -> R`, or `extern "C" fn(A, B) -> R`, or the same with
+/// `extern "C-unwind"`, of [`Value`]s.
 pub trait FunctionType: Copy {
     /// How the host calls a function of this type that is compiled for `isa`.
     fn signature(isa: &dyn TargetIsa) -> Signature;
 }
 
-/// An `extern "C"` function of the host, which generated code may call.
+/// A function of the host, which generated code may call.
 ///
-/// It must not unwind into generated code. Rust sees to that: a panic that reaches the end of an
-/// `extern "C"` function ends the process with a message.
+/// An `extern "C-unwind"` function may panic: the panic unwinds through generated code, whose gates
+/// count out, to the `catch_unwind` that wants it. It may also [throw](crate::throw). A panic that
+/// reaches the end of an `extern "C"` function ends the process with a message, as everywhere in
+/// Rust.
 pub trait HostFunction: FunctionType {
+    /// Whether generated code may be unwound from it.
+    const UNWINDS: bool;
+
     /// Where the function is.
     fn address(self) -> *const u8;
 }
@@ -135,8 +141,12 @@ macro_rules! function_type {
         function_type!(@ [$($A)*] fn($($A),*) -> R);
         function_type!(@ [$($A)*] extern "C" fn($($A),*) -> R);
         function_type!(@ [$($A)*] unsafe extern "C" fn($($A),*) -> R);
-        function_type!(host [$($A)*] extern "C" fn($($A),*) -> R);
-        function_type!(host [$($A)*] unsafe extern "C" fn($($A),*) -> R);
+        function_type!(@ [$($A)*] extern "C-unwind" fn($($A),*) -> R);
+        function_type!(@ [$($A)*] unsafe extern "C-unwind" fn($($A),*) -> R);
+        function_type!(host [$($A)*] false, extern "C" fn($($A),*) -> R);
+        function_type!(host [$($A)*] false, unsafe extern "C" fn($($A),*) -> R);
+        function_type!(host [$($A)*] true, extern "C-unwind" fn($($A),*) -> R);
+        function_type!(host [$($A)*] true, unsafe extern "C-unwind" fn($($A),*) -> R);
     };
     (@ [$($A:ident)*] $fn:ty) => {
         impl<$($A: Value,)* R: Returned> FunctionType for $fn {
@@ -149,8 +159,10 @@ macro_rules! function_type {
             }
         }
     };
-    (host [$($A:ident)*] $fn:ty) => {
+    (host [$($A:ident)*] $unwinds:expr, $fn:ty) => {
         impl<$($A: Value,)* R: Returned> HostFunction for $fn {
+            const UNWINDS: bool = $unwinds;
+
             fn address(self) -> *const u8 {
                 self as *const u8
             }

@@ -241,7 +241,7 @@ impl Module for Unit {
         check_alignment(alignment)?;
         let align = alignment.max(self.shared.isa.function_alignment().preferred as usize);
         let (bytes, relocs) = (bytes.to_vec(), relocs.to_vec());
-        let object = Object { bytes, align, least_align: alignment, relocs };
+        let object = Object { align, ..Object::of_bytes(bytes, alignment, relocs) };
         self.functions.insert(id, object);
         Ok(())
     }
@@ -274,7 +274,7 @@ impl Module for Unit {
         check_alignment(align)?;
         check_references(description)?;
         let relocs = description.all_relocs(pointer_reloc).collect();
-        let contents = Object { bytes, align, least_align: align, relocs };
+        let contents = Object::of_bytes(bytes, align, relocs);
         self.data.insert(id, DataObject { contents, writable: declaration.writable });
         Ok(())
     }

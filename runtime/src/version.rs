@@ -101,6 +101,15 @@ impl Version {
     }
 }
 
+/// Whether it is the same version.
+impl PartialEq for Version {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.record, &other.record)
+    }
+}
+
+impl Eq for Version {}
+
 impl fmt::Debug for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{} {:?}", self.function(), self.number(), self.state())

@@ -8,8 +8,10 @@
 use std::collections::BTreeSet;
 
 use cranelift_codegen::Context;
-use cranelift_codegen::ir::{ExternalName, Function, UserExternalName, UserFuncName};
-use cranelift_module::{FuncId, Linkage, Module, ModuleError};
+use cranelift_codegen::ir::{
+    ExternalName, Function, GlobalValueData, UserExternalName, UserFuncName,
+};
+use cranelift_module::{FuncId, FuncOrDataId, Linkage, Module, ModuleError};
 
 /// Why a text cannot be made into a unit.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +76,8 @@ pub fn define(unit: &mut impl Module, text: &str) -> Result<Vec<FuncId>, Error> 
     Ok(ids.into_iter().map(|(id, _)| id).collect())
 }
 
-fn function_name(name: &UserFuncName) -> String {
+/// The name that a function of a text has in units.
+pub(crate) fn function_name(name: &UserFuncName) -> String {
     match name {
         UserFuncName::User(name) => user_name(name),
         UserFuncName::Testcase(name) => name.to_string().trim_start_matches('%').to_owned(),
@@ -86,7 +89,7 @@ fn user_name(name: &UserExternalName) -> String {
 }
 
 /// The name of a function that `func` refers to, unless it is one that Cranelift knows.
-fn callee_name(func: &Function, name: &ExternalName) -> Option<String> {
+pub(crate) fn callee_name(func: &Function, name: &ExternalName) -> Option<String> {
     match name {
         ExternalName::User(name) => Some(user_name(&func.params.user_named_funcs()[*name])),
         ExternalName::TestCase(name) => Some(name.to_string().trim_start_matches('%').to_owned()),
@@ -103,8 +106,12 @@ fn called_from_afar(functions: &[Function]) -> BTreeSet<String> {
     callees.collect()
 }
 
-/// Gives the functions that `func` refers to the numbers that they have in `unit`.
-fn resolve_callees(unit: &mut impl Module, func: &mut Function) -> Result<(), ModuleError> {
+/// Gives the functions that `func` refers to the numbers that they have in `unit`. Those that it
+/// does not call, but has as symbols, must have been declared.
+pub(crate) fn resolve_callees(
+    unit: &mut impl Module,
+    func: &mut Function,
+) -> Result<(), ModuleError> {
     for callee in func.dfg.ext_funcs.keys().collect::<Vec<_>>() {
         let data = &func.dfg.ext_funcs[callee];
         let Some(name) = callee_name(func, &data.name) else { continue };
@@ -113,6 +120,16 @@ fn resolve_callees(unit: &mut impl Module, func: &mut Function) -> Result<(), Mo
         let number = UserExternalName { namespace: 0, index: id.as_u32() };
         let name = func.declare_imported_user_function(number);
         func.dfg.ext_funcs[callee].name = ExternalName::user(name);
+    }
+    for global in func.global_values.keys().collect::<Vec<_>>() {
+        let GlobalValueData::Symbol { name, .. } = &func.global_values[global] else { continue };
+        let Some(symbol) = callee_name(func, name) else { continue };
+        let Some(FuncOrDataId::Func(id)) = unit.declarations().get_name(&symbol) else { continue };
+        let number = UserExternalName { namespace: 0, index: id.as_u32() };
+        let number = func.declare_imported_user_function(number);
+        if let GlobalValueData::Symbol { name, .. } = &mut func.global_values[global] {
+            *name = ExternalName::user(number);
+        }
     }
     Ok(())
 }

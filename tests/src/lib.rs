@@ -1,10 +1,15 @@
 //! What the tests, the fuzz targets and the examples of lastout share.
 
+pub mod child;
 pub mod clif;
+pub mod conformance;
 pub mod emit;
+pub mod layers;
 pub mod measure;
 pub mod ops;
+pub mod programs;
 pub mod random;
+pub mod registers;
 pub mod signature;
 pub mod support;
 pub mod timed;

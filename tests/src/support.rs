@@ -68,7 +68,7 @@ pub const COUNTINGS: [Counting; 2] = [Counting::Plain, Counting::Atomic];
 /// The builder of [`engine!`]: freed code traps, and units can import `call_back`, which calls a
 /// [`Callback`].
 pub fn builder() -> EngineBuilder {
-    type CallBack = extern "C" fn(usize, i64) -> i64;
+    type CallBack = extern "C-unwind" fn(usize, i64) -> i64;
     Engine::builder().quarantine(4 << 20).host_function("call_back", call_back as CallBack)
 }
 
@@ -131,7 +131,7 @@ pub fn calling_back(name: &str, plus: i64) -> String {
     )
 }
 
-/// A closure for generated code to call: its [address](Self::address) is the first argument of a
+/// A closure, which may panic, for generated code to call: its [address](Self::address) is the first argument of a
 /// function that [calls back](calling_back).
 pub struct Callback<'a>(Box<dyn Fn(i64) -> i64 + Sync + 'a>);
 
@@ -147,7 +147,7 @@ impl<'a> Callback<'a> {
     }
 }
 
-extern "C" fn call_back(callback: usize, argument: i64) -> i64 {
+extern "C-unwind" fn call_back(callback: usize, argument: i64) -> i64 {
     // SAFETY: tests pass the address of a callback that outlives the call.
     let callback = unsafe { &*std::ptr::with_exposed_provenance::<Callback<'_>>(callback) };
     (callback.0)(argument)

@@ -358,3 +358,16 @@ fn a_flag_that_there_is_not() {
     install(&engine, &constant("f", 1));
     assert_eq!(call!(engine.function::<fn() -> i64>("f").unwrap()).unwrap(), 1);
 }
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn features_of_the_processor_can_be_left_alone() {
+    let has_avx = |engine: &lastout::Engine| {
+        engine.isa().isa_flags().iter().find(|flag| flag.name == "has_avx").unwrap().as_bool()
+    };
+    let engine = builder!().build().unwrap();
+    assert_eq!(has_avx(&engine), Some(std::is_x86_feature_detected!("avx")));
+    let engine = builder!().flag("has_avx", "false").build().unwrap();
+    assert_eq!(has_avx(&engine), Some(false));
+    assert!(matches!(builder!().flag("has_avx", "?").build(), Err(Error::Isa(_))));
+}

@@ -176,3 +176,38 @@ fn a_caller_that_meets_several_replacements_frees_them_all() {
         }
     }
 }
+
+#[test]
+fn the_slow_path_keeps_registers_even_if_every_frame_is_probed() {
+    let probes = [
+        ("enable_probestack", "true"),
+        ("probestack_strategy", "inline"),
+        ("probestack_size_log2", "6"),
+        ("enable_llvm_abi_extensions", "true"),
+    ];
+    for counting in COUNTINGS {
+        let builder = builder!().counting(counting).interleave(step);
+        let builder =
+            probes.iter().fold(builder, |builder, (name, value)| builder.flag(name, value));
+        let engine = builder.build().unwrap();
+        // More arguments than there are registers, so that the gate has one in every register.
+        install(
+            &engine,
+            "function %last(i64, i64, i64, i64, i64, i64, i64, i64, i128) -> i128 tail {
+             block0(v0: i64, v1: i64, v2: i64, v3: i64, v4: i64, v5: i64, v6: i64, v7: i64, v8: i128):
+                return v8
+             }
+             function %call(i64) -> i64 system_v {
+                fn0 = %last(i64, i64, i64, i64, i64, i64, i64, i64, i128) -> i128 tail
+             block0(v0: i64):
+                v1 = iconst.i64 1
+                v2 = iconcat v0, v1
+                v3 = call fn0(v1, v1, v1, v1, v1, v1, v1, v1, v2)
+                v4, v5 = isplit v3
+                return v4
+             }",
+        );
+        let call: Handle<fn(i64) -> i64> = engine.function("call").unwrap();
+        assert_eq!(call!(call, 42).unwrap(), 42);
+    }
+}

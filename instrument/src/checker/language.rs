@@ -11,6 +11,8 @@ pub(super) enum Source {
     Body,
     /// The function's word for the current gate.
     Current,
+    /// The function's slot.
+    Slot,
 }
 
 /// How strong a fence is, or has to be.
@@ -51,18 +53,45 @@ pub(super) enum Returned {
 /// How far a path has come; a state of the automaton.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Phase {
+    /// The beginning of an entry that is no gate.
+    Outside,
+    Found {
+        gate: Inst,
+    },
+    Forwarded,
+    /// The beginning of a gate.
     Before,
-    In { due: Fence },
-    Loaded { body: Inst },
-    Entered { body: Inst },
+    In {
+        due: Fence,
+    },
+    Loaded {
+        body: Inst,
+    },
+    Entered {
+        body: Inst,
+    },
     Ran,
     Refused,
-    Out { ran: bool, due: Fence },
-    Checking { ran: bool, body: Inst },
-    Leaving { ran: bool },
-    Checked { ran: bool },
-    Choosing { gate: Inst },
-    Restarting { gate: Inst },
+    Out {
+        ran: bool,
+        due: Fence,
+    },
+    Checking {
+        ran: bool,
+        body: Inst,
+    },
+    Leaving {
+        ran: bool,
+    },
+    Checked {
+        ran: bool,
+    },
+    Choosing {
+        gate: Inst,
+    },
+    Restarting {
+        gate: Inst,
+    },
     Restarted,
     Nowhere,
     Reported,
@@ -74,6 +103,9 @@ impl Phase {
         use Event::{Call, CountIn, CountOut, Leave, Load, Removed, Test};
         use Phase::*;
         Ok(match (self, event) {
+            (Outside, Load(Source::Slot, gate)) => Found { gate },
+            (Found { gate }, Call(Source::Slot, called)) if called == gate => Forwarded,
+
             (Before, CountIn(due)) => In { due },
             (In { due: Fence::None }, Load(Source::Body, body)) => Loaded { body },
             (Loaded { body }, Test { loaded, zero: false }) if loaded == body => Entered { body },
@@ -114,6 +146,7 @@ impl Phase {
         match self {
             Self::Checked { ran: true } => Ok(Returned::Results(Source::Body)),
             Self::Restarted => Ok(Returned::Results(Source::Current)),
+            Self::Forwarded => Ok(Returned::Results(Source::Slot)),
             Self::Reported => Ok(Returned::Zeros),
             _ => Err(self.due()),
         }
@@ -127,6 +160,7 @@ impl Phase {
             Event::CountOut(_) if !self.counted_in() => Rule::CountOut,
             Event::Call(Source::Body, _) => Rule::CallBody,
             Event::Call(Source::Current, _) => Rule::Restart,
+            Event::Call(Source::Slot, _) => Rule::Forward,
             Event::Leave => Rule::Leave,
             Event::Removed => Rule::Removed,
             _ => self.due(),
@@ -141,6 +175,7 @@ impl Phase {
     /// The rule that says what has to happen next.
     pub(super) fn due(self) -> Rule {
         match self {
+            Self::Outside | Self::Found { .. } => Rule::Forward,
             Self::Before => Rule::CountIn,
             Self::In { due: Fence::None } | Self::Loaded { .. } => Rule::LoadBody,
             Self::In { .. } => Rule::Fence,
@@ -153,7 +188,9 @@ impl Phase {
                 Rule::Restart
             }
             Self::Nowhere => Rule::Removed,
-            Self::Checked { ran: true } | Self::Restarted | Self::Reported => Rule::Return,
+            Self::Checked { ran: true } | Self::Restarted | Self::Reported | Self::Forwarded => {
+                Rule::Return
+            }
         }
     }
 }

@@ -60,6 +60,18 @@ pub enum Rule {
     /// held at first.
     #[error("the ledger is in the pinned register for calls, and what was there in the end")]
     Pinned,
+    /// Where something is called with the parameters, an unwinder finds in the frame of an entry its
+    /// lane, and what the pinned register held at first; and the call of the body is marked, so that
+    /// it knows that this alone is counted in.
+    #[error("an unwinder finds what it needs in the frame, and knows the call of the body")]
+    Frame,
+    /// An entry of a function that can be tail-called calls the gate that it has loaded from the
+    /// slot, once.
+    #[error("an entry that is no gate loads one from the slot, and calls it")]
+    Forward,
+    /// It tail-calls it if the ledger is in the pinned register already, else not.
+    #[error("an entry leaves no frame if it was called with the ledger, and only then")]
+    TailCall,
     /// Nothing else is done.
     #[error("nothing else happens in a gate")]
     Foreign,

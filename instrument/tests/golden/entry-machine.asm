@@ -29,58 +29,13 @@ function u0:9(i32 uext) system_v {
 }
 
 ; ---- after ----
-entry, 144 bytes
-  0x00  push r15
-  0x02  push rbx
-  0x03  push rcx
-  0x04  mov r15, rdi
-  0x07  mov rbx, [rsi + 0x10]
-  0x0e  mov rax, [rbx + 8]
-  0x15  add dword [r15 + rax], 1
-  0x1a  mov rax, [rbx]
-  0x1d  test rax, rax
-  0x20  je short 0x45
-  0x22  call rax
-  0x24  mov rcx, [rbx + 8]
-  0x2b  sub dword [r15 + rcx], 1
-  0x30  cmp qword [rbx], 0
-  0x34  je short 0x3b
-  0x36  pop rcx
-  0x37  pop rbx
-  0x38  pop r15
-  0x3a  ret
-  0x3b  mov rdi, rbx
-  0x3e  call Leave
-  0x43  jmp short 0x36
-  0x45  mov rax, [rbx + 8]
-  0x4c  sub dword [r15 + rax], 1
-  0x51  cmp qword [rbx], 0
-  0x55  jne short 0x65
-  0x57  mov r10, rdi
-  0x5a  mov rdi, rbx
-  0x5d  call Leave
-  0x62  mov rdi, r10
-  0x65  mov rax, [rbx + 0x128]
-  0x6c  mov rax, [rax - 0x58]
-  0x73  test rax, rax
-  0x76  je short 0x7c
-  0x78  call rax
-  0x7a  jmp short 0x36
-  0x7c  mov rdi, rbx
-  0x7f  call Removed
-  0x84  xor eax, eax
-  0x86  xor edx, edx
-  0x88  xorps xmm0, xmm0
-  0x8b  xorps xmm1, xmm1
-  0x8e  jmp short 0x36
-
 entry, 147 bytes
-  0x00  push r15
-  0x02  push rbx
-  0x03  push rcx
-  0x04  mov r15, rdi
-  0x07  mov rbx, [rsi + 0x10]
-  0x0e  mov rdi, rdx
+  0x00  push rbp
+  0x01  mov rbp, rsp
+  0x04  push r15
+  0x06  push rbx
+  0x07  mov r15, rdi
+  0x0a  mov rbx, [rsi + 0x10]
   0x11  mov rax, [rbx + 8]
   0x18  add dword [r15 + rax], 1
   0x1d  mov rax, [rbx]
@@ -91,9 +46,9 @@ entry, 147 bytes
   0x2e  sub dword [r15 + rcx], 1
   0x33  cmp qword [rbx], 0
   0x37  je short 0x3e
-  0x39  pop rcx
-  0x3a  pop rbx
-  0x3b  pop r15
+  0x39  pop rbx
+  0x3a  pop r15
+  0x3c  pop rbp
   0x3d  ret
   0x3e  mov rdi, rbx
   0x41  call Leave
@@ -120,54 +75,102 @@ entry, 147 bytes
   0x8e  xorps xmm1, xmm1
   0x91  jmp short 0x39
 
-entry, 156 bytes
-  0x00  push r15
-  0x02  push rbx
-  0x03  push rcx
-  0x04  mov r15, rdi
-  0x07  mov rbx, [rsi + 0x10]
-  0x0e  mov rdi, rdx
-  0x11  mov rsi, rcx
-  0x14  mov rdx, r8
-  0x17  mov rcx, r9
-  0x1a  mov rax, [rbx + 8]
-  0x21  add dword [r15 + rax], 1
-  0x26  mov rax, [rbx]
-  0x29  test rax, rax
-  0x2c  je short 0x51
-  0x2e  call rax
-  0x30  mov rcx, [rbx + 8]
-  0x37  sub dword [r15 + rcx], 1
-  0x3c  cmp qword [rbx], 0
-  0x40  je short 0x47
-  0x42  pop rcx
-  0x43  pop rbx
-  0x44  pop r15
-  0x46  ret
-  0x47  mov rdi, rbx
-  0x4a  call Leave
-  0x4f  jmp short 0x42
-  0x51  mov rax, [rbx + 8]
-  0x58  sub dword [r15 + rax], 1
-  0x5d  cmp qword [rbx], 0
-  0x61  jne short 0x71
-  0x63  mov r10, rdi
-  0x66  mov rdi, rbx
-  0x69  call Leave
-  0x6e  mov rdi, r10
-  0x71  mov rax, [rbx + 0x128]
-  0x78  mov rax, [rax - 0x58]
-  0x7f  test rax, rax
-  0x82  je short 0x88
-  0x84  call rax
-  0x86  jmp short 0x42
-  0x88  mov rdi, rbx
-  0x8b  call Removed
-  0x90  xor eax, eax
-  0x92  xor edx, edx
-  0x94  xorps xmm0, xmm0
-  0x97  xorps xmm1, xmm1
-  0x9a  jmp short 0x42
+entry, 150 bytes
+  0x00  push rbp
+  0x01  mov rbp, rsp
+  0x04  push r15
+  0x06  push rbx
+  0x07  mov r15, rdi
+  0x0a  mov rbx, [rsi + 0x10]
+  0x11  mov rdi, rdx
+  0x14  mov rax, [rbx + 8]
+  0x1b  add dword [r15 + rax], 1
+  0x20  mov rax, [rbx]
+  0x23  test rax, rax
+  0x26  je short 0x4b
+  0x28  call rax
+  0x2a  mov rcx, [rbx + 8]
+  0x31  sub dword [r15 + rcx], 1
+  0x36  cmp qword [rbx], 0
+  0x3a  je short 0x41
+  0x3c  pop rbx
+  0x3d  pop r15
+  0x3f  pop rbp
+  0x40  ret
+  0x41  mov rdi, rbx
+  0x44  call Leave
+  0x49  jmp short 0x3c
+  0x4b  mov rax, [rbx + 8]
+  0x52  sub dword [r15 + rax], 1
+  0x57  cmp qword [rbx], 0
+  0x5b  jne short 0x6b
+  0x5d  mov r10, rdi
+  0x60  mov rdi, rbx
+  0x63  call Leave
+  0x68  mov rdi, r10
+  0x6b  mov rax, [rbx + 0x128]
+  0x72  mov rax, [rax - 0x58]
+  0x79  test rax, rax
+  0x7c  je short 0x82
+  0x7e  call rax
+  0x80  jmp short 0x3c
+  0x82  mov rdi, rbx
+  0x85  call Removed
+  0x8a  xor eax, eax
+  0x8c  xor edx, edx
+  0x8e  xorps xmm0, xmm0
+  0x91  xorps xmm1, xmm1
+  0x94  jmp short 0x3c
+
+entry, 159 bytes
+  0x00  push rbp
+  0x01  mov rbp, rsp
+  0x04  push r15
+  0x06  push rbx
+  0x07  mov r15, rdi
+  0x0a  mov rbx, [rsi + 0x10]
+  0x11  mov rdi, rdx
+  0x14  mov rsi, rcx
+  0x17  mov rdx, r8
+  0x1a  mov rcx, r9
+  0x1d  mov rax, [rbx + 8]
+  0x24  add dword [r15 + rax], 1
+  0x29  mov rax, [rbx]
+  0x2c  test rax, rax
+  0x2f  je short 0x54
+  0x31  call rax
+  0x33  mov rcx, [rbx + 8]
+  0x3a  sub dword [r15 + rcx], 1
+  0x3f  cmp qword [rbx], 0
+  0x43  je short 0x4a
+  0x45  pop rbx
+  0x46  pop r15
+  0x48  pop rbp
+  0x49  ret
+  0x4a  mov rdi, rbx
+  0x4d  call Leave
+  0x52  jmp short 0x45
+  0x54  mov rax, [rbx + 8]
+  0x5b  sub dword [r15 + rax], 1
+  0x60  cmp qword [rbx], 0
+  0x64  jne short 0x74
+  0x66  mov r10, rdi
+  0x69  mov rdi, rbx
+  0x6c  call Leave
+  0x71  mov rdi, r10
+  0x74  mov rax, [rbx + 0x128]
+  0x7b  mov rax, [rax - 0x58]
+  0x82  test rax, rax
+  0x85  je short 0x8b
+  0x87  call rax
+  0x89  jmp short 0x45
+  0x8b  mov rdi, rbx
+  0x8e  call Removed
+  0x93  xor eax, eax
+  0x95  xor edx, edx
+  0x97  xorps xmm0, xmm0
+  0x9a  xorps xmm1, xmm1
+  0x9d  jmp short 0x45
 
 entry: none
 

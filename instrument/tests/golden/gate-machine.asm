@@ -9,23 +9,24 @@ function u0:1(i64, i64, i64, i64, i64, i64, i64) system_v {
 }
 
 ; ---- after ----
-gate, 77 bytes
+gate, 74 bytes
   0x00  inc dword [r15 + CellOffset]
   0x07  mov r11, Lane
   0x11  mov r10, [r11]
   0x14  test r10, r10
-  0x17  je short 0x41
-  0x19  sub rsp, 8
+  0x17  je short 0x3e
+  0x19  push rbp
+  0x1a  mov rbp, rsp
   0x1d  call r10
-  0x20  add rsp, 8
-  0x24  dec dword [r15 + CellOffset]
-  0x2b  mov r11, Lane
-  0x35  cmp qword [r11], 0
-  0x39  je short 0x3c
-  0x3b  ret
-  0x3c  jmp LeaveTail
-  0x41  dec dword [r15 + CellOffset]
-  0x48  jmp BailTail
+  0x20  pop rbp
+  0x21  dec dword [r15 + CellOffset]
+  0x28  mov r11, Lane
+  0x32  cmp qword [r11], 0
+  0x36  je short 0x39
+  0x38  ret
+  0x39  jmp LeaveTail
+  0x3e  dec dword [r15 + CellOffset]
+  0x45  jmp BailTail
 
 gate: none
 

@@ -5,20 +5,22 @@ use std::ops::Range;
 
 use cranelift_codegen::ir::{AbiParam, Signature, types};
 use cranelift_codegen::isa::CallConv;
-use iced_x86::Code;
+use iced_x86::OpKind;
 use lastout_instrument::{
-    Fixup, GateOptions, LaneLayout, MachineCode, Symbol, machine_entry, machine_gate, machine_tails,
+    Fixup, GateFrame, GateOptions, LaneLayout, MACHINE_GATE, MachineCode, Symbol, machine_entry,
+    machine_gate, machine_tails, tail_gate, tail_gate_head,
 };
 use lastout_reclaim::Counting;
 
-use crate::listing::{decode, listing};
-use crate::prove::{Kind, Machine, Refusal};
+use crate::kind::{Kind, STACK_BYTES};
+use crate::listing::{Line, decode, listing};
+use crate::prove::{Machine, Refusal};
 use crate::support;
 use crate::word::Rule;
 
 /// Different from each other and from 0, and on both sides of what they count from.
 pub(crate) const LAYOUT: LaneLayout =
-    LaneLayout { function: 0x128, cell_offset: -0x40, current: -0x58, lane: 0x38 };
+    LaneLayout { function: 0x128, cell_offset: -0x40, current: -0x58, lane: 0x38, zeros: -0x60 };
 
 pub(crate) const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
 
@@ -36,6 +38,10 @@ impl Edit {
         Self::whole(Kind::Gate, LAYOUT)
     }
 
+    pub(crate) fn tail_gate() -> Self {
+        Self::whole(Kind::Tail { counting: Counting::Plain, interleave: false }, LAYOUT)
+    }
+
     /// One that has all that an entry may have.
     pub(crate) fn entry() -> Self {
         Self::whole(Kind::Entry { integers: 4 }, LAYOUT)
@@ -45,18 +51,26 @@ impl Edit {
     pub(crate) fn whole(kind: Kind, layout: LaneLayout) -> Self {
         let isa = support::isa("x86_64");
         let mut signature = Signature::new(CallConv::SystemV);
-        let parts = match kind {
+        let (parts, frame) = match kind {
             Kind::Gate => {
                 let gate = machine_gate(&signature, PLAIN, &*isa).unwrap();
                 let [leave, bail] = machine_tails(layout, &*isa).unwrap();
-                vec![gate, leave, bail]
+                let body_return = Some(MACHINE_GATE.body_return);
+                (vec![gate, leave, bail], GateFrame { body_return, ..GateFrame::default() })
             }
             Kind::Entry { integers } => {
                 signature.params = vec![AbiParam::new(types::I64); integers];
-                vec![machine_entry(&signature, &signature, layout, PLAIN, &*isa).unwrap()]
+                let entry = machine_entry(&signature, &signature, layout, PLAIN, &*isa).unwrap();
+                let frame = entry.frame;
+                (vec![entry], frame)
+            }
+            Kind::Tail { counting, interleave } => {
+                let gate = tail_gate(layout, GateOptions { counting, interleave }, &*isa).unwrap();
+                let frame = gate.frame;
+                (STACK_BYTES.map(tail_gate_head).into_iter().chain([gate]).collect(), frame)
             }
         };
-        Self { machine: Machine { kind, parts, layout } }
+        Self { machine: Machine { kind, parts, frame, layout } }
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -84,6 +98,10 @@ impl Edit {
         &mut self.machine.parts[part]
     }
 
+    pub(crate) fn frame(&mut self) -> &mut GateFrame {
+        &mut self.machine.frame
+    }
+
     pub(crate) fn fixups(&mut self, part: usize) -> &mut Vec<Fixup> {
         &mut self.part_mut(part).fixups
     }
@@ -101,11 +119,25 @@ impl Edit {
         self.part_mut(part).bytes[at] = to;
     }
 
-    /// Makes a short jump go to somewhere else, so many bytes further down.
-    pub(crate) fn nudge(&mut self, part: usize, text: &str, nth: usize, by: u8) {
-        let at = self.find(part, text, nth).end - 1;
-        let distance = &mut self.part_mut(part).bytes[at];
-        *distance = distance.wrapping_add(by);
+    /// Makes a jump go to somewhere else, so many bytes further down.
+    pub(crate) fn nudge(&mut self, part: usize, text: &str, nth: usize, by: i32) {
+        let start = self.find(part, text, nth).start;
+        let lines = decode(self.part(part));
+        let line = lines.iter().find(|line| line.range().start == start).expect("it was found");
+        let (_, distance) = target(line).expect("it is a jump");
+        self.move_target(part, distance, by);
+    }
+
+    /// Adds to a distance of one byte, or of four.
+    fn move_target(&mut self, part: usize, distance: Range<usize>, by: i32) {
+        let bytes = &mut self.part_mut(part).bytes[distance];
+        match *bytes {
+            [ref mut short] => *short = short.wrapping_add_signed(by as i8),
+            _ => {
+                let old = i32::from_le_bytes(bytes.try_into().expect("it is of four bytes"));
+                bytes.copy_from_slice(&(old + by).to_le_bytes());
+            }
+        }
     }
 
     /// Leaves an instruction out, without moving the others.
@@ -135,22 +167,25 @@ impl Edit {
         self.insert_at(part, self.find(part, text, nth).end, bytes);
     }
 
-    fn insert_at(&mut self, part: usize, at: usize, bytes: &[u8]) {
-        let more = bytes.len() as u8;
+    pub(crate) fn insert_at(&mut self, part: usize, at: usize, bytes: &[u8]) {
+        let more = bytes.len() as i32;
         for line in decode(self.part(part)) {
-            let short = [Code::Je_rel8_64, Code::Jne_rel8_64, Code::Jmp_rel8_64];
-            if short.contains(&line.instruction.code()) {
-                let target = line.instruction.near_branch_target() as usize;
-                let distance = &mut self.machine.parts[part].bytes[line.range().end - 1];
-                match line.range().start < at {
-                    true if target > at => *distance = distance.wrapping_add(more),
-                    false if target <= at => *distance = distance.wrapping_sub(more),
-                    _ => {}
-                }
-            }
+            let Some((target, distance)) = target(&line) else { continue };
+            let by = match line.range().start < at {
+                true if target > at => more,
+                false if target <= at => -more,
+                _ => continue,
+            };
+            self.move_target(part, distance, by);
         }
         for fixup in self.fixups(part).iter_mut().filter(|fixup| fixup.offset as usize >= at) {
             fixup.offset += bytes.len() as u32;
+        }
+        if let Some(returned) = &mut self.machine.frame.body_return
+            && part == self.machine.kind.calling_part()
+            && *returned as usize > at
+        {
+            *returned += more as u32;
         }
         self.part_mut(part).bytes.splice(at..at, bytes.iter().copied());
     }
@@ -161,7 +196,12 @@ impl Edit {
         let bytes = self.part(part).bytes[range.clone()].to_vec();
         let fixups = self.part(part).fixups.clone().into_iter();
         let repeated = fixups.filter(|fixup| range.contains(&(fixup.offset as usize)));
+        let frame = self.machine.frame;
         self.insert_at(part, range.start, &bytes);
+        if frame.body_return == u32::try_from(range.end).ok() {
+            // The first one is what it was.
+            self.machine.frame = frame;
+        }
         self.fixups(part).extend(repeated);
     }
 
@@ -192,6 +232,19 @@ impl Edit {
         for fixup in self.fixups(part).iter_mut().filter(|fixup| fixup.symbol == from) {
             fixup.symbol = to;
         }
+    }
+}
+
+/// Where in the same code an instruction goes, or looks, and which of its bytes say how far that is
+/// from its end.
+fn target(line: &Line) -> Option<(usize, Range<usize>)> {
+    let it = &line.instruction;
+    if it.op0_kind() == OpKind::NearBranch64 && line.fixups.is_empty() {
+        Some((it.near_branch_target() as usize, line.immediate.clone()))
+    } else if it.is_ip_rel_memory_operand() {
+        Some((it.ip_rel_memory_address() as usize, line.displacement.clone()))
+    } else {
+        None
     }
 }
 

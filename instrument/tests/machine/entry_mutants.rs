@@ -4,7 +4,7 @@ use cranelift_codegen::binemit::Reloc;
 use lastout_instrument::{Fixup, LaneLayout, Symbol};
 
 use crate::edit::{Edit, LAYOUT};
-use crate::prove::{ENTRY, Kind};
+use crate::kind::{ENTRY, Kind};
 use crate::word::Rule;
 
 const LANE: &str = "mov rbx, [rsi + 0x38]";
@@ -137,8 +137,8 @@ fn jumping_instead_of_calling() {
 #[test]
 fn calling_with_the_stack_askew() {
     refuses(Rule::Alignment, |it| {
-        it.drop(ENTRY, "push rcx", 0);
-        it.drop(ENTRY, "pop rcx", 0);
+        it.drop(ENTRY, "push rbp", 0);
+        it.drop(ENTRY, "pop rbp", 0);
     });
     for (call, nth) in CALLS {
         refuses(Rule::Alignment, |it| it.insert(ENTRY, call, nth, &LOWER));
@@ -146,8 +146,36 @@ fn calling_with_the_stack_askew() {
 }
 
 #[test]
+fn without_a_frame() {
+    refuses(Rule::Frame, |it| it.drop(ENTRY, "mov rbp, rsp", 0));
+    refuses(Rule::Frame, |it| it.swap(ENTRY, "push rbp", 0));
+    refuses(Rule::Frame, |it| it.patch(ENTRY, "push rbp", 0, 0, 0x53)); // push rbx
+    for (call, nth) in CALLS {
+        // mov rbp, rbx
+        refuses(Rule::Frame, |it| it.insert(ENTRY, call, nth, &[0x48, 0x89, 0xdd]));
+    }
+}
+
+/// What it has saved is put back by an unwinder, too, and the lane is counted out.
+#[test]
+fn with_a_frame_that_is_not_where_an_unwinder_looks() {
+    refuses(Rule::Frame, |it| it.frame().body_return = None);
+    refuses(Rule::Frame, |it| *it.frame().body_return.as_mut().unwrap() -= 1);
+    refuses(Rule::Frame, |it| it.frame().lane = Some(-8));
+    refuses(Rule::Frame, |it| it.frame().outer = None);
+    refuses(Rule::Frame, |it| it.frame().outer = Some(-16));
+    // The other way round.
+    refuses(Rule::Frame, |it| {
+        it.swap(ENTRY, "push r15", 0);
+        it.swap(ENTRY, "pop rbx", 0);
+    });
+    // The lane is in no register that the body keeps.
+    refuses(Rule::Frame, |it| it.insert(ENTRY, CALL, 0, &[0x48, 0x89, 0xc3])); // mov rbx, rax
+}
+
+#[test]
 fn leaving_the_stack_lower_or_higher() {
-    refuses(Rule::Stack, |it| it.drop(ENTRY, "pop rcx", 0));
+    refuses(Rule::Stack, |it| it.drop(ENTRY, "pop rbp", 0));
     refuses(Rule::Stack, |it| it.drop(ENTRY, "pop r15", 0));
     refuses(Rule::Stack, |it| it.insert(ENTRY, "ret", 0, &LOWER));
     refuses(Rule::Stack, |it| it.insert(ENTRY, "ret", 0, &HIGHER));
@@ -155,18 +183,18 @@ fn leaving_the_stack_lower_or_higher() {
 
 #[test]
 fn without_saving_a_register() {
-    refuses(Rule::Saved, |it| it.patch(ENTRY, "push r15", 0, 1, 0x56)); // push r14
-    refuses(Rule::Saved, |it| it.patch(ENTRY, "push rbx", 0, 0, 0x50)); // push rax
+    refuses(Rule::Frame, |it| it.patch(ENTRY, "push r15", 0, 1, 0x56)); // push r14
+    refuses(Rule::Frame, |it| it.patch(ENTRY, "push rbx", 0, 0, 0x50)); // push rax
     refuses(Rule::Saved, |it| it.patch(ENTRY, "pop r15", 0, 1, 0x5b)); // pop r11
     refuses(Rule::Saved, |it| it.patch(ENTRY, "pop rbx", 0, 0, 0x5f)); // pop rdi
     refuses(Rule::Saved, |it| it.swap(ENTRY, "pop rbx", 0));
-    refuses(Rule::Saved, |it| it.swap(ENTRY, "pop rcx", 0));
+    refuses(Rule::Saved, |it| it.swap(ENTRY, "pop r15", 0));
 }
 
 #[test]
 fn changing_a_register_of_the_caller() {
-    // rbp, r12, r13, r14
-    for mov in [[0x48, 0x89, 0xdd], [0x49, 0x89, 0xdc], [0x49, 0x89, 0xdd], [0x49, 0x89, 0xde]] {
+    // r12, r13, r14
+    for mov in [[0x49, 0x89, 0xdc], [0x49, 0x89, 0xdd], [0x49, 0x89, 0xde]] {
         refuses(Rule::Saved, |it| it.insert(ENTRY, IN, 0, &mov));
         refuses(Rule::Saved, |it| it.insert(ENTRY, "call Removed", 0, &mov));
     }
@@ -213,7 +241,7 @@ fn with_two_lanes() {
 
 #[test]
 fn with_distances_exchanged() {
-    let LaneLayout { function, cell_offset, current, lane } = LAYOUT;
+    let LaneLayout { function, cell_offset, current, lane, .. } = LAYOUT;
     let exchanged = [
         (Rule::Memory, LaneLayout { function: cell_offset, cell_offset: function, ..LAYOUT }),
         (Rule::Memory, LaneLayout { function: current, current: function, ..LAYOUT }),
@@ -370,8 +398,8 @@ fn returning_something_else_than_the_results() {
             refuses(Rule::Results, |it| it.insert(ENTRY, "jmp", nth, clear));
         }
     }
-    refuses(Rule::Results, |it| it.patch(ENTRY, "pop rcx", 0, 0, 0x58)); // pop rax
-    refuses(Rule::Results, |it| it.patch(ENTRY, "pop rcx", 0, 0, 0x5a)); // pop rdx
+    refuses(Rule::Results, |it| it.patch(ENTRY, "pop rbp", 0, 0, 0x58)); // pop rax
+    refuses(Rule::Results, |it| it.patch(ENTRY, "pop rbp", 0, 0, 0x5a)); // pop rdx
     // mov rax, [rbx - 0x40]
     refuses(Rule::Results, |it| {
         it.patch(ENTRY, OFFSET_OUT, 0, 2, 0x83);
@@ -415,7 +443,7 @@ fn with_instructions_that_no_path_comes_to() {
 #[test]
 fn with_a_prefix() {
     let (lock, segment, short_address) = (0xf0, 0x64, 0x67);
-    refuses(Rule::Instruction, |it| it.insert(ENTRY, IN, 0, &[lock]));
+    refuses(Rule::Lock, |it| it.insert(ENTRY, IN, 0, &[lock]));
     for prefix in [segment, short_address] {
         for text in [IN, LANE, BODY] {
             refuses(Rule::Memory, |it| it.insert(ENTRY, text, 0, &[prefix]));
@@ -427,7 +455,7 @@ fn with_a_prefix() {
 #[test]
 fn reading_below_the_stack() {
     refuses(Rule::Stack, |it| {
-        it.insert(ENTRY, "pop rcx", 0, &LOWER);
+        it.insert(ENTRY, "pop rbp", 0, &LOWER);
         it.insert(ENTRY, "sub rsp", 0, &HIGHER);
     });
 }
@@ -455,7 +483,7 @@ fn jumping_on_a_test_from_before_something_else() {
 #[test]
 fn returning_by_another_way() {
     for nth in 0..3 {
-        refuses(Rule::Stack, |it| it.nudge(ENTRY, "jmp", nth, 1)); // without pop rcx
+        refuses(Rule::Stack, |it| it.nudge(ENTRY, "jmp", nth, 1)); // without pop rbx
         refuses(Rule::Jump, |it| it.patch(ENTRY, "jmp", nth, 1, 0xfe)); // going round
     }
     refuses(Rule::Jump, |it| it.drop(ENTRY, "jmp", 2));

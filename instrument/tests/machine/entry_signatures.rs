@@ -9,7 +9,7 @@ use lastout_instrument::{GateOptions, MachineCode, machine_entry, machine_gate};
 use lastout_reclaim::Counting;
 
 use crate::edit::{Edit, LAYOUT, PLAIN};
-use crate::prove::{ENTRY, Kind};
+use crate::kind::{ENTRY, Kind};
 use crate::registers::{SUPPORTED, mixed, numbers, signature, wide_isa};
 use crate::support;
 

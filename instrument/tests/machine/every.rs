@@ -22,15 +22,23 @@ fn flipping_a_bit_of_a_gate() {
 
 #[test]
 fn flipping_a_bit_of_an_entry() {
+    flip(&Edit::entry()).check(1100, &[]);
+}
+
+#[test]
+fn flipping_a_bit_of_a_gate_that_can_be_tail_called() {
     let harmless = [
+        // The lane is in both.
+        "gate + 0x10c  mov rdi, r11 -> mov rdi, r10",
+        "gate + 0x115  mov r11, [r11 + 0x128] -> mov r11, [r10 + 0x128]",
         // Pushed to align the stack.
-        "entry + 0x03  push rcx -> push rax",
-        "entry + 0x03  push rcx -> push rbp",
-        "entry + 0x03  push rcx -> push rbx",
-        // Popped next.
-        "entry + 0x42  pop rcx -> pop rbx",
+        "gate + 0x7f  push rdi -> push rbp",
+        "gate + 0x7f  push rdi -> push rbx",
+        "gate + 0x7f  push rdi -> push rsi",
+        // The lane is in both here, too.
+        "gate + 0xf2  mov r11, [r11 + 0x128] -> mov r11, [r10 + 0x128]",
     ];
-    flip(&Edit::entry()).check(1100, &harmless);
+    flip(&Edit::tail_gate()).check(2000, &harmless);
 }
 
 fn flip(whole: &Edit) -> Tally {
@@ -55,7 +63,9 @@ fn flip(whole: &Edit) -> Tally {
 
 fn difference(before: &str, after: &str) -> String {
     let changed = before.lines().zip(after.lines()).filter(|(before, after)| before != after);
-    let changes = changed.map(|(before, after)| format!("{} -> {}", before.trim(), &after[8..]));
+    let text = |line: &str| line.trim().split_once("  ").map(|(_, text)| text.to_owned());
+    let changes = changed
+        .map(|(before, after)| format!("{} -> {}", before.trim(), text(after).unwrap_or_default()));
     changes.collect::<Vec<_>>().join(", ")
 }
 
@@ -64,6 +74,7 @@ fn leaving_out_an_instruction() {
     leave_out(&Edit::gate()).check(30, &[]);
     // The function's current gate, which is 0, is in that register already.
     leave_out(&Edit::entry()).check(30, &["entry: xor eax, eax"]);
+    leave_out(&Edit::tail_gate()).check(80, &[]);
 }
 
 fn leave_out(whole: &Edit) -> Tally {
@@ -87,9 +98,9 @@ fn exchanging_two_instructions_of_a_gate() {
         "bail tail: xor eax, eax / xor edx, edx",
         "bail tail: xor edx, edx / xorps xmm0, xmm0",
         "bail tail: xorps xmm0, xmm0 / xorps xmm1, xmm1",
-        "gate: add rsp, 8 / dec dword [r15 + CellOffset]",
         "gate: dec dword [r15 + CellOffset] / mov r11, Lane",
         "gate: inc dword [r15 + CellOffset] / mov r11, Lane",
+        "gate: pop rbp / dec dword [r15 + CellOffset]",
         "leave tail: push rdi / mov rdi, r11",
     ];
     exchange(&Edit::gate()).check(20, &harmless);
@@ -107,12 +118,30 @@ fn exchanging_two_instructions_of_an_entry() {
         "entry: mov rdi, rdx / mov rsi, rcx",
         "entry: mov rdx, r8 / mov rcx, r9",
         "entry: mov rsi, rcx / mov rdx, r8",
-        "entry: push rcx / mov r15, rdi",
+        "entry: push rbx / mov r15, rdi",
         "entry: xor eax, eax / xor edx, edx",
         "entry: xor edx, edx / xorps xmm0, xmm0",
         "entry: xorps xmm0, xmm0 / xorps xmm1, xmm1",
     ];
     exchange(&Edit::entry()).check(20, &harmless);
+}
+
+#[test]
+fn exchanging_two_instructions_of_a_gate_that_can_be_tail_called() {
+    // What does not depend on what is next to it.
+    let harmless = [
+        "gate: mov r11, r10 / push rdi",
+        "gate: pop rbp / test r11d, r11d",
+        "gate: pop rdi / mov r11, [r11 + 0x128]",
+        "gate: pop rdi / pop rdi",
+        "gate: push rax / test eax, eax",
+        "gate: push rdi / mov rdi, r11",
+        "gate: push rdi / push rdi",
+        "head of 0: mov r11, Lane / mov eax, 0",
+        "head of 16: mov r11, Lane / mov eax, 0x10",
+        "head of 32: mov r11, Lane / mov eax, 0x20",
+    ];
+    exchange(&Edit::tail_gate()).check(60, &harmless);
 }
 
 fn exchange(whole: &Edit) -> Tally {

@@ -15,8 +15,8 @@ use lastout_instrument::{Fixup, MachineCode, Symbol};
 pub(crate) struct Line {
     pub(crate) instruction: Instruction,
     pub(crate) fixups: Vec<Fixup>,
-    displacement: Range<usize>,
-    immediate: Range<usize>,
+    pub(crate) displacement: Range<usize>,
+    pub(crate) immediate: Range<usize>,
 }
 
 /// The part of an instruction that a fixup fills, and with what.

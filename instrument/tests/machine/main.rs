@@ -1,24 +1,30 @@
 //! The gate in machine code is one, the entry is one, almost the same code is none, and both are
 //! made only for signatures that they can forward.
 
+mod calls;
 mod edit;
 mod entry_mutants;
 mod entry_signatures;
 mod every;
+mod kind;
 mod listing;
+mod memory;
 mod mutants;
 mod path;
+mod processor;
 mod prove;
 mod registers;
 #[path = "../support/mod.rs"]
 mod support;
+mod tail_mutants;
 mod word;
 
 use lastout_instrument::LaneLayout;
+use lastout_reclaim::Counting;
 
 use self::edit::{Edit, LAYOUT};
+use self::kind::{GATE, Kind};
 use self::listing::decode;
-use self::prove::{GATE, Kind};
 
 #[test]
 fn accepts_the_gate() {
@@ -32,14 +38,26 @@ fn accepts_the_entry() {
     }
 }
 
+#[test]
+fn accepts_the_gate_that_can_be_tail_called() {
+    for counting in [Counting::Plain, Counting::Atomic] {
+        for interleave in [false, true] {
+            accepts(Kind::Tail { counting, interleave }, LAYOUT);
+        }
+    }
+}
+
 /// The distances are filled in when tails and entries are made, not by a linker.
 #[test]
 fn accepts_any_layout() {
-    for kind in [Kind::Gate, Kind::Entry { integers: 2 }] {
+    let tail = Kind::Tail { counting: Counting::Plain, interleave: false };
+    for kind in [Kind::Gate, Kind::Entry { integers: 2 }, tail] {
         let (max, min) = (i32::MAX, i32::MIN);
-        accepts(kind, LaneLayout { function: max, cell_offset: min, current: min, lane: max });
-        accepts(kind, LaneLayout { function: min, cell_offset: max, current: max, lane: min });
-        accepts(kind, LaneLayout { function: -8, cell_offset: 8, current: 0, lane: -8 });
+        for [function, cell_offset, current, lane, zeros] in
+            [[max, min, min, max, 0], [min, max, max, min, 8], [-8, 8, 0, -8, min]]
+        {
+            accepts(kind, LaneLayout { function, cell_offset, current, lane, zeros });
+        }
     }
 }
 
@@ -48,7 +66,7 @@ fn accepts(kind: Kind, layout: LaneLayout) {
     let paths = whole.check().unwrap_or_else(|refusal| panic!("{refusal}\n\n{whole}"));
     // The body is there, or not; after counting out it is there, or not; and where it was not at
     // first, there is a current gate, or not.
-    assert_eq!(paths, 2 + 2 * 2, "{whole}");
+    assert_eq!(paths, kind.starts().len() * (2 + 2 * 2), "{whole}");
 }
 
 /// What every call runs is in one cache line, for gates that start at one, and the rest does not

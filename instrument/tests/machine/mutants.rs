@@ -4,7 +4,7 @@ use cranelift_codegen::binemit::Reloc;
 use lastout_instrument::{Fixup, LaneLayout, Symbol};
 
 use crate::edit::{Edit, LAYOUT};
-use crate::prove::{BAIL, GATE, Kind, LEAVE};
+use crate::kind::{BAIL, GATE, Kind, LEAVE};
 use crate::word::Rule;
 
 const IN: &str = "inc dword [r15 + CellOffset]";
@@ -112,17 +112,42 @@ fn jumping_to_the_body() {
 #[test]
 fn calling_the_body_with_the_stack_askew() {
     refuses(Rule::Alignment, |it| {
-        it.drop(GATE, "sub rsp, 8", 0);
-        it.drop(GATE, "add rsp, 8", 0);
+        it.drop(GATE, "push rbp", 0);
+        it.drop(GATE, "pop rbp", 0);
+    });
+    refuses(Rule::Alignment, |it| {
+        it.insert(GATE, "call r10", 0, &LOWER);
+        it.insert(GATE, "pop rbp", 0, &HIGHER);
+    });
+}
+
+/// By which an unwinder gets to the caller.
+#[test]
+fn without_a_frame() {
+    refuses(Rule::Frame, |it| it.drop(GATE, "mov rbp, rsp", 0));
+    refuses(Rule::Frame, |it| it.swap(GATE, "push rbp", 0));
+    refuses(Rule::Frame, |it| it.patch(GATE, "push rbp", 0, 0, 0x53)); // push rbx
+    refuses(Rule::Frame, |it| it.patch(GATE, "mov rbp, rsp", 0, 2, 0xf5)); // mov rbp, rsi
+    refuses(Rule::Frame, |it| {
+        it.replace(GATE, "push rbp", 0, &LOWER[..0]);
+        it.insert(GATE, "mov rbp, rsp", 0, &LOWER);
     });
 }
 
 #[test]
+fn with_a_frame_that_is_not_where_an_unwinder_looks() {
+    refuses(Rule::Frame, |it| it.frame().body_return = None);
+    refuses(Rule::Frame, |it| *it.frame().body_return.as_mut().unwrap() += 1);
+    refuses(Rule::Frame, |it| it.frame().lane = Some(-8));
+    refuses(Rule::Frame, |it| it.frame().outer = Some(0));
+}
+
+#[test]
 fn leaving_the_stack_lower_or_higher() {
-    refuses(Rule::Stack, |it| it.drop(GATE, "add rsp, 8", 0));
-    refuses(Rule::Alignment, |it| it.drop(GATE, "sub rsp, 8", 0));
-    refuses(Rule::Stack, |it| it.patch(GATE, "add rsp, 8", 0, 3, 16));
-    refuses(Rule::Stack, |it| it.patch(GATE, "add rsp, 8", 0, 3, 24));
+    refuses(Rule::Stack, |it| it.drop(GATE, "pop rbp", 0));
+    refuses(Rule::Alignment, |it| it.drop(GATE, "push rbp", 0));
+    refuses(Rule::Stack, |it| it.insert_after(GATE, "call r10", 0, &HIGHER));
+    refuses(Rule::Stack, |it| it.insert_after(GATE, "pop rbp", 0, &HIGHER));
     refuses(Rule::Stack, |it| it.insert(GATE, "ret", 0, &LOWER));
     refuses(Rule::Stack, |it| it.insert(GATE, "ret", 0, &HIGHER));
 }
@@ -136,16 +161,16 @@ fn checking_with_the_lane_from_before_the_call() {
 /// The lane may also be kept on the stack, but then it has to be the lane.
 #[test]
 fn checking_something_else_than_the_lane() {
-    let keep = |it: &mut Edit, push: &[u8], pop: &[u8]| {
-        it.replace(GATE, "sub rsp, 8", 0, push);
-        it.replace(GATE, "add rsp, 8", 0, pop);
+    let keep = |it: &mut Edit, push: u8, pop: u8| {
+        it.insert(GATE, "call r10", 0, &[0x41, push, 0x41, push]);
+        it.insert(GATE, "pop rbp", 0, &[0x41, pop, 0x41, pop]);
         it.drop(GATE, LANE, 1);
     };
     let mut kept = Edit::gate();
-    keep(&mut kept, &[0x41, 0x53], &[0x41, 0x5b]); // push r11; pop r11
+    keep(&mut kept, 0x53, 0x5b); // push r11; pop r11
     assert!(kept.check().is_ok(), "{kept}");
-    refuses(Rule::Memory, |it| keep(it, &[0x41, 0x52], &[0x41, 0x5b])); // push r10; pop r11
-    refuses(Rule::Memory, |it| keep(it, &[0x41, 0x53], &[0x41, 0x5a])); // push r11; pop r10
+    refuses(Rule::Memory, |it| keep(it, 0x52, 0x5b)); // push r10; pop r11
+    refuses(Rule::Memory, |it| keep(it, 0x53, 0x5a)); // push r11; pop r10
 }
 
 /// Nor does it leave in r10 what was loaded.
@@ -294,8 +319,9 @@ fn restarting_without_the_first_argument() {
 fn calling_the_body_with_another_argument() {
     for register in 0..10 {
         let rule = match register {
-            3 | 5 => Rule::Saved,
+            3 => Rule::Saved,
             4 => Rule::Stack,
+            5 => Rule::Frame,
             _ => Rule::Arguments,
         };
         let move_r11 = [0x4c | register >> 3, 0x89, 0xd8 | register & 7];
@@ -348,7 +374,7 @@ fn with_instructions_that_no_path_comes_to() {
 #[test]
 fn with_a_prefix() {
     let (lock, segment, short_address) = (0xf0, 0x64, 0x67);
-    refuses(Rule::Instruction, |it| it.insert(GATE, IN, 0, &[lock]));
+    refuses(Rule::Lock, |it| it.insert(GATE, IN, 0, &[lock]));
     for prefix in [segment, short_address] {
         refuses(Rule::Memory, |it| it.insert(GATE, IN, 0, &[prefix]));
         refuses(Rule::Memory, |it| it.insert(GATE, "mov r10", 0, &[prefix]));

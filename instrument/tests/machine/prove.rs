@@ -10,6 +10,8 @@
 //! - What the body returns, in any register that may carry a result, is there in the end.
 //! - The stack is aligned where something is called, and is as on entry where the path ends.
 //! - So are the registers that the caller keeps something in.
+//! - Where something is called with arguments, there is a frame, from which an unwinder gets to the
+//!   caller. It returns to where an unwinder knows it is counted in if that is the body.
 //!
 //! An entry is whole by itself, and differs in this:
 //! - It gets a ledger and a function, before as many integers as it is made for. Those are two
@@ -17,51 +19,39 @@
 //! - The lane is the one that it finds in the function, once.
 //! - The ledger is in the pinned register where something is called.
 //! - The current gate is called, and what it returns is there in the end.
+//! - What it has saved of its caller is in the frame where an unwinder looks for it, and the lane is
+//!   in the register where it does.
+//!
+//! A gate that can be tail-called is tried with some numbers of arguments on the stack, both called
+//! and with a return address in the frame of such a gate. In this it differs:
+//! - There may be results in more registers.
+//! - The body gets the arguments on the stack, too, and takes them away. So does the gate when it
+//!   returns.
+//! - When the body is called the own lane is in the frame, where an unwinder looks for it; when it
+//!   returns another may be there, and that is the one that is counted out.
+//! - Where it was tail-called, it leaves the stack as it was, but for the lane in the frame of the
+//!   other gate: it is the own one when the body is jumped to, and else the one that was there.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use lastout_instrument::{LaneLayout, MachineCode};
+use lastout_instrument::{GateFrame, LaneLayout, MachineCode};
 
+use crate::kind::Kind;
 use crate::listing::{Line, decode};
 use crate::path::Path;
 use crate::word::Rule;
 
-/// A gate and the tails that it jumps to, or an entry.
+/// A gate and the tails that it jumps to, an entry, or a gate that can be tail-called and heads of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(crate) kind: Kind,
     /// As many as the kind has.
     pub(crate) parts: Vec<MachineCode>,
+    /// What an unwinder is told of the frame.
+    pub(crate) frame: GateFrame,
     pub(crate) layout: LaneLayout,
 }
-
-/// What the machine code is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Gate,
-    Entry {
-        /// How many of the arguments are integers.
-        integers: usize,
-    },
-}
-
-impl Kind {
-    /// What the parts are called.
-    pub(crate) fn parts(self) -> &'static [&'static str] {
-        match self {
-            Self::Gate => &["gate", "leave tail", "bail tail"],
-            Self::Entry { .. } => &["entry"],
-        }
-    }
-}
-
-/// The part that is called.
-pub(crate) const START: usize = 0;
-pub(crate) const GATE: usize = START;
-pub(crate) const LEAVE: usize = 1;
-pub(crate) const BAIL: usize = 2;
-pub(crate) const ENTRY: usize = START;
 
 /// Where a path breaks a rule.
 pub(crate) struct Refusal {
@@ -100,10 +90,12 @@ impl Machine {
         }
         let mut ended = 0;
         let mut reached = BTreeSet::new();
-        let mut paths = vec![Path::start(self.kind)];
+        let starts = self.kind.starts().into_iter();
+        let mut paths: Vec<_> =
+            starts.map(|start| Path::start(self.kind, self.frame, start)).collect();
         while let Some(mut path) = paths.pop() {
             let at = path.at;
-            let again = path.met.contains(&at);
+            let again = path.met.iter().filter(|&&met| met == at).count() >= self.kind.rounds();
             path.met.push(at);
             let met = path.met.clone();
             let Some(line) = find(&lines, at.0, at.1).filter(|_| !again) else {

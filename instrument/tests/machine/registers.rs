@@ -18,8 +18,9 @@ use lastout_instrument::{GateOptions, MachineCode, check_signature, machine_gate
 use lastout_reclaim::Counting;
 
 use crate::edit::{LAYOUT, PLAIN};
+use crate::kind::{RESULTS, arguments};
 use crate::listing::decode;
-use crate::path::{RESULTS, arguments};
+use crate::processor::whole;
 use crate::support;
 
 fn has_gate(signature: &Signature) -> bool {
@@ -283,7 +284,8 @@ impl Found {
         support::verify(&func, isa);
         let mut context = Context::for_function(func);
         let compiled = context.compile(isa, &mut ControlPlane::default()).expect("it compiles");
-        let code = MachineCode { bytes: compiled.code_buffer().to_vec(), fixups: Vec::new() };
+        let bytes = compiled.code_buffer().to_vec();
+        let code = MachineCode { bytes, ..MachineCode::default() };
         let mut found = Self { stack: false, stored: Vec::new(), listing: String::new() };
         // What the register allocator has moved to make room, and from where.
         let mut moved = HashMap::new();
@@ -305,18 +307,5 @@ impl Found {
             }
         }
         found
-    }
-}
-
-/// The register of 64 or 128 bits that this is the lower part of.
-fn whole(register: Register) -> Register {
-    let parts = [Register::AL, Register::AX, Register::EAX, Register::RAX];
-    let first = parts.into_iter().rfind(|&first| first <= register).expect("al is the first");
-    let number = register as u32 - first as u32;
-    match first {
-        _ if register >= Register::XMM0 => register,
-        // Between bl and spl are the second bytes of four of them.
-        Register::AL if register >= Register::SPL => Register::RAX + (number - 4),
-        _ => Register::RAX + number,
     }
 }

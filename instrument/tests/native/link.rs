@@ -5,7 +5,7 @@ use cranelift_codegen::FinalizedRelocTarget;
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{ExternalName, Function};
-use lastout_instrument::{Fixup, MachineCode, Symbol};
+use lastout_instrument::{Fixup, GateFrame, MachineCode, Symbol};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 use crate::support;
@@ -15,7 +15,7 @@ pub(crate) fn compile(func: Function) -> MachineCode {
     support::verify(&func, &*isa);
     let mut context = Context::for_function(func);
     let compiled = context.compile(&*isa, &mut ControlPlane::default()).expect("it compiles");
-    let bytes = compiled.code_buffer().to_vec();
+    let (bytes, frame) = (compiled.code_buffer().to_vec(), GateFrame::of(compiled));
     let relocations = compiled.buffer.relocs().to_vec();
     let names = context.func.params.user_named_funcs();
     let fixups = relocations.into_iter().map(|relocation| {
@@ -27,7 +27,7 @@ pub(crate) fn compile(func: Function) -> MachineCode {
         let (offset, kind, addend) = (relocation.offset, relocation.kind, relocation.addend);
         Fixup { offset, kind, symbol, addend }
     });
-    MachineCode { fixups: fixups.collect(), bytes }
+    MachineCode { fixups: fixups.collect(), bytes, frame }
 }
 
 /// What a symbol is.

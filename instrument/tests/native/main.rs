@@ -12,7 +12,9 @@ mod world;
 
 use cranelift_codegen::ir::{AbiParam, Signature, types::*};
 use cranelift_codegen::isa::CallConv;
-use lastout_instrument::{GateOptions, MachineCode, Symbol, c_entry, host_entry, machine_entry};
+use lastout_instrument::{
+    GateFrame, GateOptions, MachineCode, Symbol, c_entry, host_entry, machine_entry,
+};
 use lastout_reclaim::Counting;
 
 use self::link::{Linker, Target};
@@ -44,6 +46,8 @@ struct Entry {
     own: usize,
     integers: usize,
     interleave: bool,
+    /// Whether it calls what is in the slot.
+    forwards: bool,
 }
 
 fn entries() -> Vec<Entry> {
@@ -53,8 +57,8 @@ fn entries() -> Vec<Entry> {
         let signature = signature(integers);
         let mut add = |name: &str, options: GateOptions, own, code| {
             let name = format!("{name} of {integers}, {options:?}");
-            let interleave = options.interleave;
-            entries.push(Entry { name, code, own, integers, interleave });
+            let (interleave, forwards) = (options.interleave, name.contains("forward"));
+            entries.push(Entry { name, code, own, integers, interleave, forwards });
         };
         let machine = machine_entry(&signature, &signature, LAYOUT, PLAIN, &*isa).unwrap();
         add("machine entry", PLAIN, 2, machine);
@@ -64,6 +68,11 @@ fn entries() -> Vec<Entry> {
             let stable = c_entry(&signature, LAYOUT, options, &*isa).unwrap();
             add("stable entry", options, 0, link::compile(stable));
         }
+        let tail = Signature { call_conv: CallConv::Tail, ..signature.clone() };
+        let host = host_entry(&signature, &tail, LAYOUT, PLAIN, &*isa).unwrap();
+        add("host entry that forwards", PLAIN, 2, link::compile(host));
+        let stable = c_entry(&tail, LAYOUT, PLAIN, &*isa).unwrap();
+        add("stable entry that forwards", PLAIN, 0, link::compile(stable));
     }
     entries
 }
@@ -80,6 +89,7 @@ fn expected(scenario: Scenario) -> (Vec<Happened>, Option<u64>) {
         Scenario::Closed => (vec![leave, current], Some(CURRENT)),
         Scenario::Reopened => (vec![current], Some(CURRENT)),
         Scenario::Removed => (vec![leave, Removed { count: 0 }], None),
+        Scenario::Forwarded | Scenario::ForwardedFromInside => (vec![current], Some(CURRENT)),
     }
 }
 
@@ -97,13 +107,24 @@ fn every_entry_in_every_scenario() {
             other => panic!("entries do not refer to {other:?}"),
         });
         let image = linker.link();
-        for scenario in Scenario::ALL {
+        let scenarios: &[_] = match (entry.forwards, entry.own) {
+            (false, _) => &Scenario::OF_GATES,
+            (true, 0) => &[Scenario::Forwarded, Scenario::ForwardedFromInside],
+            (true, _) => &[Scenario::Forwarded],
+        };
+        for &scenario in scenarios {
             if scenario == Scenario::Reopened && !entry.interleave {
                 continue;
             }
             let what = format!("{} in {scenario:?}", entry.name);
-            world::prepare(scenario);
-            let before = Registers::for_call(entry.own);
+            let inside = scenario == Scenario::ForwardedFromInside;
+            // Then it leaves no frame.
+            let frame = if inside { GateFrame::default() } else { entry.code.frame };
+            world::prepare(scenario, frame);
+            let mut before = Registers::for_call(entry.own);
+            if inside {
+                before.set_pinned(world::ledger());
+            }
             let mut after = before;
             // SAFETY: it is an entry of functions with arguments and results in these registers.
             unsafe { registers::call(image.at(start), &mut after) };
@@ -114,12 +135,27 @@ fn every_entry_in_every_scenario() {
             assert_eq!(after.kept, before.kept, "{what}");
             let results = whose.map(Registers::results_of).unwrap_or_default();
             assert_eq!(after.results(), results, "{what}");
-            for (called, registers) in world::take_calls() {
+            for call in world::take_calls() {
+                let (called, registers) = (call.by, call.registers);
                 let integers = registers.integers[..entry.integers].to_vec();
                 let passed = before.integers[entry.own..][..entry.integers].to_vec();
                 assert_eq!(integers, passed, "{what}: to {called}");
                 assert_eq!(registers.vectors, before.vectors, "{what}: to {called}");
                 assert_eq!(registers.pinned(), world::ledger(), "{what}: to {called}");
+                // What an unwinder needs is where it looks.
+                let body_return = entry.code.frame.body_return;
+                let is_body = body_return
+                    .is_some_and(|at| image.at(start) + at as usize == registers.returned as usize);
+                assert_eq!(is_body, called == BODY, "{what}: to {called}");
+                if inside {
+                    assert_eq!(registers.frame_pointer(), before.frame_pointer(), "{what}");
+                    continue;
+                }
+                assert_eq!(call.outer, Some(before.pinned()), "{what}: to {called}");
+                if called == BODY {
+                    let lane = call.lane.unwrap_or(registers.rbx());
+                    assert_eq!(lane, world::lane(), "{what}");
+                }
             }
         }
     }

@@ -19,6 +19,8 @@ pub(crate) struct Registers {
     pub(crate) vectors: [u128; 8],
     /// xmm0, xmm1.
     vector_results: [u128; 2],
+    /// Where a callee was to return to.
+    pub(crate) returned: u64,
 }
 
 /// What a function returns.
@@ -42,6 +44,7 @@ impl Registers {
             integer_results: [u64::MAX; 2],
             vectors: std::array::from_fn(wide),
             vector_results: [u128::MAX; 2],
+            returned: 0,
         }
     }
 
@@ -61,6 +64,19 @@ impl Registers {
     pub(crate) fn pinned(&self) -> u64 {
         self.kept[5]
     }
+
+    pub(crate) fn set_pinned(&mut self, value: u64) {
+        self.kept[5] = value;
+    }
+
+    pub(crate) fn frame_pointer(&self) -> u64 {
+        self.kept[1]
+    }
+
+    /// Where entries in machine code have their lane.
+    pub(crate) fn rbx(&self) -> u64 {
+        self.kept[0]
+    }
 }
 
 const INTEGERS: usize = offset_of!(Registers, integers);
@@ -68,6 +84,7 @@ const KEPT: usize = offset_of!(Registers, kept);
 const INTEGER_RESULTS: usize = offset_of!(Registers, integer_results);
 const VECTORS: usize = offset_of!(Registers, vectors);
 const VECTOR_RESULTS: usize = offset_of!(Registers, vector_results);
+const RETURNED: usize = offset_of!(Registers, returned);
 
 /// Calls `function` with these registers, and stores what it leaves: kept registers and results.
 ///
@@ -124,7 +141,8 @@ pub(crate) unsafe extern "C" fn call(function: usize, registers: &mut Registers)
 }
 
 /// What entries call: hands the registers that it gets to [`called`], and returns the results that
-/// those have then. It leaves nothing in a register that it need not keep.
+/// those have then: the second integer also in rcx, where functions have it that can be
+/// tail-called. It leaves nothing in a register that it need not keep.
 ///
 /// # Safety
 ///
@@ -139,7 +157,11 @@ pub(crate) unsafe extern "C" fn callee<const WHO: u64>() {
         "mov [rsp + {integers} + 24], rcx",
         "mov [rsp + {integers} + 32], r8",
         "mov [rsp + {integers} + 40], r9",
+        "mov [rsp + {kept}], rbx",
+        "mov [rsp + {kept} + 8], rbp",
         "mov [rsp + {kept} + 40], r15",
+        "mov rax, [rsp + {size} + 8]",
+        "mov [rsp + {returned}], rax",
         // These fault unless the stack is aligned.
         "movaps [rsp + {vectors}], xmm0",
         "movaps [rsp + {vectors} + 16], xmm1",
@@ -155,7 +177,8 @@ pub(crate) unsafe extern "C" fn callee<const WHO: u64>() {
         "mov rdx, [rsp + {integer_results} + 8]",
         "movups xmm0, [rsp + {vector_results}]",
         "movups xmm1, [rsp + {vector_results} + 16]",
-        "mov rcx, -1", "mov rsi, -1", "mov rdi, -1", "mov r8, -1",
+        "mov rcx, rdx",
+        "mov rsi, -1", "mov rdi, -1", "mov r8, -1",
         "mov r9, -1", "mov r10, -1", "mov r11, -1",
         "add rsp, {size} + 8",
         "ret",
@@ -165,6 +188,7 @@ pub(crate) unsafe extern "C" fn callee<const WHO: u64>() {
         vectors = const VECTORS,
         integer_results = const INTEGER_RESULTS,
         vector_results = const VECTOR_RESULTS,
+        returned = const RETURNED,
         called = sym called::<WHO>,
     )
 }

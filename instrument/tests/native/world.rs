@@ -8,24 +8,27 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Mutex, MutexGuard};
 
-use lastout_instrument::{LaneLayout, preserving_stub};
+use lastout_instrument::{GateFrame, LaneLayout, preserving_stub};
 
 use crate::link::{self, Linker, Target};
 use crate::registers::{Registers, callee};
 use crate::support;
 
 #[repr(C)]
-struct Function {
-    slot: AtomicU64,
-    current: AtomicU64,
-    lane: AtomicU64,
+#[derive(Default)]
+pub(crate) struct Function {
+    pub(crate) slot: AtomicU64,
+    pub(crate) current: AtomicU64,
+    pub(crate) lane: AtomicU64,
+    pub(crate) zeros: AtomicU64,
 }
 
 #[repr(C)]
-struct Lane {
-    body: AtomicU64,
-    cell_offset: AtomicU64,
-    function: AtomicU64,
+#[derive(Default)]
+pub(crate) struct Lane {
+    pub(crate) body: AtomicU64,
+    pub(crate) cell_offset: AtomicU64,
+    pub(crate) function: AtomicU64,
 }
 
 pub(crate) const LAYOUT: LaneLayout = LaneLayout {
@@ -33,25 +36,45 @@ pub(crate) const LAYOUT: LaneLayout = LaneLayout {
     cell_offset: offset_of!(Lane, cell_offset) as i32,
     current: offset_of!(Function, current) as i32,
     lane: offset_of!(Function, lane) as i32,
+    zeros: offset_of!(Function, zeros) as i32,
 };
 
-static FUNCTION: Function =
-    Function { slot: AtomicU64::new(0), current: AtomicU64::new(0), lane: AtomicU64::new(0) };
+static FUNCTION: Function = Function {
+    slot: AtomicU64::new(0),
+    current: AtomicU64::new(0),
+    lane: AtomicU64::new(0),
+    zeros: AtomicU64::new(0),
+};
 static LANE: Lane =
     Lane { body: AtomicU64::new(0), cell_offset: AtomicU64::new(0), function: AtomicU64::new(0) };
 static LEDGER: [AtomicU32; 4] = [const { AtomicU32::new(0) }; 4];
 /// Which of the ledger's words is the lane's.
 const CELL: usize = 2;
 
-static STATE: Mutex<State> =
-    Mutex::new(State { scenario: Scenario::Open, happened: Vec::new(), calls: Vec::new() });
+static STATE: Mutex<State> = Mutex::new(State {
+    scenario: Scenario::Open,
+    frame: GateFrame { body_return: None, lane: None, outer: None },
+    happened: Vec::new(),
+    calls: Vec::new(),
+});
 /// How often interleave was called.
 static STEPS: AtomicUsize = AtomicUsize::new(0);
 
 struct State {
     scenario: Scenario,
+    /// What is where in the frame of the entry that is tried.
+    frame: GateFrame,
     happened: Vec<Happened>,
-    calls: Vec<(u64, Registers)>,
+    calls: Vec<Call>,
+}
+
+/// A call with arguments.
+pub(crate) struct Call {
+    pub(crate) by: u64,
+    pub(crate) registers: Registers,
+    /// What an unwinder would have found in the frame of the entry.
+    pub(crate) lane: Option<u64>,
+    pub(crate) outer: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +88,15 @@ pub(crate) enum Scenario {
     Reopened,
     /// There is neither.
     Removed,
+    /// There is a gate in the slot.
+    Forwarded,
+    /// The same, and the ledger is in the pinned register already.
+    ForwardedFromInside,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 5] =
+    /// Those of entries that are gates.
+    pub(crate) const OF_GATES: [Self; 5] =
         [Self::Open, Self::ClosedInside, Self::Closed, Self::Reopened, Self::Removed];
 }
 
@@ -88,18 +116,20 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().expect("nothing panics with it")
 }
 
-pub(crate) fn prepare(scenario: Scenario) {
+pub(crate) fn prepare(scenario: Scenario, frame: GateFrame) {
     let open = matches!(scenario, Scenario::Open | Scenario::ClosedInside);
     let body = callee::<BODY> as *const () as u64;
     let current = callee::<CURRENT> as *const () as u64;
     LANE.body.store(if open { body } else { 0 }, Relaxed);
     LANE.cell_offset.store(CELL as u64 * 4, Relaxed);
     LANE.function.store(function(), Relaxed);
-    // Nothing may go through the slot.
-    FUNCTION.slot.store(1, Relaxed);
+    // Nothing may go through the slot, but for the entries that forward.
+    let forwards = matches!(scenario, Scenario::Forwarded | Scenario::ForwardedFromInside);
+    FUNCTION.slot.store(if forwards { current } else { 1 }, Relaxed);
     FUNCTION.lane.store(lane(), Relaxed);
     FUNCTION.current.store(if scenario == Scenario::Removed { 0 } else { current }, Relaxed);
-    state().scenario = scenario;
+    let mut state = state();
+    (state.scenario, state.frame) = (scenario, frame);
     STEPS.store(0, Relaxed);
 }
 
@@ -107,7 +137,7 @@ pub(crate) fn function() -> u64 {
     &raw const FUNCTION as u64
 }
 
-fn lane() -> u64 {
+pub(crate) fn lane() -> u64 {
     &raw const LANE as u64
 }
 
@@ -127,7 +157,7 @@ pub(crate) fn take_happened() -> Vec<Happened> {
     take(&mut state().happened)
 }
 
-pub(crate) fn take_calls() -> Vec<(u64, Registers)> {
+pub(crate) fn take_calls() -> Vec<Call> {
     take(&mut state().calls)
 }
 
@@ -147,7 +177,14 @@ pub(crate) extern "C" fn current_ledger() -> u64 {
 pub(crate) extern "C" fn called<const WHO: u64>(registers: &mut Registers) {
     let mut state = state();
     state.happened.push(Happened::Called { by: WHO, count: count() });
-    state.calls.push((WHO, *registers));
+    let in_frame = |distance: Option<i32>| {
+        let at = registers.frame_pointer().wrapping_add_signed(distance?.into());
+        let at = std::ptr::with_exposed_provenance::<u64>(at as usize);
+        // SAFETY: it is in the frame of the entry, which is calling.
+        Some(unsafe { at.read() })
+    };
+    let (lane, outer) = (in_frame(state.frame.lane), in_frame(state.frame.outer));
+    state.calls.push(Call { by: WHO, registers: *registers, lane, outer });
     if WHO == BODY && state.scenario == Scenario::ClosedInside {
         LANE.body.store(0, Relaxed);
     }

@@ -8,8 +8,12 @@ use cranelift_codegen::verify_function;
 /// Code generation as gates need it, for a processor with no features beyond the base.
 pub(crate) fn isa(architecture: &str) -> OwnedTargetIsa {
     let mut flags = settings::builder();
-    for (name, value) in [("opt_level", "none"), ("enable_pinned_reg", "true"), ("is_pic", "false")]
-    {
+    for (name, value) in [
+        ("opt_level", "none"),
+        ("enable_pinned_reg", "true"),
+        ("is_pic", "false"),
+        ("preserve_frame_pointers", "true"),
+    ] {
         flags.set(name, value).expect("Cranelift has this setting");
     }
     let builder = isa::lookup_by_name(architecture).expect("the tests enable this target");

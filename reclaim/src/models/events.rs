@@ -20,6 +20,22 @@ pub(super) enum Event {
     WentBack,
     FoundRemoved,
     ReusedLane,
+    /// A tail call was made a transfer: its frame became the callee's.
+    Transferred,
+    /// A tail call found the lane closed.
+    TransferBailed,
+    /// A version was freed by a transfer that left it.
+    FreedByTransfer,
+    /// A function went while a call was counted in one of its lanes.
+    DroppedInside,
+    /// A function went with the last version that called it, which was its own.
+    DroppedByItself,
+    /// A function got the seat of another that was gone.
+    ReusedSeat,
+    /// A leaver looked at a lane that had become another function's.
+    LateLeaver,
+    /// It freed a version of that one.
+    FreedForAnother,
     ReusedContext,
 }
 

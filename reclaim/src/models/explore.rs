@@ -50,6 +50,10 @@ pub(super) enum Fault {
     WentBack,
     /// A caller comes to the same closed gate again and again, until somebody else goes on.
     Wait,
+    /// A tail call leaves a frame.
+    Growth,
+    /// A version moves in with another.
+    Occupied,
 }
 
 impl Fault {
@@ -62,6 +66,8 @@ impl Fault {
             Self::StaleCall => "stale call: ",
             Self::WentBack => "went back: ",
             Self::Wait => "wait: ",
+            Self::Growth => "growth: ",
+            Self::Occupied => "occupied: ",
         }
     }
 }

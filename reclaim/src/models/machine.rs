@@ -1,7 +1,7 @@
 //! What a model assumes of the machine, and which mistake it makes on purpose.
 
-use crate::Counting;
 use crate::sync::{Mutant, Ordering, plant};
+use crate::{Counting, Step};
 
 /// One variant of the protocol on one kind of machine.
 #[derive(Clone, Copy)]
@@ -13,7 +13,16 @@ pub(super) struct Machine {
     pub(super) fetch: Ordering,
     pub(super) restart: Restart,
     pub(super) gates: Gates,
+    pub(super) convention: Convention,
     pub(super) counting: Counting,
+    pub(super) transfer: Transfer,
+    /// What gates do that are tail-called, and what they do if they bail.
+    pub(super) transfer_steps: [&'static [Step]; 2],
+    pub(super) callees: Callees,
+    pub(super) dropped: Dropped,
+    pub(super) seats: Seats,
+    /// Whether the host keeps a handle that it calls by until the call returns.
+    pub(super) host_keeps: bool,
     pub(super) light_fence: LightFence,
     pub(super) heavy_fence: HeavyFence,
     /// Of the load in [`Step::LoadBody`](crate::Step::LoadBody).
@@ -84,10 +93,67 @@ pub(super) enum Restart {
 /// What becomes of gates.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gates {
-    /// They stay, for whoever comes late.
+    /// They stay, for whoever comes late, as long as the function does; and then until its seat is
+    /// free and another function takes it.
     Stay,
     /// They are freed with the version that they were made for.
     GoWithVersion,
+    /// They are freed with the function.
+    GoWithFunction,
+}
+
+/// How functions are called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Convention {
+    /// They cannot be tail-called.
+    Call,
+    /// They can.
+    Tail,
+}
+
+/// When a gate that can be tail-called makes a transfer of the call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transfer {
+    /// When it is tail-called by a body that was called through a gate.
+    OfTailCalls,
+    /// Always, if there is a frame.
+    OfAllCalls,
+    /// When it is tail-called, but not by a gate that bails: that one calls it.
+    OfFirstTries,
+    Never,
+}
+
+/// Whether a version keeps the functions that it calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Callees {
+    Kept,
+    /// Other functions only, so as not to make a cycle.
+    KeptButItself,
+}
+
+/// What becomes of the versions of a function that nobody keeps any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// The one that is live is closed, after a heavy fence retired, and freed by the last to leave.
+    Retires {
+        /// Whether there is that fence.
+        fence: bool,
+    },
+    /// They go with the function.
+    DropsPayloads,
+}
+
+/// What becomes of the seats of a function that nobody keeps any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seats {
+    /// They stay as long as the engine, and are given to other functions when they are free.
+    Pooled,
+    /// They are given to other functions whether they are free or not.
+    PooledAtOnce,
+    /// They are freed with the function.
+    GoWithFunction,
+    /// They are freed by whoever frees the last version in them.
+    GoWhenFree,
 }
 
 /// What [`Step::LightFence`](crate::Step::LightFence) does.
@@ -116,7 +182,14 @@ impl Machine {
         fetch: Ordering::Relaxed,
         restart: Restart::Current,
         gates: Gates::Stay,
+        convention: Convention::Call,
         counting: Counting::Plain,
+        transfer: Transfer::OfTailCalls,
+        transfer_steps: [Counting::Plain.transfer(), Counting::Plain.bail()],
+        callees: Callees::Kept,
+        dropped: Dropped::Retires { fence: true },
+        seats: Seats::Pooled,
+        host_keeps: true,
         light_fence: LightFence::Nothing,
         heavy_fence: HeavyFence::Interrupt,
         load_body: Ordering::Acquire,
@@ -126,8 +199,12 @@ impl Machine {
     };
 
     /// Where there is no membarrier: atomic counts.
-    pub(super) const ATOMIC: Self =
-        Self { counting: Counting::Atomic, heavy_fence: HeavyFence::Own, ..Self::PLAIN };
+    pub(super) const ATOMIC: Self = Self {
+        counting: Counting::Atomic,
+        transfer_steps: [Counting::Atomic.transfer(), Counting::Atomic.bail()],
+        heavy_fence: HeavyFence::Own,
+        ..Self::PLAIN
+    };
 
     /// With calls that are patched, on a machine where finding a new call says nothing of what
     /// was stored before it.
@@ -142,6 +219,20 @@ impl Machine {
 
     /// Both.
     pub(super) const ATOMIC_SITES: Self = Self::ATOMIC.patching(0);
+
+    /// With functions that can be tail-called.
+    pub(super) const TAIL: Self = Self::PLAIN.tail();
+
+    /// The same where there is no membarrier.
+    pub(super) const ATOMIC_TAIL: Self = Self::ATOMIC.tail();
+
+    /// The same with calls that are patched.
+    pub(super) const TAIL_SITES: Self = Self::SITES.tail();
+
+    /// The same machine with functions that can be tail-called.
+    const fn tail(self) -> Self {
+        Self { convention: Convention::Tail, ..self }
+    }
 
     /// The same machine with two sites, of which `stale` are never patched.
     pub(super) const fn patching(self, stale: usize) -> Self {

@@ -3,6 +3,8 @@
 //! Each scenario passes in [`sound`](super::sound), explored as far or further, so it is the
 //! mistake alone that makes the difference.
 
+mod tail;
+
 use super::explore::Fault;
 use super::machine::{Change, Gates, HeavyFence, LightFence, Machine, Restart};
 use super::scenarios;

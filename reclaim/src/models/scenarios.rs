@@ -4,6 +4,10 @@
 
 use super::world::World;
 
+mod tail;
+
+pub(super) use tail::*;
+
 /// One thread calls while another replaces.
 pub(super) fn one_caller(world: &'static World) {
     let (retirer, caller) = (world.thread(), world.thread());

@@ -5,7 +5,7 @@
 //! of every scenario.
 //!
 //! Each line below is a test: a scenario, how many preemptions loom explores, and what must have
-//! happened in some execution. The longest takes some ten seconds, most take less than one.
+//! happened in some execution. The longest takes some fifteen seconds, most take less than one.
 
 macro_rules! hold {
     ($machine:ident: $(
@@ -26,6 +26,8 @@ macro_rules! hold {
         )*
     };
 }
+
+mod tail;
 
 /// With plain counts and a heavy fence, and calls by the slot.
 mod plain {

@@ -1,5 +1,6 @@
 //! A memory and what is in it against a list of what was written where.
 
+use lastout_reclaim::Counting;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -60,7 +61,7 @@ struct World {
 
 impl World {
     fn new(size: usize, quarantine: usize, strict: bool) -> Self {
-        let memory = Memory::new(size, quarantine, strict).unwrap();
+        let memory = Memory::new(size, quarantine, strict, Counting::Plain).unwrap();
         let sections = sections(&memory, size);
         Self { memory, sections, drafts: Vec::new(), blocks: Vec::new(), other: Vec::new() }
     }
@@ -248,7 +249,7 @@ proptest! {
 #[test]
 fn sections_are_at_least_a_page() {
     let _others = process::among_others();
-    let memory = Memory::new(0, 0, false).unwrap();
+    let memory = Memory::new(0, 0, false, Counting::Plain).unwrap();
     let page = rustix::param::page_size();
     let draft = memory.allocate(sizes(page, page, page)).unwrap();
     assert!(is_all(sections(&memory, page)[0].clone(), 0));

@@ -1,5 +1,6 @@
 //! What becomes of the memory of blocks that are dropped.
 
+use lastout_reclaim::Counting;
 use std::sync::Arc;
 
 use super::{LINE, Memory, TRAP_BYTE, is_all, publish, sizes};
@@ -8,7 +9,7 @@ use crate::{Error, process};
 
 /// One that asks the system to write, which may be refused.
 fn memory(size: usize, quarantine: usize) -> Arc<Memory> {
-    Memory::new(size, quarantine, true).unwrap()
+    Memory::new(size, quarantine, true, Counting::Plain).unwrap()
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::{Memory, Written, publish, sizes};
 use crate::process::Mapping;
 use crate::{fork, process};
+use lastout_reclaim::Counting;
 
 /// The mapping that an address is in.
 fn mapping_of(address: usize) -> Mapping {
@@ -34,7 +35,7 @@ fn what_is_run_or_only_read_is_writable_nowhere_if_that_is_asked_for() {
 }
 
 fn live(strict: bool) {
-    let memory = Memory::new(1 << 20, 0, strict).unwrap();
+    let memory = Memory::new(1 << 20, 0, strict, Counting::Plain).unwrap();
     let (kept, parts) = publish(&memory, sizes(5000, 5000, 5000), 1);
     check(&parts, strict);
     drop(publish(&memory, sizes(100_000, 100_000, 100_000), 2));

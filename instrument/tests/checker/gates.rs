@@ -1,17 +1,15 @@
 //! The checker accepts what the pass emits, and nothing that is almost that.
 
-#[path = "support/signatures.rs"]
-mod signatures;
-mod support;
-
-use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{
-    AbiParam, AtomicRmwOp, ExternalName, Function, GlobalValueData, Inst, InstBuilder,
-    InstructionData, MemFlagsData, Opcode, Signature, TrapCode, Value, types::*,
+    AbiParam, AtomicRmwOp, Function, InstBuilder, MemFlagsData, Opcode, Signature, SourceLoc,
+    TrapCode, types::*,
 };
 use cranelift_codegen::isa::CallConv;
-use lastout_instrument::{GateOptions, Rule, Symbol, check_gate, gate, symbol_name};
+use lastout_instrument::{GateOptions, Rule, Symbol, check_gate, gate};
 use lastout_reclaim::Counting;
+
+use crate::mutant::Mutant;
+use crate::{signatures, support};
 
 const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
 const ATOMIC: GateOptions = GateOptions { counting: Counting::Atomic, interleave: false };
@@ -136,7 +134,7 @@ fn with_a_light_fence_where_a_full_one_is_due() {
 
 #[test]
 fn accepts_a_full_fence_where_a_light_one_is_due() {
-    let mut mutant = Mutant::new("x86_64", PLAIN);
+    let mut mutant = whole("x86_64", PLAIN);
     for fence in mutant.all(Opcode::SequencePoint).collect::<Vec<_>>() {
         mutant.func.replace(fence).fence();
     }
@@ -387,6 +385,20 @@ fn nothing_at_all() {
     assert_eq!(check_gate(&Function::new(), &*isa).unwrap_err().rule, Rule::CountIn);
 }
 
+/// An unwinder would not know that it is counted in there, or would take it that it is elsewhere.
+#[test]
+fn with_the_wrong_call_marked() {
+    rejects(Rule::Frame, |gate| {
+        let body = gate.nth(Opcode::CallIndirect, 0);
+        gate.func.set_srcloc(body, SourceLoc::default());
+    });
+    rejects(Rule::Frame, |gate| {
+        let [body, current] = [0, 3].map(|n| gate.nth(Opcode::CallIndirect, n));
+        let mark = gate.func.srcloc(body);
+        gate.func.set_srcloc(current, mark);
+    });
+}
+
 /// Asserts that a plain gate for x86-64 is rejected for `rule` once it is mutated.
 fn rejects(rule: Rule, mutate: impl FnOnce(&mut Mutant)) {
     rejects_for("x86_64", PLAIN, rule, mutate);
@@ -399,7 +411,7 @@ fn rejects_for(
     mutate: impl FnOnce(&mut Mutant),
 ) {
     let isa = support::isa(architecture);
-    let mut mutant = Mutant::new(architecture, options);
+    let mut mutant = whole(architecture, options);
     check_gate(&mutant.func, &*isa).unwrap();
     mutate(&mut mutant);
     support::verify(&mutant.func, &*isa);
@@ -407,101 +419,11 @@ fn rejects_for(
     assert_eq!(verdict, Err(rule), "{}", mutant.func);
 }
 
-/// A gate that is being broken.
-struct Mutant {
-    func: Function,
-}
-
-impl Mutant {
-    /// A gate that is whole, of a function with two parameters and two results.
-    fn new(architecture: &str, options: GateOptions) -> Self {
-        let mut signature = Signature::new(CallConv::SystemV);
-        signature.params = vec![AbiParam::new(I64); 2];
-        signature.returns = vec![AbiParam::new(I64); 2];
-        Self { func: gate(&signature, options, &*support::isa(architecture)).unwrap() }
-    }
-
-    /// The instructions with this opcode, in the order of the blocks.
-    fn all(&self, opcode: Opcode) -> impl Iterator<Item = Inst> {
-        let (layout, dfg) = (&self.func.layout, &self.func.dfg);
-        let all = layout.blocks().flat_map(|block| layout.block_insts(block));
-        all.filter(move |&inst| dfg.insts[inst].opcode() == opcode)
-    }
-
-    fn nth(&self, opcode: Opcode, n: usize) -> Inst {
-        self.all(opcode).nth(n).expect("the gate has so many of them")
-    }
-
-    fn param(&self, n: usize) -> Value {
-        let entry = self.func.layout.entry_block().expect("a gate has an entry");
-        self.func.dfg.block_params(entry)[n]
-    }
-
-    fn remove(&mut self, opcode: Opcode, n: usize) {
-        let inst = self.nth(opcode, n);
-        self.func.layout.remove_inst(inst);
-    }
-
-    fn before(&mut self, opcode: Opcode, n: usize) -> FuncCursor<'_> {
-        let inst = self.nth(opcode, n);
-        FuncCursor::new(&mut self.func).at_inst(inst)
-    }
-
-    /// The address, and the addition, of the `n`th count.
-    fn count(&self, n: usize) -> (Value, Inst) {
-        let args = self.func.dfg.inst_args(self.nth(Opcode::Store, n));
-        let addition = self.func.dfg.value_def(args[0]).unwrap_inst();
-        (args[1], addition)
-    }
-
-    /// Counts once more, right after the `n`th count.
-    fn repeat_count(&mut self, n: usize) {
-        let (cell, addition) = self.count(n);
-        let by = self.func.dfg.inst_args(addition)[1];
-        let mut pos = self.before(Opcode::SequencePoint, n);
-        let count = pos.ins().load(I32, MemFlagsData::trusted(), cell, 0);
-        let count = pos.ins().iadd(count, by);
-        pos.ins().store(MemFlagsData::trusted(), count, cell, 0);
-    }
-
-    /// Calls once more, right before the `n`th call, what that calls.
-    fn repeat_call(&mut self, n: usize) {
-        let call = self.nth(Opcode::CallIndirect, n);
-        let signature = self.func.dfg.call_signature(call).expect("this is a call");
-        let args = self.func.dfg.inst_args(call).to_vec();
-        let mut pos = self.before(Opcode::CallIndirect, n);
-        pos.ins().call_indirect(signature, args[0], &args[1..]);
-    }
-
-    /// Exchanges what the `n`th branch does for zero and for all else.
-    fn swap_edges(&mut self, n: usize) {
-        let branch = self.nth(Opcode::Brif, n);
-        match &mut self.func.dfg.insts[branch] {
-            InstructionData::Brif { blocks, .. } => blocks.swap(0, 1),
-            other => unreachable!("{other:?} is no brif"),
-        }
-    }
-
-    /// Makes the `n`th branch go, whatever it tests, where it goes if that is not zero.
-    fn take_first_edge(&mut self, n: usize) {
-        let branch = self.nth(Opcode::Brif, n);
-        let InstructionData::Brif { blocks, .. } = self.func.dfg.insts[branch] else {
-            unreachable!("a brif has two edges");
-        };
-        let target = blocks[0].block(&self.func.dfg.value_lists);
-        self.func.replace(branch).jump(target, &[]);
-    }
-
-    /// Makes what refers to one symbol refer to another.
-    fn rename(&mut self, from: Symbol, to: Symbol) {
-        let [from, to] = [from, to].map(|symbol| {
-            ExternalName::user(self.func.declare_imported_user_function(symbol_name(symbol)))
-        });
-        for data in self.func.global_values.values_mut() {
-            match data {
-                GlobalValueData::Symbol { name, .. } if *name == from => *name = to.clone(),
-                _ => {}
-            }
-        }
-    }
+/// A gate that is whole, of a function with two parameters and two results.
+fn whole(architecture: &str, options: GateOptions) -> Mutant {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params = vec![AbiParam::new(I64); 2];
+    signature.returns = vec![AbiParam::new(I64); 2];
+    let func = gate(&signature, options, &*support::isa(architecture)).unwrap();
+    Mutant { func, asking: 0 }
 }

@@ -1,13 +1,9 @@
 //! The checker accepts the entries that are emitted, and nothing that is almost one.
 
-#[path = "support/signatures.rs"]
-mod signatures;
-mod support;
-
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{
-    AbiParam, ExternalName, Function, GlobalValueData, Inst, InstBuilder, MemFlagsData, Opcode,
-    Signature, Value, types::*,
+    AbiParam, ExternalName, Function, GlobalValueData, InstBuilder, MemFlagsData, Opcode,
+    Signature, types::*,
 };
 use cranelift_codegen::isa::CallConv;
 use lastout_instrument::{
@@ -16,8 +12,12 @@ use lastout_instrument::{
 };
 use lastout_reclaim::Counting;
 
-const LAYOUT: LaneLayout = LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16 };
-const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
+use crate::mutant::Mutant;
+use crate::{signatures, support};
+
+pub(crate) const LAYOUT: LaneLayout =
+    LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16, zeros: 24 };
+pub(crate) const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 
 #[test]
@@ -181,15 +181,90 @@ fn with_the_arguments_exchanged() {
 #[test]
 fn calling_by_another_signature() {
     let isa = support::isa("x86_64");
-    let other = Signature { call_conv: CallConv::Fast, ..inner() };
+    let other = Signature { call_conv: CallConv::SystemV, ..inner() };
     for entry in entries("x86_64") {
         let violation = check_entry(&entry, &other, LAYOUT, &*isa).unwrap_err();
         assert_eq!(violation.rule, Rule::Arguments, "{violation}");
     }
 }
 
+// The words in the frame, in the order of the stores.
+const OUTER: usize = 0;
+const LANE: usize = 1;
+
+#[test]
+fn without_a_word_in_the_frame() {
+    for word in [OUTER, LANE] {
+        rejects(Rule::Frame, |entry| entry.remove(Opcode::Store, word));
+    }
+}
+
+#[test]
+fn with_a_word_in_the_frame_too_late() {
+    for word in [OUTER, LANE] {
+        rejects(Rule::Frame, |entry| {
+            let store = entry.nth(Opcode::Store, word);
+            let call = entry.nth(Opcode::CallIndirect, entry.asking);
+            entry.func.layout.remove_inst(store);
+            FuncCursor::new(&mut entry.func).after_inst(call).insert_inst(store);
+        });
+    }
+}
+
+#[test]
+fn with_something_else_in_the_frame() {
+    for word in [OUTER, LANE] {
+        rejects(Rule::Frame, |entry| {
+            let [outer, lane] = [OUTER, LANE].map(|word| entry.nth(Opcode::Store, word));
+            let [outer_value, lane_value] =
+                [outer, lane].map(|store| entry.func.dfg.inst_args(store)[0]);
+            match word {
+                OUTER => {
+                    let ledger = entry.nth(Opcode::SetPinnedReg, 0);
+                    let ledger = entry.func.dfg.inst_args(ledger)[0];
+                    entry.func.dfg.inst_args_mut(outer)[0] = ledger;
+                }
+                _ => entry.func.dfg.inst_args_mut(lane)[0] = outer_value,
+            }
+            assert_ne!(outer_value, lane_value);
+        });
+    }
+}
+
+/// Later the word is something else again.
+#[test]
+fn with_a_word_in_the_frame_that_changes() {
+    rejects(Rule::Frame, |entry| {
+        let [outer, lane] = [OUTER, LANE].map(|word| entry.nth(Opcode::Store, word));
+        let at = entry.func.dfg.inst_args(lane)[1];
+        let value = entry.func.dfg.inst_args(outer)[0];
+        FuncCursor::new(&mut entry.func).after_inst(lane).ins().store(
+            MemFlagsData::trusted(),
+            value,
+            at,
+            0,
+        );
+    });
+}
+
+#[test]
+fn with_the_words_exchanged() {
+    rejects(Rule::Frame, |entry| {
+        let mut slots = entry.func.sized_stack_slots.values_mut();
+        let (first, second) = (slots.next().unwrap(), slots.next().unwrap());
+        std::mem::swap(&mut first.key, &mut second.key);
+    });
+}
+
+#[test]
+fn with_a_word_that_nobody_finds() {
+    rejects(Rule::Foreign, |entry| {
+        entry.func.sized_stack_slots.values_mut().next().unwrap().key = None;
+    });
+}
+
 fn inner() -> Signature {
-    let mut signature = Signature::new(CallConv::Tail);
+    let mut signature = Signature::new(CallConv::Fast);
     signature.params = vec![AbiParam::new(I64); 2];
     signature.returns = vec![AbiParam::new(I64)];
     signature
@@ -215,30 +290,5 @@ fn rejects(rule: Rule, edit: impl Fn(&mut Mutant)) {
             Err(violation) => assert_eq!(violation.rule, rule, "{violation}\n{}", mutant.func),
             Ok(()) => panic!("{rule:?} is broken, and that goes unnoticed:\n{}", mutant.func),
         }
-    }
-}
-
-/// An entry that is being broken.
-struct Mutant {
-    func: Function,
-    /// How many calls it begins with to have a ledger.
-    asking: usize,
-}
-
-impl Mutant {
-    fn nth(&self, opcode: Opcode, n: usize) -> Inst {
-        let (layout, dfg) = (&self.func.layout, &self.func.dfg);
-        let all = layout.blocks().flat_map(|block| layout.block_insts(block));
-        all.filter(|&inst| dfg.insts[inst].opcode() == opcode).nth(n).expect("it has one")
-    }
-
-    fn remove(&mut self, opcode: Opcode, n: usize) {
-        let inst = self.nth(opcode, n);
-        self.func.layout.remove_inst(inst);
-    }
-
-    /// What the pinned register held at first.
-    fn outer(&self) -> Value {
-        self.func.dfg.first_result(self.nth(Opcode::GetPinnedReg, 0))
     }
 }

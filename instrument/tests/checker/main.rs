@@ -1,0 +1,10 @@
+//! The checker accepts what the passes emit, and nothing that is almost that.
+
+mod entries;
+mod forwards;
+mod gates;
+mod mutant;
+#[path = "../support/signatures.rs"]
+mod signatures;
+#[path = "../support/mod.rs"]
+mod support;

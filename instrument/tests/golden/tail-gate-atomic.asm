@@ -1,0 +1,89 @@
+; The same with atomic counts.
+; pass: tail_gate atomic
+
+; ---- after ----
+head, 20 bytes
+  0x00  mov r11, Lane
+  0x0a  mov eax, 0x30
+  0x0f  jmp TailGate
+
+gate, 296 bytes
+  0x00  lea r10, [rel 0x3b]
+  0x07  cmp [rsp], r10
+  0x0b  je near 0x91
+  0x11  mov r10, [r11 + 8]
+  0x18  lock inc dword [r15 + r10]
+  0x1d  mov r10, [r11]
+  0x20  test r10, r10
+  0x23  je near 0xd4
+  0x29  push rbp
+  0x2a  mov rbp, rsp
+  0x2d  push r11
+  0x2f  push rax
+  0x30  test eax, eax
+  0x32  jne near 0x68
+  0x38  call r10
+  0x3b  mov r11, [rbp - 8]
+  0x3f  mov r11, [r11 + 8]
+  0x46  lock dec dword [r15 + r11]
+  0x4b  mov r11, [rbp - 8]
+  0x4f  cmp qword [r11], 0
+  0x53  je near 0x80
+  0x59  mov r11, [rbp - 0x10]
+  0x5d  add rsp, 0x10
+  0x61  pop rbp
+  0x62  test r11d, r11d
+  0x65  jne short 0x76
+  0x67  ret
+  0x68  push qword [rbp + rax + 8]
+  0x6c  sub eax, 8
+  0x6f  jne short 0x68
+  0x71  jmp 0x38
+  0x76  add r11, rsp
+  0x79  pop qword [r11]
+  0x7c  mov rsp, r11
+  0x7f  ret
+  0x80  push rdi
+  0x81  push rdi
+  0x82  mov rdi, r11
+  0x85  call Leave
+  0x8a  pop rdi
+  0x8b  pop rdi
+  0x8c  jmp 0x59
+  0x91  mov r10, [r11 + 8]
+  0x98  lock inc dword [r15 + r10]
+  0x9d  mov r10, [r11]
+  0xa0  test r10, r10
+  0xa3  je near 0xd4
+  0xa9  mov rax, [rbp - 8]
+  0xad  mov [rbp - 8], r11
+  0xb1  mov r11, [rax + 8]
+  0xb8  lock dec dword [r15 + r11]
+  0xbd  cmp qword [rax], 0
+  0xc1  jne near 0xd1
+  0xc7  push rdi
+  0xc8  mov rdi, rax
+  0xcb  call Leave
+  0xd0  pop rdi
+  0xd1  jmp r10
+  0xd4  mov r10, [r11 + 8]
+  0xdb  lock dec dword [r15 + r10]
+  0xe0  cmp qword [r11], 0
+  0xe4  jne near 0xf4
+  0xea  push rdi
+  0xeb  mov rdi, r11
+  0xee  call Leave
+  0xf3  pop rdi
+  0xf4  mov r10, r11
+  0xf7  mov r11, [r11 + 0x128]
+  0xfe  mov r11, [r11 - 0x58]
+  0x105  test r11, r11
+  0x108  je short 0x10d
+  0x10a  jmp r11
+  0x10d  mov r11, r10
+  0x110  push rdi
+  0x111  mov rdi, r11
+  0x114  call Removed
+  0x119  pop rdi
+  0x11a  mov r11, [r11 + 0x128]
+  0x121  jmp qword [r11 + 0x18]

@@ -1,0 +1,90 @@
+; The gate that functions share that can be tail-called, and the head of one with six words of
+; arguments on the stack.
+; pass: tail_gate
+
+; ---- after ----
+head, 20 bytes
+  0x00  mov r11, Lane
+  0x0a  mov eax, 0x30
+  0x0f  jmp TailGate
+
+gate, 291 bytes
+  0x00  lea r10, [rel 0x3a]
+  0x07  cmp [rsp], r10
+  0x0b  je near 0x8f
+  0x11  mov r10, [r11 + 8]
+  0x18  inc dword [r15 + r10]
+  0x1c  mov r10, [r11]
+  0x1f  test r10, r10
+  0x22  je near 0xd0
+  0x28  push rbp
+  0x29  mov rbp, rsp
+  0x2c  push r11
+  0x2e  push rax
+  0x2f  test eax, eax
+  0x31  jne near 0x66
+  0x37  call r10
+  0x3a  mov r11, [rbp - 8]
+  0x3e  mov r11, [r11 + 8]
+  0x45  dec dword [r15 + r11]
+  0x49  mov r11, [rbp - 8]
+  0x4d  cmp qword [r11], 0
+  0x51  je near 0x7e
+  0x57  mov r11, [rbp - 0x10]
+  0x5b  add rsp, 0x10
+  0x5f  pop rbp
+  0x60  test r11d, r11d
+  0x63  jne short 0x74
+  0x65  ret
+  0x66  push qword [rbp + rax + 8]
+  0x6a  sub eax, 8
+  0x6d  jne short 0x66
+  0x6f  jmp 0x37
+  0x74  add r11, rsp
+  0x77  pop qword [r11]
+  0x7a  mov rsp, r11
+  0x7d  ret
+  0x7e  push rdi
+  0x7f  push rdi
+  0x80  mov rdi, r11
+  0x83  call Leave
+  0x88  pop rdi
+  0x89  pop rdi
+  0x8a  jmp 0x57
+  0x8f  mov r10, [r11 + 8]
+  0x96  inc dword [r15 + r10]
+  0x9a  mov r10, [r11]
+  0x9d  test r10, r10
+  0xa0  je near 0xd0
+  0xa6  mov rax, [rbp - 8]
+  0xaa  mov [rbp - 8], r11
+  0xae  mov r11, [rax + 8]
+  0xb5  dec dword [r15 + r11]
+  0xb9  cmp qword [rax], 0
+  0xbd  jne near 0xcd
+  0xc3  push rdi
+  0xc4  mov rdi, rax
+  0xc7  call Leave
+  0xcc  pop rdi
+  0xcd  jmp r10
+  0xd0  mov r10, [r11 + 8]
+  0xd7  dec dword [r15 + r10]
+  0xdb  cmp qword [r11], 0
+  0xdf  jne near 0xef
+  0xe5  push rdi
+  0xe6  mov rdi, r11
+  0xe9  call Leave
+  0xee  pop rdi
+  0xef  mov r10, r11
+  0xf2  mov r11, [r11 + 0x128]
+  0xf9  mov r11, [r11 - 0x58]
+  0x100  test r11, r11
+  0x103  je short 0x108
+  0x105  jmp r11
+  0x108  mov r11, r10
+  0x10b  push rdi
+  0x10c  mov rdi, r11
+  0x10f  call Removed
+  0x114  pop rdi
+  0x115  mov r11, [r11 + 0x128]
+  0x11c  jmp qword [r11 + 0x18]

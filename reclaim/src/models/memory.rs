@@ -1,0 +1,142 @@
+//! What is in memory for a time: code, and words that code uses.
+//!
+//! loom runs the threads of a model on one thread, one at a time. What is in a `std::cell` here, as
+//! elsewhere in the models, is therefore not part of the model but what its observer knows. No
+//! modelled thread acts on it, except that installers, who take turns, know what is current.
+
+use std::cell::Cell;
+use std::ptr;
+use std::rc::Rc;
+
+use super::function::Function;
+use super::ownership::Owner;
+use crate::Lane;
+use crate::sync::UnsafeCell;
+
+/// Something that is in memory until it is freed.
+pub(super) struct Memory {
+    /// What is used, where it is used after it was freed.
+    what: &'static str,
+    /// Written as the thing is made and freed, read as it is used. Here loom checks that whoever
+    /// uses it comes after the one and before the other.
+    cell: UnsafeCell<()>,
+    /// Whether it does: without, a use after free is one only once the free is over.
+    causal: bool,
+    gone: Cell<bool>,
+}
+
+impl Memory {
+    pub(super) fn new(what: &'static str, causal: bool) -> Self {
+        let cell = UnsafeCell::new(());
+        cell.with_mut(|_| ());
+        Self { what, cell, causal, gone: Cell::new(false) }
+    }
+
+    /// A thread uses it.
+    pub(super) fn touch(&self) {
+        assert!(!self.gone.get(), "use after free: a thread uses {} that is gone", self.what);
+        if self.causal {
+            self.cell.with(|_| ());
+        }
+    }
+
+    pub(super) fn free(&self) {
+        assert!(!self.gone.replace(true), "{} freed twice", self.what);
+        if self.causal {
+            self.cell.with_mut(|_| ());
+        }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+}
+
+/// A lane, where gates know it.
+pub(super) struct Seat {
+    pub(super) lane: Lane<Payload>,
+    pub(super) memory: Memory,
+    /// The function that it belongs to, or the last that it did.
+    pub(super) tenant: Cell<Option<&'static Function>>,
+    /// How many calls are counted in it.
+    pub(super) calls: Cell<usize>,
+}
+
+/// The gate of a seat, made for one function.
+pub(super) struct Gate {
+    pub(super) seat: Rc<Seat>,
+    /// Its code.
+    pub(super) memory: Memory,
+}
+
+impl Gate {
+    pub(super) fn new(seat: Rc<Seat>, causal: bool) -> Rc<Self> {
+        Rc::new(Self { seat, memory: Memory::new("a gate", causal) })
+    }
+}
+
+/// The code of a version.
+pub(super) struct Code {
+    /// The gate of the lane that the version was put into.
+    pub(super) gate: Rc<Gate>,
+    /// The functions that it may tail-call.
+    callees: Vec<&'static Function>,
+    memory: Memory,
+    /// How many frames are in it.
+    frames: Cell<usize>,
+}
+
+impl Code {
+    /// Writes the code.
+    pub(super) fn write(gate: &Rc<Gate>, callees: &[&'static Function], causal: bool) -> Rc<Self> {
+        let memory = Memory::new("code", causal);
+        let (gate, callees) = (Rc::clone(gate), callees.to_vec());
+        Rc::new(Self { gate, callees, memory, frames: Cell::new(0) })
+    }
+
+    /// Whether it may tail-call `function`.
+    pub(super) fn calls(&self, function: &Function) -> bool {
+        self.callees.iter().any(|callee| ptr::eq(*callee, function))
+    }
+
+    /// A frame enters.
+    pub(super) fn enter(&self) {
+        self.memory.touch();
+        self.frames.set(self.frames.get() + 1);
+    }
+
+    /// A frame is about to leave.
+    pub(super) fn exit(&self) {
+        self.memory.touch();
+        self.frames.set(self.frames.get() - 1);
+    }
+
+    pub(super) fn is_freed(&self) -> bool {
+        self.memory.is_gone()
+    }
+
+    /// The memory goes.
+    pub(super) fn free(&self) {
+        assert!(self.frames.get() == 0, "use after free: frames are in code that goes");
+        self.memory.free();
+    }
+}
+
+/// What a lane drops when its version has drained.
+pub(super) struct Payload {
+    pub(super) code: Rc<Code>,
+    /// The functions that the code calls.
+    pub(super) callees: Vec<Owner>,
+    /// Whether its gate is freed with it, as no gate must be.
+    pub(super) with_gate: bool,
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        self.callees.clear();
+        self.code.free();
+        if self.with_gate {
+            self.code.gate.memory.free();
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Who keeps functions alive, and what happens when nobody does.
+
+use std::mem::{ManuallyDrop, forget, take};
+use std::rc::Rc;
+use std::thread::panicking;
+
+use loom::sync::Arc;
+
+use super::events::Event;
+use super::function::Function;
+use super::machine::{Dropped, Gates, Seats};
+use super::world::World;
+use crate::State;
+
+/// A reference that is counted.
+///
+/// It is let go of only while the model runs: after a panic, loom unwinds the threads outside of
+/// the execution.
+pub(super) struct Counted<T>(ManuallyDrop<Arc<T>>);
+
+impl<T> Counted<T> {
+    fn new(value: T) -> Self {
+        Self(ManuallyDrop::new(Arc::new(value)))
+    }
+}
+
+impl<T> Clone for Counted<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Drop for Counted<T> {
+    fn drop(&mut self) {
+        if !panicking() {
+            // SAFETY: this is dropped once, and the reference not used any more.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
+}
+
+/// Keeps a function: its name, a handle of the host, or a version that calls it.
+#[derive(Clone)]
+pub(super) struct Owner(Counted<Ownership>);
+
+impl Owner {
+    pub(super) fn new(world: &'static World, function: &'static Function, engine: Engine) -> Self {
+        Self(Counted::new(Ownership { world, function, _engine: engine }))
+    }
+
+    /// The function, for as long as it is kept.
+    pub(super) fn function(&self) -> &'static Function {
+        self.0.0.function
+    }
+}
+
+struct Ownership {
+    world: &'static World,
+    function: &'static Function,
+    /// Functions keep what they have in common.
+    _engine: Engine,
+}
+
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        self.world.drop_function(self.function);
+    }
+}
+
+/// Keeps the seats, until nobody does.
+#[derive(Clone)]
+pub(super) struct Engine {
+    _common: Counted<Common>,
+}
+
+impl Engine {
+    pub(super) fn new(world: &'static World) -> Self {
+        Self { _common: Counted::new(Common(world)) }
+    }
+}
+
+struct Common(&'static World);
+
+impl Drop for Common {
+    fn drop(&mut self) {
+        self.0.drop_seats();
+    }
+}
+
+impl World {
+    /// What becomes of a function that nobody keeps any more.
+    fn drop_function(&self, function: &Function) {
+        let gates = take(&mut *function.gates.borrow_mut());
+        for gate in &gates {
+            if gate.seat.calls.get() > 0 {
+                self.seen.note(Event::DroppedInside);
+            }
+            let lane = &gate.seat.lane;
+            let state = lane.state().state();
+            if state == State::Freeing {
+                self.seen.note(Event::DroppedByItself);
+            }
+            match self.machine.dropped {
+                Dropped::Retires { fence } if state == State::Live => {
+                    // SAFETY: nobody installs a version of a function that nobody keeps.
+                    unsafe { lane.close() };
+                    if fence {
+                        self.heavy_fence();
+                    }
+                    self.retire(&gate.seat);
+                }
+                Dropped::Retires { .. } => {}
+                Dropped::DropsPayloads => {
+                    // What is left of the payload must not be dropped a second time.
+                    forget(Rc::clone(&gate.seat));
+                    gate.seat.memory.free();
+                    for _ in 0..function.drop_payloads() {
+                        self.freed(&gate.seat, Event::FreedByRetirer);
+                    }
+                }
+            }
+            if self.machine.gates == Gates::GoWithFunction {
+                gate.memory.free();
+            }
+            if self.machine.seats == Seats::GoWithFunction {
+                gate.seat.memory.free();
+            }
+        }
+        function.memory.free();
+        if self.machine.seats == Seats::GoWhenFree {
+            for gate in gates.iter().filter(|gate| gate.seat.lane.state().state() == State::Free) {
+                gate.seat.memory.free();
+            }
+        }
+        function.latest.set(None);
+        self.pool.lock().expect("no thread panics").extend(gates);
+    }
+
+    /// What becomes of seats, and of gates that have no function any more, when the engine goes.
+    fn drop_seats(&self) {
+        if self.machine.gates == Gates::Stay {
+            for gate in self.pool.lock().expect("no thread panics").iter() {
+                gate.memory.free();
+            }
+        }
+        for seat in self.seats.iter().filter(|seat| !seat.memory.is_gone()) {
+            let counted = seat.calls.get();
+            assert!(counted == 0, "use after free: calls are counted in a seat that goes");
+            seat.memory.free();
+        }
+    }
+}

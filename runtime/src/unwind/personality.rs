@@ -1,0 +1,61 @@
+//! What the system's unwinder calls for each frame of generated code that it leaves.
+
+use std::ffi::c_int;
+
+use super::system::{self, CLEANUP_PHASE, CONTINUE_UNWIND, Context, Exception};
+use super::walk::{FRAME_POINTER, PINNED, RBX, count_out};
+use crate::memory::Memory;
+
+/// Leaves a frame of generated code for good: counts it out if it is one of a gate, and puts back
+/// the registers of its caller that the table does not tell the unwinder of. It catches nothing.
+///
+/// # Safety
+///
+/// For the system's unwinder, which calls it for frames in the range of a
+/// [`Table`](super::Table).
+pub(super) unsafe extern "C" fn personality(
+    _version: c_int,
+    actions: c_int,
+    _class: u64,
+    _exception: *mut Exception,
+    context: *mut Context,
+) -> c_int {
+    if actions & CLEANUP_PHASE == 0 {
+        return CONTINUE_UNWIND;
+    }
+    // SAFETY: the context is that of a frame in the range of a table, which has the memory that
+    // the code is in. All these registers are such that the unwinder has them.
+    let (memory, returned, frame_pointer, rbx, ledger) = unsafe {
+        (
+            &*system::data(context).cast::<Memory>(),
+            system::returned(context),
+            system::register(context, FRAME_POINTER),
+            system::register(context, RBX),
+            system::register(context, PINNED),
+        )
+    };
+    // SAFETY: the unwinder is at that frame.
+    let Some(frame) = (unsafe { memory.code_map().frame(returned) }) else {
+        return CONTINUE_UNWIND;
+    };
+    if let Some(counted) = frame.counted {
+        // SAFETY: the frame is counted in, by the thread that is leaving it.
+        unsafe { count_out(counted, frame_pointer, rbx, ledger, memory.counting()) };
+    }
+    for (register, place) in frame.saved.places(frame_pointer) {
+        // SAFETY: the function has saved the register there, in its frame.
+        unsafe {
+            let value = std::ptr::with_exposed_provenance::<usize>(place).read();
+            system::set_register(context, c_int::from(register as i16), value);
+        }
+    }
+    if let Some(outer) = frame.outer {
+        let place = frame_pointer.wrapping_add_signed(outer as isize);
+        // SAFETY: as above.
+        unsafe {
+            let value = std::ptr::with_exposed_provenance::<usize>(place).read();
+            system::set_register(context, PINNED, value);
+        }
+    }
+    CONTINUE_UNWIND
+}

@@ -1,0 +1,101 @@
+//! The code memories of the process, by their addresses, to be found from anywhere, a signal
+//! handler included.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use crate::memory::Memory;
+
+/// A place in the list, which only grows: those of memories that are gone are used again.
+struct Place {
+    next: AtomicPtr<Place>,
+    /// Null if it is nobody's.
+    memory: AtomicPtr<Memory>,
+    start: AtomicUsize,
+    end: AtomicUsize,
+}
+
+static FIRST: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
+
+/// What says where a memory is, until it is dropped.
+pub(crate) struct Registered(&'static Place);
+
+impl Registered {
+    /// Has the code from `start` to `end` found to be that of `memory`.
+    pub(crate) fn new(start: usize, end: usize, memory: *const Memory) -> Self {
+        let memory = memory.cast_mut();
+        let take = |place: &&Place| {
+            let (free, mine) = (ptr::null_mut(), memory);
+            place.memory.compare_exchange(free, mine, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        };
+        let place = places().find(take).unwrap_or_else(|| add(memory));
+        // In this order: nobody looks for code of a memory before it has some.
+        place.end.store(end, Ordering::Relaxed);
+        place.start.store(start, Ordering::Release);
+        Self(place)
+    }
+}
+
+fn add(memory: *mut Memory) -> &'static Place {
+    let place = Box::leak(Box::new(Place {
+        next: AtomicPtr::new(ptr::null_mut()),
+        memory: AtomicPtr::new(memory),
+        start: AtomicUsize::new(usize::MAX),
+        end: AtomicUsize::new(0),
+    }));
+    let mut first = FIRST.load(Ordering::Relaxed);
+    loop {
+        place.next.store(first, Ordering::Relaxed);
+        let new = ptr::from_mut(place);
+        match FIRST.compare_exchange_weak(first, new, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return place,
+            Err(newer) => first = newer,
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.0.start.store(usize::MAX, Ordering::Relaxed);
+        self.0.end.store(0, Ordering::Relaxed);
+        self.0.memory.store(ptr::null_mut(), Ordering::Release);
+    }
+}
+
+fn places() -> impl Iterator<Item = &'static Place> {
+    let mut at = FIRST.load(Ordering::Acquire);
+    std::iter::from_fn(move || {
+        // SAFETY: places are never freed.
+        let place = unsafe { at.as_ref() }?;
+        at = place.next.load(Ordering::Relaxed);
+        Some(place)
+    })
+}
+
+/// The memory of the code that is returned to at an address, as [`at`].
+pub(super) fn returned_to<'a>(address: usize) -> Option<&'a Memory> {
+    at(address.wrapping_sub(1))
+}
+
+/// The memory that the code at an address is in, if that is code of an engine's.
+///
+/// The address is one that the calling thread has a frame at or is about to return to, or no
+/// engine's: so the memory stays for as long as that is so.
+pub(super) fn at<'a>(address: usize) -> Option<&'a Memory> {
+    let memory = places().find_map(|place| place.memory_at(address))?;
+    // SAFETY: as said above.
+    unsafe { memory.as_ref() }
+}
+
+impl Place {
+    /// The memory whose code is at an address, if that is this place's.
+    fn memory_at(&self, address: usize) -> Option<*const Memory> {
+        let start = self.start.load(Ordering::Acquire);
+        let inside = start <= address && address < self.end.load(Ordering::Acquire);
+        let memory = self.memory.load(Ordering::Acquire);
+        // The place may become another memory's meanwhile, and what was read be of one and the
+        // other. The memory that is looked for is alive: where that is this one, nothing changes.
+        // Of others only their own addresses are inside, unless the start has changed since.
+        (inside && self.start.load(Ordering::Acquire) == start).then_some(memory.cast_const())
+    }
+}

@@ -1,0 +1,90 @@
+//! Where functions save the registers that they keep for their callers.
+
+use cranelift_codegen::CompiledCode;
+use cranelift_codegen::gimli::read::{CallFrameInstruction, CieOrFde, UnwindSection};
+use cranelift_codegen::gimli::write::{Address, EhFrame, EndianVec, FrameTable};
+use cranelift_codegen::gimli::{self, BaseAddresses, NativeEndian, X86_64};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::unwind::UnwindInfo;
+
+/// The registers that calls keep, but for the frame pointer, which is where it always is, and the
+/// pinned register, which is nobody's to save: by their numbers in unwind tables.
+const KEPT: [u16; 4] = [X86_64::RBX.0, X86_64::R12.0, X86_64::R13.0, X86_64::R14.0];
+
+/// For each register that calls keep, how many words below the frame pointer a function has saved
+/// it; 0 if it has not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Saved([u8; KEPT.len()]);
+
+impl Saved {
+    /// Of an entry in machine code: `push r15; push rbx`.
+    pub(crate) const MACHINE_ENTRY: Self = Self([2, 0, 0, 0]);
+
+    /// Of a function that Cranelift has compiled for a host on which frames can be unwound.
+    pub(crate) fn of(compiled: &CompiledCode, isa: &dyn TargetIsa) -> Option<Self> {
+        let UnwindInfo::SystemV(info) = compiled.create_unwind_info(isa).ok()?? else {
+            return None;
+        };
+        // What it says is only to be had by having it written, and reading that.
+        let mut table = FrameTable::default();
+        let cie = table.add_cie(isa.create_systemv_cie()?);
+        table.add_fde(cie, info.to_fde(Address::Constant(0)));
+        let mut section = EhFrame(EndianVec::new(NativeEndian));
+        table.write_eh_frame(&mut section).ok()?;
+        let section = gimli::EhFrame::new(section.slice(), NativeEndian);
+        saves(&section).ok().map(|saves| Self::from_saves(&saves))
+    }
+
+    /// Every save in a table: of which register, and how many words below the CFA.
+    ///
+    /// Cranelift has the registers in a row at the lower end of what it saves, on 16 bytes. The
+    /// distances that it gives count from where the caller's frame ends, which is not where it
+    /// says that the CFA is if a function makes room for arguments of tail calls. So only the
+    /// order is used.
+    fn from_saves(saves: &[(u16, i64)]) -> Self {
+        let mut saved = Self::default();
+        let Some(lowest) = saves.iter().map(|&(_, words)| words).max() else { return saved };
+        let highest = saves.iter().map(|&(_, words)| words).min().unwrap_or(lowest);
+        // Vectors take two words.
+        let last = saves.iter().find(|&&(_, words)| words == highest);
+        let is_vector = last.is_some_and(|&(register, _)| register > X86_64::R15.0);
+        let words = lowest - highest + if is_vector { 2 } else { 1 };
+        let words = (words + 1) & !1;
+        for &(register, at) in saves {
+            if let Some(kept) = KEPT.iter().position(|&kept| kept == register) {
+                saved.0[kept] = u8::try_from(words - (lowest - at)).unwrap_or(0);
+            }
+        }
+        saved
+    }
+
+    /// The registers that are saved, each with the address where it is in a frame.
+    pub(crate) fn places(self, frame_pointer: usize) -> impl Iterator<Item = (u16, usize)> {
+        let saved = KEPT.into_iter().zip(self.0).filter(|&(_, words)| words != 0);
+        saved.map(move |(register, words)| {
+            (register, frame_pointer - usize::from(words) * size_of::<usize>())
+        })
+    }
+}
+
+/// Every save of a register in a table, but for that of the frame pointer.
+fn saves(
+    section: &gimli::EhFrame<gimli::EndianSlice<'_, NativeEndian>>,
+) -> gimli::Result<Vec<(u16, i64)>> {
+    let bases = BaseAddresses::default();
+    let mut saves = Vec::new();
+    let mut entries = section.entries(&bases);
+    while let Some(entry) = entries.next()? {
+        let CieOrFde::Fde(partial) = entry else { continue };
+        let fde = partial.parse(|section, bases, offset| section.cie_from_offset(bases, offset))?;
+        let mut instructions = fde.instructions(section, &bases);
+        while let Some(instruction) = instructions.next()? {
+            if let CallFrameInstruction::Offset { register, factored_offset } = instruction
+                && register != X86_64::RBP
+            {
+                saves.push((register.0, factored_offset as i64));
+            }
+        }
+    }
+    Ok(saves)
+}

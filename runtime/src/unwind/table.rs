@@ -1,0 +1,79 @@
+//! The one table that an engine has with the system's unwinder.
+
+use std::ffi::c_void;
+use std::io;
+
+use cranelift_codegen::gimli::write::{
+    Address, CallFrameInstruction, CommonInformationEntry, EhFrame, EndianVec,
+    FrameDescriptionEntry, FrameTable,
+};
+use cranelift_codegen::gimli::{DW_EH_PE_absptr, Encoding, Format, NativeEndian, X86_64};
+
+use super::personality::personality;
+use super::{SUPPORTED, system};
+use crate::fork::Pass;
+use crate::memory::Memory;
+
+/// A table for all code in a range, registered until it is dropped.
+pub(crate) struct Table {
+    bytes: Box<[u8]>,
+}
+
+impl Table {
+    /// A table for the `len` bytes of code at `start`, whose frames are those of `memory`; `None`
+    /// where there is no unwinder that would know what to do with it.
+    ///
+    /// # Safety
+    ///
+    /// `memory` stays where it is for as long as there is a frame of code in that range.
+    pub(crate) unsafe fn register(
+        start: usize,
+        len: usize,
+        memory: *const Memory,
+    ) -> io::Result<Option<Self>> {
+        if !SUPPORTED {
+            return Ok(None);
+        }
+        let table = Self { bytes: bytes(start, len, memory.cast())? };
+        // The unwinder's lock must not be held in a fork.
+        let _pass = Pass::new();
+        // SAFETY: the table is well formed and ends with a zero, and stays where it is until it
+        // is deregistered.
+        unsafe { system::register_table(table.bytes.as_ptr()) };
+        Ok(Some(table))
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        let _pass = Pass::new();
+        // SAFETY: it was registered, once.
+        unsafe { system::deregister_table(self.bytes.as_ptr()) };
+    }
+}
+
+/// One entry for all of the range: the caller's frame is two words above the frame pointer, and
+/// below it are the return address and the caller's frame pointer.
+fn bytes(start: usize, len: usize, data: *const c_void) -> io::Result<Box<[u8]>> {
+    let address = |address: usize| Address::Constant(address as u64);
+    let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
+    let mut common = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
+    common.personality = Some((DW_EH_PE_absptr, address(personality as *const () as usize)));
+    common.lsda_encoding = Some(DW_EH_PE_absptr);
+    common.fde_address_encoding = DW_EH_PE_absptr;
+    common.add_instruction(CallFrameInstruction::Cfa(X86_64::RBP, 16));
+    common.add_instruction(CallFrameInstruction::Offset(X86_64::RA, -8));
+    common.add_instruction(CallFrameInstruction::Offset(X86_64::RBP, -16));
+    let len = u32::try_from(len).map_err(io::Error::other)?;
+    let mut range = FrameDescriptionEntry::new(address(start), len);
+    range.lsda = Some(address(data.expose_provenance()));
+
+    let mut table = FrameTable::default();
+    let common = table.add_cie(common);
+    table.add_fde(common, range);
+    let mut section = EhFrame(EndianVec::new(NativeEndian));
+    table.write_eh_frame(&mut section).map_err(io::Error::other)?;
+    let mut bytes = section.0.into_vec();
+    bytes.extend([0; 4]);
+    Ok(bytes.into())
+}

@@ -1,0 +1,426 @@
+//! What a program comes to, by walking its tree.
+//!
+//! Nothing here knows of machine code, slots or counters. An install is a set of functions with a
+//! number; a function that is not called within its unit is called in the last of them; a version
+//! is there while it is current or on the stack.
+
+mod values;
+
+use std::collections::BTreeSet;
+
+use cranelift_codegen::ir::TrapCode;
+
+use self::values::{Results, Variables};
+use super::host::{Came, Observed, Outcome, Script, Visited, answer, payload};
+use super::stack::{Frame, Ledger, Seen, Stack};
+use super::units::{defines, first_units};
+use super::{
+    Action, Call, Convention, Entry, Kind, Linkage, Operand, Program, Replacement, Statement,
+    Visit, Way, WayIn,
+};
+
+/// What there is to be seen of a run, and what is to be known before.
+pub(super) struct Expected {
+    pub(super) observed: Observed,
+    /// Whether something was thrown, or has trapped.
+    pub(super) failed: bool,
+    /// Whether the process would die, or may.
+    pub(super) dies: bool,
+}
+
+/// What is to be seen of a run. Unless it is `numbered`, it is what can be said if nobody knows
+/// when functions are replaced.
+pub(super) fn expected(program: &Program, numbered: bool) -> Expected {
+    let mut model = Model {
+        program,
+        numbered,
+        installs: Vec::new(),
+        current: vec![0; program.functions.len()],
+        stack: Stack::default(),
+        catchers: Vec::new(),
+        script: Script::default(),
+        visits: Vec::new(),
+        failed: false,
+        dies: false,
+    };
+    for unit in first_units(program) {
+        model.install(&unit);
+    }
+    let mut outcomes = Vec::new();
+    for entry in &program.entries {
+        outcomes.push(model.enter(entry));
+        if model.dies {
+            break;
+        }
+    }
+    let left = numbered.then(|| model.ledger());
+    let Model { visits, failed, dies, .. } = model;
+    Expected { observed: Observed { outcomes, visits, left }, failed, dies }
+}
+
+/// What a handler makes of what it has caught.
+pub(super) fn caught(handler: usize, payload: [u64; 2]) -> i64 {
+    (payload[0] ^ payload[1].wrapping_mul(31)).wrapping_add(handler as u64) as i64
+}
+
+struct Model<'a> {
+    program: &'a Program,
+    numbered: bool,
+    /// What each unit defines. Their numbers start with 1.
+    installs: Vec<BTreeSet<usize>>,
+    /// The number of each function's current version.
+    current: Vec<u64>,
+    stack: Stack,
+    /// Who catches, outermost first.
+    catchers: Vec<Catcher>,
+    script: Script,
+    visits: Vec<Visited>,
+    failed: bool,
+    dies: bool,
+}
+
+/// Someone who catches exceptions, or nobody who could.
+enum Catcher {
+    /// A call with handlers.
+    Handlers(Vec<Option<u32>>),
+    /// A call through a handle.
+    Handle,
+    /// A stable entry, whose caller cannot be told; or where it depends on what was replaced
+    /// whether there is one.
+    Address { certain: bool },
+}
+
+/// Why a function does not return.
+enum Ending {
+    Trap(TrapCode, usize, u64),
+    Thrown(u32, [u64; 2]),
+    Panicked,
+    /// The process dies.
+    Dies,
+}
+
+/// A call that is about to be made.
+struct Target {
+    function: usize,
+    by_name: bool,
+    fuel: i64,
+    ints: Vec<i64>,
+    floats: Vec<f64>,
+}
+
+/// Where a function goes on after a statement.
+enum Flow {
+    Next,
+    Return,
+    /// Elsewhere.
+    Tail(Target),
+}
+
+impl Model<'_> {
+    fn install(&mut self, exports: &Replacement) {
+        self.installs.push(defines(self.program, exports));
+        for &function in &exports.0 {
+            self.current[function] = self.installs.len() as u64;
+        }
+    }
+
+    /// A call by the host, as somebody sees it who catches panics.
+    fn enter(&mut self, entry: &Entry) -> Outcome {
+        let target = Target {
+            function: entry.function,
+            by_name: true,
+            fuel: entry.fuel,
+            ints: vec![entry.argument],
+            floats: Vec::new(),
+        };
+        let version = (entry.function, self.current[entry.function]);
+        let (depth, catchers) = (self.stack.0.len(), self.catchers.len());
+        self.catchers.push(match entry.way {
+            WayIn::Handle => Catcher::Handle,
+            WayIn::Address => Catcher::Address { certain: true },
+        });
+        if self.is_tail(entry.function) {
+            self.stack.0.extend([Frame::Entry(None), Frame::Gate(version)]);
+        } else {
+            self.stack.0.push(Frame::Entry(Some(version)));
+        }
+        let ended = self.run(version.1, target);
+        self.stack.0.truncate(depth);
+        self.catchers.truncate(catchers);
+        match ended {
+            Ok(results) => Outcome::Returned(results.int),
+            Err(Ending::Trap(code, function, number)) => Outcome::Trapped(code, function, number),
+            Err(Ending::Thrown(tag, payload)) => Outcome::Thrown(tag, payload),
+            Err(Ending::Panicked) => Outcome::Panicked,
+            Err(Ending::Dies) => {
+                self.dies = true;
+                Outcome::Panicked
+            }
+        }
+    }
+
+    fn is_tail(&self, function: usize) -> bool {
+        self.program.signature(function).convention == Convention::Tail
+    }
+
+    /// Whether a call within an install is of its own version.
+    fn stays(&self, install: u64, callee: usize) -> bool {
+        match self.program.functions[callee].linkage {
+            Linkage::Local => true,
+            Linkage::Export => self.installs[install as usize - 1].contains(&callee),
+            Linkage::Preemptible => false,
+        }
+    }
+
+    /// Calls a function from one of the install with a number.
+    fn call(
+        &mut self,
+        from: u64,
+        target: Target,
+        catches: &[Option<u32>],
+    ) -> Result<Results, Ending> {
+        let (depth, catchers) = (self.stack.0.len(), self.catchers.len());
+        if !catches.is_empty() {
+            self.catchers.push(Catcher::Handlers(catches.to_vec()));
+        }
+        let number = self.go_to(from, &target);
+        let ended = self.run(number, target);
+        self.stack.0.truncate(depth);
+        self.catchers.truncate(catchers);
+        match ended {
+            Err(Ending::Thrown(tag, payload)) => {
+                let handler = catches.iter().position(|caught| caught.is_none_or(|it| it == tag));
+                let handler = handler.ok_or(Ending::Thrown(tag, payload))?;
+                Ok(Results { int: caught(handler, payload), float: None })
+            }
+            ended => ended,
+        }
+    }
+
+    /// Says which version a call is of, and pushes what is between it and the caller.
+    fn go_to(&mut self, from: u64, target: &Target) -> u64 {
+        let function = target.function;
+        let by_entry = !target.by_name && !self.is_tail(function);
+        let linkage = self.program.functions[function].linkage;
+        if by_entry && !self.numbered && linkage == Linkage::Export {
+            self.catchers.push(Catcher::Address { certain: false });
+        }
+        if self.stays(from, function) {
+            return from;
+        }
+        let version = (function, self.current[function]);
+        if by_entry {
+            self.catchers.push(Catcher::Address { certain: true });
+            self.stack.0.push(Frame::Entry(Some(version)));
+        } else {
+            self.stack.0.push(Frame::Gate(version));
+        }
+        version.1
+    }
+
+    /// Runs a function of the install with a number, and those that it ends with.
+    fn run(&mut self, mut number: u64, mut target: Target) -> Result<Results, Ending> {
+        loop {
+            let Target { function, fuel, mut ints, mut floats, .. } = target;
+            self.stack.0.push(Frame::Body((function, number)));
+            ints.resize(self.program.variables(function, Kind::Int), 0);
+            floats.resize(self.program.variables(function, Kind::Float), 0.0);
+            let mut variables = Variables { function, number, fuel, ints, floats };
+            match self.statements(&mut variables, &self.program.functions[function].body)? {
+                Flow::Next | Flow::Return => return Ok(variables.results()),
+                Flow::Tail(next) => {
+                    self.stack.0.pop();
+                    if !self.stays(number, next.function) {
+                        // A gate that this function was called through is the next one's then.
+                        self.stack.0.pop_if(|frame| matches!(frame, Frame::Gate(_)));
+                    }
+                    number = self.go_to(number, &next);
+                    target = next;
+                }
+            }
+        }
+    }
+
+    fn statements(
+        &mut self,
+        variables: &mut Variables,
+        statements: &[Statement],
+    ) -> Result<Flow, Ending> {
+        for statement in statements {
+            match self.statement(variables, statement)? {
+                Flow::Next => {}
+                elsewhere => return Ok(elsewhere),
+            }
+        }
+        Ok(Flow::Next)
+    }
+
+    fn statement(
+        &mut self,
+        variables: &mut Variables,
+        statement: &Statement,
+    ) -> Result<Flow, Ending> {
+        let Variables { function, number, ref mut ints, ref mut floats, .. } = *variables;
+        match *statement {
+            Statement::Int(to, op, left, right) => {
+                let right = match right {
+                    Operand::Var(var) => ints[var],
+                    Operand::Const(constant) => constant,
+                };
+                ints[to] = op.apply(ints[left], right);
+            }
+            Statement::Float(to, op, left, right) => {
+                floats[to] = op.apply(floats[left], floats[right]);
+            }
+            Statement::ToFloat(to, from) => floats[to] = ints[from] as f64,
+            Statement::ToInt(to, from) => ints[to] = floats[from] as i64,
+            Statement::If(condition, ref then, ref otherwise) => {
+                let holds = condition.holds(ints);
+                return self.statements(variables, if holds { then } else { otherwise });
+            }
+            Statement::Repeat(times, ref body) => {
+                for _ in 0..times {
+                    match self.statements(variables, body)? {
+                        Flow::Next => {}
+                        elsewhere => return Ok(elsewhere),
+                    }
+                }
+            }
+            Statement::Call(ref call) if variables.fuel > 0 => {
+                let target = self.target(variables, call);
+                let results = self.call(number, target, &call.catches)?;
+                variables.ints[call.to] = results.int;
+                if let Some(float) = results.float
+                    && self.program.signature(call.callee).float
+                {
+                    variables.floats[call.float_to] = float;
+                }
+            }
+            Statement::Visit(visit) if variables.fuel > 0 => {
+                variables.fuel -= 1;
+                ints[visit.to] = self.visit(number, visit, ints[visit.value])?;
+            }
+            Statement::Trap(condition, code) if condition.holds(ints) => {
+                return Err(self.trap(TrapCode::unwrap_user(code), function, number));
+            }
+            Statement::Divide(to, left, right) => match ints[left].checked_div(ints[right]) {
+                Some(result) => ints[to] = result,
+                None => {
+                    let code = match ints[right] {
+                        0 => TrapCode::INTEGER_DIVISION_BY_ZERO,
+                        _ => TrapCode::INTEGER_OVERFLOW,
+                    };
+                    return Err(self.trap(code, function, number));
+                }
+            },
+            Statement::Call(_) | Statement::Visit(_) | Statement::Trap(..) => {}
+            Statement::Tail(ref call) if variables.fuel > 0 => {
+                return Ok(Flow::Tail(self.target(variables, call)));
+            }
+            Statement::Return | Statement::Tail(_) => return Ok(Flow::Return),
+        }
+        Ok(Flow::Next)
+    }
+
+    /// What a call is of, and with what.
+    fn target(&self, variables: &mut Variables, call: &Call) -> Target {
+        let function = match call.way {
+            Way::Name | Way::Address => call.callee,
+            Way::Table(var) => {
+                let table = self.program.table(self.program.functions[call.callee].signature);
+                table[(variables.ints[var] as u64 % table.len() as u64) as usize]
+            }
+        };
+        let (fuel, left) = call.share(variables.fuel);
+        variables.fuel = left;
+        let by_name = call.way == Way::Name;
+        let mut target = Target { function, by_name, fuel, ints: Vec::new(), floats: Vec::new() };
+        for (param, &var) in self.program.signature(function).params.iter().zip(&call.arguments) {
+            match param {
+                Kind::Int => target.ints.push(variables.ints[var]),
+                Kind::Float => target.floats.push(variables.floats[var]),
+            }
+        }
+        target
+    }
+
+    /// What a trap comes to: it is an error only where there is nobody else before a handle.
+    fn trap(&mut self, code: TrapCode, function: usize, number: u64) -> Ending {
+        self.failed = true;
+        let handlers = |catcher: &&Catcher| !matches!(catcher, Catcher::Handlers(_));
+        match self.catchers.iter().rev().find(handlers) {
+            Some(Catcher::Address { .. }) => Ending::Dies,
+            _ => Ending::Trap(code, function, if self.numbered { number } else { 0 }),
+        }
+    }
+
+    /// Whether somebody catches an exception.
+    fn throw(&mut self, tag: u32) -> Result<bool, Ending> {
+        self.failed = true;
+        let decides = |catcher: &&Catcher| match catcher {
+            Catcher::Handlers(caught) => {
+                caught.iter().any(|caught| caught.is_none_or(|it| it == tag))
+            }
+            Catcher::Handle | Catcher::Address { .. } => true,
+        };
+        match self.catchers.iter().rev().find(decides) {
+            Some(Catcher::Address { certain: false }) => Err(Ending::Dies),
+            Some(Catcher::Address { certain: true }) => Ok(false),
+            _ => Ok(true),
+        }
+    }
+
+    fn visit(&mut self, number: u64, visit: Visit, value: i64) -> Result<i64, Ending> {
+        let number = if self.numbered { number } else { 0 };
+        let index = self.visits.len();
+        let mut visited = Visited { site: visit.site, number, value, came: Came::Left };
+        self.visits.push(visited.clone());
+        visited.came = match self.script.next(self.program) {
+            None => Came::Nothing,
+            Some(Action::Look) if self.numbered => Came::Seen(self.look()),
+            Some(Action::Look) => Came::Nothing,
+            Some(Action::Replace(replacement)) => {
+                self.install(replacement);
+                Came::Nothing
+            }
+            Some(Action::Enter(entry)) => {
+                let outcome = self.enter(entry);
+                if self.dies {
+                    return Err(Ending::Dies);
+                }
+                if outcome == Outcome::Panicked && !entry.catches {
+                    return Err(Ending::Panicked);
+                }
+                Came::Entered(outcome)
+            }
+            Some(&Action::Throw(tag)) => {
+                if self.throw(tag)? {
+                    return Err(Ending::Thrown(tag, payload(&visited)));
+                }
+                Came::Uncaught
+            }
+            Some(Action::Panic) => {
+                self.failed = true;
+                return Err(Ending::Panicked);
+            }
+        };
+        let answer = answer(&visited);
+        self.visits[index] = visited;
+        Ok(answer)
+    }
+
+    fn look(&self) -> Seen {
+        let (walked, traced) = (self.stack.walked(), self.stack.traced());
+        Seen { ledger: self.ledger(), walked, traced }
+    }
+
+    /// Who is inside of what: of what is current, and of what is on the stack.
+    fn ledger(&self) -> Ledger {
+        let current = self.program.named().map(|function| (function, self.current[function]));
+        let mut ledger: Ledger = current.map(|version| (version, 0)).collect();
+        for version in self.stack.counted() {
+            *ledger.entry(version).or_default() += 1;
+        }
+        ledger
+    }
+}

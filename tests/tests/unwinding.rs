@@ -1,0 +1,168 @@
+//! Leaving generated code by panics, exceptions and traps: who catches them, what is counted
+//! afterwards, and what is in the host's registers.
+
+#[path = "unwinding/aborts.rs"]
+mod aborts;
+#[path = "unwinding/adopted.rs"]
+mod adopted;
+#[path = "unwinding/panics.rs"]
+mod panics;
+#[path = "unwinding/threads.rs"]
+mod threads;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use lastout::{CallError, Engine, Exception, Handle, Part, TrapCause};
+use lastout_tests::support::{Callback, Drops, calling_back, constant, install, install_counted};
+use lastout_tests::{builder, call, engine};
+
+type Calls = Handle<fn(usize, i64) -> i64>;
+
+fn calls(engine: &Engine, name: &str) -> Calls {
+    engine.function(name).unwrap()
+}
+
+/// How many frames there are in all versions of a function.
+fn frames(engine: &Engine, name: &str) -> u64 {
+    engine.versions(name).unwrap().iter().map(lastout::VersionInfo::frames).sum()
+}
+
+/// A function `(callback, i64) -> i64` that calls another of that type.
+fn passing_on(name: &str, callee: &str) -> String {
+    format!(
+        "function %{name}(i64, i64) -> i64 system_v {{
+            fn0 = %{callee}(i64, i64) -> i64 system_v
+         block0(v0: i64, v1: i64):
+            v2 = call fn0(v0, v1)
+            v3 = iadd v2, v1
+            return v3
+         }}\n"
+    )
+}
+
+#[test]
+fn a_panic_passes_generated_code_and_is_counted_out() {
+    let engine = engine!();
+    let drops = Drops::new();
+    install_counted(&engine, &calling_back("inner", 1), &drops);
+    install(&engine, &passing_on("outer", "inner"));
+    let outer = calls(&engine, "outer");
+    let callback = Callback::new(|argument| {
+        assert_eq!(frames(&engine, "inner"), 1);
+        assert_eq!(frames(&engine, "outer"), 1);
+        if argument == 7 {
+            // The panic's thread is the last to leave the one that this replaces.
+            install(&engine, &calling_back("inner", 2));
+            panic!("seven");
+        }
+        argument
+    });
+    for _ in 0..3 {
+        assert_eq!(call!(outer, callback.address(), 5).unwrap(), 11);
+    }
+    let caught = catch_unwind(AssertUnwindSafe(|| call!(outer, callback.address(), 7)));
+    assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"seven"));
+    assert_eq!(drops.count(), 1);
+    assert_eq!(frames(&engine, "inner") + frames(&engine, "outer"), 0);
+    assert_eq!(call!(outer, callback.address(), 5).unwrap(), 12);
+}
+
+#[test]
+fn a_backtrace_names_functions() {
+    let engine = engine!();
+    install(&engine, &calling_back("inner", 1));
+    install(&engine, &passing_on("outer", "inner"));
+    let callback = Callback::new(|argument| {
+        let parts: Vec<_> = engine.backtrace().into_iter().map(|location| location.part).collect();
+        let names: Vec<_> = parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Body { function, version } => Some((&**function, *version)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(names, [("inner", 1), ("outer", 2)]);
+        let gates: Vec<_> = parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Gate { version } => version.as_ref().map(|version| version.function()),
+                _ => None,
+            })
+            .collect();
+        // The host has called the other one through an entry.
+        assert_eq!(gates, ["inner"]);
+        argument
+    });
+    assert_eq!(call!(calls(&engine, "outer"), callback.address(), 5).unwrap(), 11);
+}
+
+#[test]
+fn traps_are_errors() {
+    let engine = builder!().traps(true).build().unwrap();
+    install(
+        &engine,
+        "function %divide(i64, i64) -> i64 system_v {
+         block0(v0: i64, v1: i64):
+            v2 = sdiv v0, v1
+            return v2
+         }",
+    );
+    let divide = engine.function::<fn(i64, i64) -> i64>("divide").unwrap();
+    assert_eq!(call!(divide, 7, 2).unwrap(), 3);
+    for _ in 0..3 {
+        match call!(divide, 7, 0) {
+            Err(CallError::Trap(trap)) => {
+                assert!(matches!(trap.cause, TrapCause::Code(_)));
+                println!("{trap}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(frames(&engine, "divide"), 0);
+    assert_eq!(call!(divide, 9, 2).unwrap(), 4);
+    let _ = constant("x", 1);
+}
+
+#[test]
+fn exceptions_go_to_handlers() {
+    extern "C-unwind" fn raise(tag: i32, payload: i64) {
+        // SAFETY: there is nothing to drop here.
+        let uncaught = unsafe { lastout::throw(tag as u32, [payload as u64, 2]) };
+        panic!("{uncaught}");
+    }
+
+    let raise = raise as extern "C-unwind" fn(i32, i64);
+    let engine = builder!().host_function("raise", raise).build().unwrap();
+    install(
+        &engine,
+        "function %thrower(i32, i64) system_v {
+            fn0 = %raise(i32, i64) system_v
+         block0(v0: i32, v1: i64):
+            call fn0(v0, v1)
+            return
+         }",
+    );
+    install(
+        &engine,
+        "function %catcher(i32, i64) -> i64 system_v {
+            sig0 = (i32, i64) system_v
+            fn0 = %thrower(i32, i64) system_v
+         block0(v0: i32, v1: i64):
+            v9 = iconst.i64 1000
+            v10 = iadd v1, v9
+            try_call fn0(v0, v1), sig0, block1, [ tag1: block2(exn0, exn1) ]
+         block1:
+            v2 = iconst.i64 -1
+            return v2
+         block2(v3: i64, v4: i64):
+            v5 = iadd v3, v4
+            v6 = iadd v5, v10
+            return v6
+         }",
+    );
+    let catcher = engine.function::<fn(i32, i64) -> i64>("catcher").unwrap();
+    assert_eq!(call!(catcher, 1, 40).unwrap(), 42 + 1040);
+    let uncaught = CallError::Exception(Box::new(Exception { tag: 2, payload: [40, 2] }));
+    assert_eq!(call!(catcher, 2, 40), Err(uncaught));
+    assert_eq!(frames(&engine, "catcher") + frames(&engine, "thrower"), 0);
+}
