@@ -16,8 +16,8 @@ use lastout_tests::{builder, call};
 /// Set in the process that is to end.
 const HERE: &str = "LASTOUT_TEST_CHECKED";
 
-/// Runs the test of this name in a process of its own, which is to end with a message about `f`;
-/// or, in that process, `program`.
+/// Runs the test of this name in a process of its own, which is to end with a message; or, in that
+/// process, `program`.
 fn is_detected(test: &str, program: impl FnOnce()) {
     if std::env::var_os(HERE).is_some() {
         return program();
@@ -26,7 +26,7 @@ fn is_detected(test: &str, program: impl FnOnce()) {
     let output = command.args(["--exact", test, "--nocapture"]).env(HERE, "").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{said}");
-    assert!(said.contains("lastout: a call of `f`") && said.contains("lastout::Fiber"), "{said}");
+    assert!(said.contains("lastout: a call goes on where") && said.contains("lastout::Fiber"), "{said}");
 }
 
 /// A function that calls back, in a checked engine.
