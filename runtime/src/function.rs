@@ -338,11 +338,10 @@ impl Drop for Function {
             return;
         }
         // Bodies that it was tail-called from may be what kept it, and be gone while it runs.
-        let pass = Pass::new();
         let live = seats.live.take();
         let closing = live.map(|live| seats.closing(live, None));
         let given_back = std::mem::take(&mut seats.more);
-        drop(seats);
+        let pass = seats.unlock();
         if let Some(closing) = &closing {
             // SAFETY: nobody publishes a version of what nobody has.
             unsafe { closing.close() };
