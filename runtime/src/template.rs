@@ -66,11 +66,7 @@ impl Templates {
     /// Neither ISA may optimize: see [`gate`]. With `unprobed`, code does not touch the stack that
     /// it is about to use: Cranelift does that before it has saved any register, with one of them,
     /// and a stub has to keep them all.
-    pub(crate) fn new(
-        isa: OwnedTargetIsa,
-        unprobed: OwnedTargetIsa,
-        options: GateOptions,
-    ) -> Self {
+    pub(crate) fn new(isa: OwnedTargetIsa, unprobed: OwnedTargetIsa, options: GateOptions) -> Self {
         Self { isa, unprobed, options, prototypes: Lock::default(), compiled: Lock::default() }
     }
 

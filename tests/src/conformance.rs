@@ -30,7 +30,7 @@ mod target;
 mod trampoline;
 
 pub use check::run_file;
-pub use children::{run_in_child, report_to_parent};
+pub use children::{report_to_parent, run_in_child};
 pub use report::{FileReport, Summary};
 pub use search::find_files;
 

@@ -187,9 +187,8 @@ fn the_slow_path_keeps_registers_even_if_every_frame_is_probed() {
     ];
     for counting in COUNTINGS {
         let builder = builder!().counting(counting).interleave(step);
-        let builder = probes.iter().fold(builder, |builder, (name, value)| {
-            builder.flag(name, value)
-        });
+        let builder =
+            probes.iter().fold(builder, |builder, (name, value)| builder.flag(name, value));
         let engine = builder.build().unwrap();
         // More arguments than there are registers, so that the gate has one in every register.
         install(

@@ -64,7 +64,11 @@ impl Location {
     /// # Safety
     ///
     /// It is a frame on the stack of the calling thread, with that frame pointer.
-    pub(super) unsafe fn of_frame(memory: &Memory, returned: usize, frame_pointer: usize) -> Option<Self> {
+    pub(super) unsafe fn of_frame(
+        memory: &Memory,
+        returned: usize,
+        frame_pointer: usize,
+    ) -> Option<Self> {
         // SAFETY: as the caller says.
         let frame = unsafe { memory.code_map().frame(returned) }?;
         let part = match frame.role {

@@ -106,9 +106,9 @@ fn run_lines(text: &str, function: &Function, comments: &[Comment<'_>]) -> Vec<R
         let command = parsed.map_err(|error| error.message).transpose()?;
         let before = &text[..comment.text.as_ptr().addr() - text.as_ptr().addr()];
         let number = before.matches('\n').count() + 1;
-        let command = command.map(|command| with_types(command, function)).map_err(|error| {
-            format!("`{}` cannot be read: {error}", comment.text)
-        });
+        let command = command
+            .map(|command| with_types(command, function))
+            .map_err(|error| format!("`{}` cannot be read: {error}", comment.text));
         Some(RunLine { number, command })
     });
     lines.collect()

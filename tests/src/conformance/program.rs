@@ -36,12 +36,10 @@ pub(super) struct Installed<'a> {
 
 impl<'a> Program<'a> {
     pub(super) fn new(engine: Engine, test: &'a Test) -> Self {
-        let signatures = |function: &'a TestFunction| {
-            (function.name.as_str(), &function.function.signature)
-        };
+        let signatures =
+            |function: &'a TestFunction| (function.name.as_str(), &function.function.signature);
         let signatures = test.functions.iter().map(signatures).collect();
-        let mut program =
-            Self { engine, functions: Vec::new(), troubles: Vec::new(), signatures };
+        let mut program = Self { engine, functions: Vec::new(), troubles: Vec::new(), signatures };
         let mut names = HashSet::new();
         let mut there = Vec::new();
         for function in &test.functions {
@@ -97,9 +95,8 @@ impl<'a> Program<'a> {
             let dependents = there.extract_if(.., |(function, _)| {
                 references(&function.function).any(|name| name == missing.name)
             });
-            let left_out = dependents.map(|(function, _)| {
-                (function, Trouble::Refused(why.clone()))
-            });
+            let left_out =
+                dependents.map(|(function, _)| (function, Trouble::Refused(why.clone())));
             self.troubles.extend(left_out);
         }
     }

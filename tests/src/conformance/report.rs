@@ -124,7 +124,11 @@ impl fmt::Display for Summary {
         for failure in &total.failures {
             writeln!(f, "FAILED {failure}")?;
         }
-        writeln!(f, "{} files, {} functions, {} run lines", self.files, total.functions, total.runs)?;
+        writeln!(
+            f,
+            "{} files, {} functions, {} run lines",
+            self.files, total.functions, total.runs
+        )?;
         writeln!(f, "{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped)?;
         for (why, lines) in &total.skips {
             let files = self.files_by_skip[why];

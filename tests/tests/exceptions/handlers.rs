@@ -33,7 +33,11 @@ fn handlers_are_asked_by_tag_in_their_order() {
             ("any", 207, 1),
             ("any_first", 107, 1),
         ] {
-            assert_eq!(catches(function, number), Ok(caught(handler, number)), "{name}: {function}");
+            assert_eq!(
+                catches(function, number),
+                Ok(caught(handler, number)),
+                "{name}: {function}"
+            );
             assert_eq!(catches(function, 7), Ok(7), "{name}: {function}");
         }
         assert_eq!(frames(&engine, &["three", "any_other", "any", "any_first"]), 0);
@@ -51,7 +55,8 @@ fn an_exception_passes_frames_of_every_kind_to_its_handler() {
                 kind.install(&engine, kind.name, below, live, &drops);
                 below = kind.name;
                 for convention in ["system_v", "tail"] {
-                    let catching = Catching { convention, callee: below, live, ..Catching::default() };
+                    let catching =
+                        Catching { convention, callee: below, live, ..Catching::default() };
                     let catcher = format!("{convention}_catcher");
                     install(&engine, &catching.function(&catcher));
                     let catches = calls(&engine, &catcher);
@@ -135,11 +140,12 @@ fn a_handler_has_its_stack_back_whatever_was_tail_called_from_there() {
                                 ss0 = explicit_slot 64
                                 fn0 = %catcher(i64, i64{more_types}) -> i64 {convention}
                              block0(v0: i64, v1: i64):
-                                stack_store v1, ss0
-                                stack_store v0, ss0+56
+                                v10 = stack_addr.i64 ss0
+                                store notrap aligned v1, v10
+                                store notrap aligned v0, v10+56
                                 v2 = call fn0(v0, v1{arguments})
-                                v3 = stack_load.i64 ss0
-                                v4 = stack_load.i64 ss0+56
+                                v3 = load.i64 notrap aligned v10
+                                v4 = load.i64 notrap aligned v10+56
                                 v5 = isub v3, v1
                                 v6 = isub v4, v0
                                 v7 = bor v5, v6

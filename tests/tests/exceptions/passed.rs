@@ -26,7 +26,11 @@ fn what_was_replaced_meanwhile_is_freed_by_the_exception() {
             }
             let catching = Catching { callee: below, ..Catching::default() };
             install_counted(&engine, &catching.function("catcher"), &catchers);
-            install_counted(&engine, &catching.function("outer").replace(below, "catcher"), &catchers);
+            install_counted(
+                &engine,
+                &catching.function("outer").replace(below, "catcher"),
+                &catchers,
+            );
         };
         build();
         let outer = calls(&engine, "outer");
@@ -111,7 +115,12 @@ fn the_functions_that_throw_drop_what_they_have_once() {
 #[test]
 fn a_hundred_thousand_exceptions_leave_nothing() {
     let engine = engine!();
-    install(&engine, &Catching { callee: "layer", ..Catching::default() }.function("catcher").replace("%layer", "%call_back"));
+    install(
+        &engine,
+        &Catching { callee: "layer", ..Catching::default() }
+            .function("catcher")
+            .replace("%layer", "%call_back"),
+    );
     install(&engine, &calling_back("f", 1));
     let (catcher, f) = (calls(&engine, "catcher"), calls(&engine, "f"));
     let callback = throwing();
