@@ -2,5 +2,7 @@
 
 #[path = "exceptions.rs"]
 mod exceptions;
+#[path = "traps.rs"]
+mod traps;
 #[path = "unwinding.rs"]
 mod unwinding;
