@@ -331,6 +331,8 @@ impl Drop for Function {
     fn drop(&mut self) {
         // Before anything goes that the gates know of.
         let map = self.shared.memory.code_map();
+        // The first of the passes here, as it is the last to go.
+        let pass = Pass::new();
         let mut seats = self.seats.lock();
         let gates = seats.iter(self.first.as_ref()).map(|(_, place)| place.gate.address());
         gates.for_each(|gate| map.forget(gate));
@@ -338,7 +340,6 @@ impl Drop for Function {
             return;
         }
         // Bodies that it was tail-called from may be what kept it, and be gone while it runs.
-        let pass = Pass::new();
         let live = seats.live.take();
         let closing = live.map(|live| seats.closing(live, None));
         let given_back = std::mem::take(&mut seats.more);
