@@ -10,7 +10,7 @@ use cranelift_codegen::Context;
 use lastout::cranelift_module::{DataDescription, FuncId, Linkage, Module};
 use lastout::{Engine, FunctionType, Handle, Part, Unit};
 use lastout_tests::support::{COUNTINGS, constant, install};
-use lastout_tests::{builder, call, clif, engine};
+use lastout_tests::{builder, call, engine};
 
 type Nullary = extern "C" fn() -> i64;
 
@@ -95,7 +95,7 @@ fn an_address_in_its_own_unit_is_that_of_the_version() {
     install(&engine, &unit(1));
     let first = result(&engine, "give");
     assert_eq!((call_at(first), starts_at(&engine, first)), (1, Some(("f".to_owned(), 1))));
-    // Whoever is inside of `give` keeps its unit, and so does the other function of it.
+    // The other function of the unit keeps it.
     install(&engine, &constant("f", 2));
     assert_eq!((result(&engine, "give"), call_at(first)), (first, 1));
     install(&engine, &unit(3));

@@ -4,6 +4,8 @@
 mod escaping;
 #[path = "exceptions.rs"]
 mod exceptions;
+#[path = "tail_calls.rs"]
+mod tail_calls;
 #[path = "traps.rs"]
 mod traps;
 #[path = "unwinding.rs"]
