@@ -6,6 +6,8 @@
 //! read in their code.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +17,7 @@ use lastout_instrument::{GateFrame, MACHINE_GATE};
 
 use crate::fork::Lock;
 use crate::function::Seat;
+use crate::sys;
 use crate::unwind::Saved;
 
 /// What is known of all the code of an engine.
@@ -23,9 +26,43 @@ pub(crate) struct CodeMap {
     start: usize,
     len: usize,
     /// For each line of the section whether a gate in machine code starts there.
-    gates: Box<[AtomicU64]>,
+    gates: Bits,
     /// Everything else, by the line in which it starts.
     blocks: Lock<BTreeMap<u32, Arc<Description>>>,
+}
+
+/// So many bits, all of them zero until they are set. They are the system's and not the allocator's,
+/// which would keep the memory, and write the zeros, where engines come and go.
+struct Bits {
+    start: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: the words are atomic, and stay where they are.
+unsafe impl Send for Bits {}
+// SAFETY: as above.
+unsafe impl Sync for Bits {}
+
+impl Bits {
+    fn new(count: usize) -> io::Result<Self> {
+        let words = count.div_ceil(u64::BITS as usize).max(1);
+        Ok(Self { start: sys::zeros(words * size_of::<u64>())?.cast(), words })
+    }
+
+    /// The word that a bit is in.
+    fn word(&self, bit: u32) -> &AtomicU64 {
+        let word = bit as usize / u64::BITS as usize;
+        debug_assert!(word < self.words);
+        // SAFETY: there are so many words, which are mapped until this is dropped.
+        unsafe { self.start.add(word).as_ref() }
+    }
+}
+
+impl Drop for Bits {
+    fn drop(&mut self) {
+        // SAFETY: they were mapped for this.
+        unsafe { sys::unmap(self.start.addr().get(), self.words * size_of::<u64>()) };
+    }
 }
 
 /// What blocks of code start at multiples of.
@@ -148,11 +185,8 @@ pub(crate) enum Counted {
 
 impl CodeMap {
     /// Of a section that nothing is in.
-    pub(crate) fn new(start: usize, len: usize) -> Self {
-        let words = (len / LINE).div_ceil(u64::BITS as usize);
-        // SAFETY: zeros are numbers.
-        let gates = unsafe { Box::new_zeroed_slice(words).assume_init() };
-        Self { start, len, gates, blocks: Lock::default() }
+    pub(crate) fn new(start: usize, len: usize) -> io::Result<Self> {
+        Ok(Self { start, len, gates: Bits::new(len / LINE)?, blocks: Lock::default() })
     }
 
     /// Whether there may be code at an address.
@@ -174,7 +208,7 @@ impl CodeMap {
     /// Notes that a gate in machine code starts at an address.
     pub(crate) fn note_gate(&self, address: usize) {
         if let Some(line) = self.line(address) {
-            self.gates[line as usize / 64].fetch_or(1 << (line % 64), Ordering::Relaxed);
+            self.gates.word(line).fetch_or(1 << (line % 64), Ordering::Relaxed);
         }
     }
 
@@ -182,14 +216,14 @@ impl CodeMap {
     pub(crate) fn forget(&self, address: usize) {
         let Some(line) = self.line(address) else { return };
         let mut blocks = self.blocks.lock();
-        self.gates[line as usize / 64].fetch_and(!(1 << (line % 64)), Ordering::Relaxed);
+        self.gates.word(line).fetch_and(!(1 << (line % 64)), Ordering::Relaxed);
         let gone = blocks.remove(&line);
         drop(blocks);
         drop(gone);
     }
 
     fn is_gate(&self, line: u32) -> bool {
-        self.gates[line as usize / 64].load(Ordering::Relaxed) & 1 << (line % 64) != 0
+        self.gates.word(line).load(Ordering::Relaxed) & 1 << (line % 64) != 0
     }
 
     /// What is known of the code before an address.

@@ -182,7 +182,7 @@ impl Memory {
             code,
             sections: Lock::new(sections),
             patching: Lock::default(),
-            map: CodeMap::new(code, size),
+            map: CodeMap::new(code, size)?,
             counting,
             traps: OnceLock::new(),
             known: OnceLock::new(),

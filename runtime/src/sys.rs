@@ -48,6 +48,16 @@ pub(crate) fn reserve(len: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
+/// Zeros, of which memory is used only where something is written: to be [unmapped](unmap).
+pub(crate) fn zeros(len: usize) -> io::Result<NonNull<u8>> {
+    faults::check(Call::Reserve)?;
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: a new mapping at an address of the system's choice disturbs nothing.
+    let start = unsafe { mmap_anonymous(std::ptr::null_mut(), len, protection, flags)? };
+    NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
 /// What a view of a file is for. There is none to write through and to execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum View {

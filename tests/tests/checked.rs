@@ -26,7 +26,10 @@ fn is_detected(test: &str, program: impl FnOnce()) {
     let output = command.args(["--exact", test, "--nocapture"]).env(HERE, "").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{said}");
-    assert!(said.contains("lastout: a call goes on where") && said.contains("lastout::Fiber"), "{said}");
+    assert!(
+        said.contains("lastout: a call goes on where") && said.contains("lastout::Fiber"),
+        "{said}"
+    );
 }
 
 /// A function that calls back, in a checked engine.

@@ -137,25 +137,18 @@ fn calls_of_replaceable_functions_that_a_gate_cannot_count() {
     };
     for (text, why) in [
         (
-            "function %f() -> i64 tail {
-                fn0 = u0:0() -> i64 tail
-             block0:
-                return_call fn0()
-             }",
-            "tail-called",
-        ),
-        (
             "function %f() -> i64 system_v {
                 sig0 = () -> i64 tail
                 fn0 = u0:0 sig0
              block0:
-                try_call fn0(), sig0, block1(ret0), [ default: block2(exn0) ]
+                v9 = iconst.i64 1
+                try_call fn0(), sig0, block1(ret0), [ context v9, default: block2(exn0, exn1) ]
              block1(v0: i64):
                 return v0
-             block2(v1: i64):
+             block2(v1: i64, v2: i64):
                 return v1
              }",
-            "exceptions",
+            "contexts",
         ),
         (
             "function %f() -> i64 system_v {

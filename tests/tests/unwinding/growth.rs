@@ -46,7 +46,7 @@ fn calling_back(engine: &Engine, drops: &Drops) -> Unit {
 /// How many are enough. What is looked for has nothing to do with how functions are called, so that
 /// once is enough, too.
 fn rounds(enough: i64) -> i64 {
-    if dispatch!() == Dispatch::Slot { enough } else { enough / 20 }
+    if dispatch!() == Dispatch::Slot { enough } else { enough / 5 }
 }
 
 /// Sees that `rounds` of something leave nothing behind, in a process where nobody else does
