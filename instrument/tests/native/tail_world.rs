@@ -30,6 +30,9 @@ pub(crate) struct Plan<'a> {
     pub(crate) lanes: &'a [(usize, usize)],
 }
 
+/// What happens in the body of a lane.
+type Inside = Box<dyn Fn(&World, usize)>;
+
 pub(crate) struct World {
     functions: Box<[Function]>,
     lanes: Box<[Lane]>,
@@ -43,7 +46,7 @@ pub(crate) struct World {
     /// How low the stack pointer was in bodies, and how high.
     stack: Cell<(u64, u64)>,
     /// What happens in the body of a lane.
-    inside: RefCell<Option<Box<dyn Fn(&World, usize)>>>,
+    inside: RefCell<Option<Inside>>,
     _image: Image,
 }
 

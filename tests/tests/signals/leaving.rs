@@ -50,7 +50,9 @@ fn with_a_collector_it_takes_no_lock_and_allocates_nothing() {
             });
             let _ = call!(f, Callback::new(|x| x).address(), 0);
             let at = |step: usize| {
-                if step % 7 == 0 && done.load(Ordering::SeqCst) == asked.load(Ordering::SeqCst) {
+                if step.is_multiple_of(7)
+                    && done.load(Ordering::SeqCst) == asked.load(Ordering::SeqCst)
+                {
                     let version = done.load(Ordering::SeqCst);
                     let result = call!(f, replaced_inside.address(), version + 1);
                     wrong.unless(result == Ok(version) || result == Ok(1000 + version));

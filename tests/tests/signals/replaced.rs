@@ -56,7 +56,7 @@ fn replace_at_each(way: Way<'_>, f: &Nullary, replacing: &Replacing) -> [usize; 
             }
             let current = version + i64::from(step >= replaced_at);
             // Around that it matters where; elsewhere only some do, as it takes its time.
-            if step.abs_diff(replaced_at) < 20 || step % 16 == 0 {
+            if step.abs_diff(replaced_at) < 20 || step.is_multiple_of(16) {
                 wrong.unless(call!(f) == Ok(current));
             }
         };

@@ -233,7 +233,7 @@ fn a_chain_that_meets_a_removed_function_ends_with_zeros_and_an_error() {
                 }
                 let first = first(&engine);
                 let callback = Callback::new(|sum| sum);
-                for removed in 1..mores.len() {
+                for (removed, text) in texts.iter().enumerate().skip(1) {
                     let gone = format!("hop_{removed}");
                     engine.remove(&gone).unwrap();
                     let what = format!("{name}, {by:?}, {mores:?}, without {gone}");
@@ -248,7 +248,7 @@ fn a_chain_that_meets_a_removed_function_ends_with_zeros_and_an_error() {
                             "{what}: {result:?}"
                         );
                     }
-                    install(&engine, &texts[removed]);
+                    install(&engine, text);
                     assert_eq!(run(1000), Ok(1010), "{what}");
                 }
                 drop(first);
