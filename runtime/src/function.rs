@@ -331,6 +331,8 @@ impl Drop for Function {
     fn drop(&mut self) {
         // Before anything goes that the gates know of.
         let map = self.shared.memory.code_map();
+        // The first of the passes here, as it is the last to go.
+        let pass = Pass::new();
         let mut seats = self.seats.lock();
         let gates = seats.iter(self.first.as_ref()).map(|(_, place)| place.gate.address());
         gates.for_each(|gate| map.forget(gate));

@@ -9,8 +9,6 @@
 #![expect(clippy::missing_panics_doc, reason = "whatever fails here fails the test")]
 
 use std::ffi::{c_int, c_void};
-use std::mem::MaybeUninit;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What there is to look at, in the order in which it is stored.
 const NAMES: [&str; 8] = ["rbx", "rbp", "r12", "r13", "r14", "r15", "mxcsr", "flags"];
@@ -122,10 +120,10 @@ std::arch::global_asm!(
 
 unsafe extern "C-unwind" {
     fn lastout_tests_call_from_known(
-        function: *const u8,
+        function: usize,
         first: usize,
         second: i64,
-        found: &mut MaybeUninit<[u64; NAMES.len()]>,
+        found: &mut Found,
     ) -> i64;
     fn _Unwind_Resume(exception: *mut c_void) -> !;
 }
@@ -163,28 +161,38 @@ unsafe extern "C" fn personality(
 }
 
 /// Calls what is at an address, `extern "C-unwind" fn(usize, i64) -> i64`, and sees that the
-/// caller's registers are as they were, by whatever way it is left.
+/// caller's registers are as they were, by whatever way it is left: if not, the process ends.
 ///
 /// # Safety
 ///
 /// It may be called so.
-pub unsafe fn call_address(function: *const u8, first: usize, second: i64) -> i64 {
-    let mut found = MaybeUninit::uninit();
-    let call = || {
-        // SAFETY: as the caller says.
-        unsafe { lastout_tests_call_from_known(function, first, second, &mut found) }
-    };
-    let result = catch_unwind(AssertUnwindSafe(call));
-    // SAFETY: there is no way out of the function above on which it does not write this.
-    let found = unsafe { found.assume_init() };
-    let changed = (0..).zip(NAMES).zip(found).filter(|((index, name), found)| match *name {
-        "mxcsr" => *found as u32 != MXCSR as u32,
-        "flags" => found & DIRECTION != 0,
-        _ => *found != KNOWN + index,
-    });
-    let changed: Vec<_> = changed.map(|((_, name), found)| format!("{name}: {found:#x}")).collect();
-    assert!(changed.is_empty(), "a call has not kept {changed:?}");
-    result.unwrap_or_else(|panic| resume_unwind(panic))
+pub unsafe fn call_address(function: usize, first: usize, second: i64) -> i64 {
+    let mut found = Found([0; NAMES.len()]);
+    // SAFETY: as the caller says.
+    unsafe { lastout_tests_call_from_known(function, first, second, &mut found) }
+}
+
+/// What there was in the registers: looked at when dropped, after the function that has written it
+/// has returned or been unwound.
+#[repr(transparent)]
+struct Found([u64; NAMES.len()]);
+
+impl Drop for Found {
+    fn drop(&mut self) {
+        let as_known = |(index, (name, found)): &(u64, (&str, u64))| match *name {
+            // What has happened is noted in the low bits.
+            "mxcsr" => found & !0x3f == MXCSR,
+            "flags" => found & DIRECTION == 0,
+            _ => *found == KNOWN + index,
+        };
+        let found = (0..).zip(NAMES.into_iter().zip(self.0));
+        let changed: Vec<_> = found.filter(|found| !as_known(found)).collect();
+        if !changed.is_empty() {
+            // A panic might be under way already, or the thread be about to exit.
+            eprintln!("a call has not kept {changed:x?}");
+            std::process::abort();
+        }
+    }
 }
 
 /// Runs `call`, and sees that the caller's registers are as they were, by whatever way it is left.
@@ -208,6 +216,6 @@ pub fn keeps<R>(call: impl FnOnce() -> R) -> R {
     let mut state = State(Some(call), None);
     let run = runner(&state);
     // SAFETY: that is its type.
-    unsafe { call_address(run as *const u8, (&raw mut state).expose_provenance(), 0) };
+    unsafe { call_address(run as *const () as usize, (&raw mut state).expose_provenance(), 0) };
     state.1.expect("the call has returned")
 }

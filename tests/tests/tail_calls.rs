@@ -1,5 +1,14 @@
 //! Tail calls of replaceable functions: in constant stack, counted exactly, and freed behind.
 
+#[path = "tail_calls/hops.rs"]
+mod hops;
+#[path = "tail_calls/left.rs"]
+mod left;
+#[path = "tail_calls/owned.rs"]
+mod owned;
+#[path = "tail_calls/results.rs"]
+mod results;
+
 use std::time::Duration;
 
 use cranelift_codegen::ir::{AbiParam, Signature, types};
@@ -62,7 +71,7 @@ fn old_versions_are_freed_while_the_chain_goes_on() {
     install_counted(&engine, &stepping("even", "odd", 1), &drops);
     let odd = install_counted(&engine, &stepping("odd", "even", 1), &drops);
     let even = engine.function::<fn(i64, i64) -> i64>("even").unwrap();
-    let steps = 100_000_000;
+    let steps = 50_000_000;
     let sum = std::thread::scope(|scope| {
         let chain = scope.spawn(|| call!(even, steps, 0).unwrap());
         while engine.versions("even").unwrap()[0].threads.is_empty()

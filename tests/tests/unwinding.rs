@@ -1,10 +1,12 @@
-//! Leaving generated code by panics, exceptions and traps: who catches them, what is counted
-//! afterwards, and what is in the host's registers.
+//! Leaving generated code by panics: who catches them, what is counted afterwards, and what is in
+//! the host's registers.
 
 #[path = "unwinding/aborts.rs"]
 mod aborts;
 #[path = "unwinding/adopted.rs"]
 mod adopted;
+#[path = "unwinding/growth.rs"]
+mod growth;
 #[path = "unwinding/panics.rs"]
 mod panics;
 #[path = "unwinding/threads.rs"]
@@ -12,9 +14,9 @@ mod threads;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lastout::{CallError, Engine, Exception, Handle, Part, TrapCause};
-use lastout_tests::support::{Callback, Drops, calling_back, constant, install, install_counted};
-use lastout_tests::{builder, call, engine};
+use lastout::{Engine, Handle, Part};
+use lastout_tests::support::{Callback, Drops, calling_back, install, install_counted};
+use lastout_tests::{call, engine};
 
 type Calls = Handle<fn(usize, i64) -> i64>;
 
@@ -94,75 +96,4 @@ fn a_backtrace_names_functions() {
         argument
     });
     assert_eq!(call!(calls(&engine, "outer"), callback.address(), 5).unwrap(), 11);
-}
-
-#[test]
-fn traps_are_errors() {
-    let engine = builder!().traps(true).build().unwrap();
-    install(
-        &engine,
-        "function %divide(i64, i64) -> i64 system_v {
-         block0(v0: i64, v1: i64):
-            v2 = sdiv v0, v1
-            return v2
-         }",
-    );
-    let divide = engine.function::<fn(i64, i64) -> i64>("divide").unwrap();
-    assert_eq!(call!(divide, 7, 2).unwrap(), 3);
-    for _ in 0..3 {
-        match call!(divide, 7, 0) {
-            Err(CallError::Trap(trap)) => {
-                assert!(matches!(trap.cause, TrapCause::Code(_)));
-                println!("{trap}");
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    assert_eq!(frames(&engine, "divide"), 0);
-    assert_eq!(call!(divide, 9, 2).unwrap(), 4);
-    let _ = constant("x", 1);
-}
-
-#[test]
-fn exceptions_go_to_handlers() {
-    extern "C-unwind" fn raise(tag: i32, payload: i64) {
-        // SAFETY: there is nothing to drop here.
-        let uncaught = unsafe { lastout::throw(tag as u32, [payload as u64, 2]) };
-        panic!("{uncaught}");
-    }
-
-    let raise = raise as extern "C-unwind" fn(i32, i64);
-    let engine = builder!().host_function("raise", raise).build().unwrap();
-    install(
-        &engine,
-        "function %thrower(i32, i64) system_v {
-            fn0 = %raise(i32, i64) system_v
-         block0(v0: i32, v1: i64):
-            call fn0(v0, v1)
-            return
-         }",
-    );
-    install(
-        &engine,
-        "function %catcher(i32, i64) -> i64 system_v {
-            sig0 = (i32, i64) system_v
-            fn0 = %thrower(i32, i64) system_v
-         block0(v0: i32, v1: i64):
-            v9 = iconst.i64 1000
-            v10 = iadd v1, v9
-            try_call fn0(v0, v1), sig0, block1, [ tag1: block2(exn0, exn1) ]
-         block1:
-            v2 = iconst.i64 -1
-            return v2
-         block2(v3: i64, v4: i64):
-            v5 = iadd v3, v4
-            v6 = iadd v5, v10
-            return v6
-         }",
-    );
-    let catcher = engine.function::<fn(i32, i64) -> i64>("catcher").unwrap();
-    assert_eq!(call!(catcher, 1, 40).unwrap(), 42 + 1040);
-    let uncaught = CallError::Exception(Box::new(Exception { tag: 2, payload: [40, 2] }));
-    assert_eq!(call!(catcher, 2, 40), Err(uncaught));
-    assert_eq!(frames(&engine, "catcher") + frames(&engine, "thrower"), 0);
 }

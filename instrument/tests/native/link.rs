@@ -4,7 +4,7 @@ use cranelift_codegen::Context;
 use cranelift_codegen::FinalizedRelocTarget;
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::{ExternalName, Function};
+use cranelift_codegen::ir::{ExternalName, Function, LibCall};
 use lastout_instrument::{Fixup, GateFrame, MachineCode, Symbol};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
@@ -15,19 +15,32 @@ pub(crate) fn compile(func: Function) -> MachineCode {
     support::verify(&func, &*isa);
     let mut context = Context::for_function(func);
     let compiled = context.compile(&*isa, &mut ControlPlane::default()).expect("it compiles");
-    let (bytes, frame) = (compiled.code_buffer().to_vec(), GateFrame::of(compiled));
+    let (mut bytes, frame) = (compiled.code_buffer().to_vec(), GateFrame::of(compiled));
     let relocations = compiled.buffer.relocs().to_vec();
     let names = context.func.params.user_named_funcs();
-    let fixups = relocations.into_iter().map(|relocation| {
-        let FinalizedRelocTarget::ExternalName(ExternalName::User(name)) = relocation.target else {
-            panic!("{relocation:?} is not of a symbol")
+    let fixups = relocations.into_iter().filter_map(|relocation| {
+        let name = match relocation.target {
+            FinalizedRelocTarget::ExternalName(ExternalName::User(name)) => &names[name],
+            // Copies struct arguments.
+            FinalizedRelocTarget::ExternalName(ExternalName::LibCall(LibCall::Memcpy))
+                if relocation.kind == Reloc::Abs8 =>
+            {
+                let copy = memcpy as *const () as u64;
+                bytes[relocation.offset as usize..][..8].copy_from_slice(&copy.to_le_bytes());
+                return None;
+            }
+            _ => panic!("{relocation:?} is not of a symbol"),
         };
-        let name = &names[name];
         let symbol = Symbol::from_name(name.namespace, name.index).expect("it is a symbol");
         let (offset, kind, addend) = (relocation.offset, relocation.kind, relocation.addend);
-        Fixup { offset, kind, symbol, addend }
+        Some(Fixup { offset, kind, symbol, addend })
     });
-    MachineCode { fixups: fixups.collect(), bytes, frame }
+    let fixups = fixups.collect();
+    MachineCode { fixups, bytes, frame }
+}
+
+unsafe extern "C" {
+    fn memcpy(to: *mut u8, from: *const u8, size: usize) -> *mut u8;
 }
 
 /// What a symbol is.

@@ -1,14 +1,22 @@
-//! Entries run, with a function that is made up, and do what they are made for.
+//! Entries, and gates that can be tail-called, run, with functions that are made up, and do what they
+//! are made for.
 //!
 //! Others prove of each kind of entry that it is right as it is written; this is about what both
 //! assume: what Cranelift makes of CLIF, and where it has arguments and results.
 #![cfg(all(target_arch = "x86_64", unix))]
 
+mod caller;
+mod chain;
 mod link;
 mod registers;
+#[path = "../support/signatures.rs"]
+mod signatures;
 #[path = "../support/mod.rs"]
 mod support;
+mod tail_calls;
+mod tail_world;
 mod world;
+mod zeros;
 
 use cranelift_codegen::ir::{AbiParam, Signature, types::*};
 use cranelift_codegen::isa::CallConv;
@@ -97,7 +105,7 @@ fn expected(scenario: Scenario) -> (Vec<Happened>, Option<u64>) {
 fn every_entry_in_every_scenario() {
     for entry in entries() {
         let mut linker = Linker::default();
-        let [leave, removed, interleave] = world::stubs(&mut linker);
+        let [leave, removed, interleave] = world::stubs(&mut linker, world::HOST);
         let start = linker.put(&entry.code, |symbol| match symbol {
             Symbol::Leave => Target::Piece(leave),
             Symbol::Removed => Target::Piece(removed),

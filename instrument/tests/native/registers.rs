@@ -57,6 +57,11 @@ impl Registers {
         Results { integers: self.integer_results, vectors: self.vector_results }
     }
 
+    /// The first integer.
+    pub(crate) fn result(&self) -> u64 {
+        self.integer_results[0]
+    }
+
     pub(crate) fn set_results(&mut self, Results { integers, vectors }: Results) {
         (self.integer_results, self.vector_results) = (integers, vectors);
     }

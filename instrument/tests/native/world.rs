@@ -162,10 +162,12 @@ pub(crate) fn take_calls() -> Vec<Call> {
 }
 
 /// Leave, removed, and interleave.
-pub(crate) fn stubs(linker: &mut Linker) -> [usize; 3] {
+pub(crate) const HOST: [extern "C" fn(u64); 3] = [leave, removed, interleave];
+
+/// The stubs of these functions of the host.
+pub(crate) fn stubs(linker: &mut Linker, host: [extern "C" fn(u64); 3]) -> [usize; 3] {
     let stub = link::compile(preserving_stub(&*support::isa("x86_64")));
-    [leave, removed, interleave]
-        .map(|target| linker.put(&stub, |_| Target::Address(target as *const () as u64)))
+    host.map(|target| linker.put(&stub, |_| Target::Address(target as *const () as u64)))
 }
 
 pub(crate) extern "C" fn current_ledger() -> u64 {
@@ -219,7 +221,7 @@ fn stub(of: u64, happened: Option<Happened>) {
 
 /// Leaves nothing in any register that need not be kept.
 #[inline(always)]
-fn spoil() {
+pub(crate) fn spoil() {
     // SAFETY: it says which registers it changes.
     unsafe {
         asm!(

@@ -5,12 +5,14 @@ use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::verify_function;
 
-/// Code generation as gates need it, for a processor with no features beyond the base.
+/// Code generation as gates need it, for a processor with no features beyond the base, and with
+/// results in memory where there are too many for registers.
 pub(crate) fn isa(architecture: &str) -> OwnedTargetIsa {
     let mut flags = settings::builder();
     for (name, value) in [
         ("opt_level", "none"),
         ("enable_pinned_reg", "true"),
+        ("enable_multi_ret_implicit_sret", "true"),
         ("is_pic", "false"),
         ("preserve_frame_pointers", "true"),
     ] {

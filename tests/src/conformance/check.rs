@@ -166,7 +166,12 @@ impl<'a> Run<'a> {
         if let Err(error) = replaced {
             self.fail_file(&replacing, &error);
         }
-        let left = program.leave(PATIENCE);
+        let mut left = program.left_over(PATIENCE);
+        let alive = program.remove();
+        if alive > left.unfreed {
+            left.unfreed = alive;
+            left.what.push(format!("{alive} versions are alive though all were removed"));
+        }
         self.report.replacements += left.replacements;
         self.report.left_in_ledger += left.frames;
         self.report.unfreed += left.unfreed;

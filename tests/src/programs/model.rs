@@ -24,7 +24,7 @@ pub(super) struct Expected {
     pub(super) observed: Observed,
     /// Whether something was thrown, or has trapped.
     pub(super) failed: bool,
-    /// Whether the process would die, or may.
+    /// Whether the process would die.
     pub(super) dies: bool,
 }
 
@@ -83,11 +83,8 @@ struct Model<'a> {
 enum Catcher {
     /// A call with handlers.
     Handlers(Vec<Option<u32>>),
-    /// A call through a handle.
-    Handle,
-    /// A stable entry, whose caller cannot be told; or where it depends on what was replaced
-    /// whether there is one.
-    Address { certain: bool },
+    /// A call by the host.
+    Host(WayIn),
 }
 
 /// Why a function does not return.
@@ -135,10 +132,7 @@ impl Model<'_> {
         };
         let version = (entry.function, self.current[entry.function]);
         let (depth, catchers) = (self.stack.0.len(), self.catchers.len());
-        self.catchers.push(match entry.way {
-            WayIn::Handle => Catcher::Handle,
-            WayIn::Address => Catcher::Address { certain: true },
-        });
+        self.catchers.push(Catcher::Host(entry.way));
         if self.is_tail(entry.function) {
             self.stack.0.extend([Frame::Entry(None), Frame::Gate(version)]);
         } else {
@@ -200,21 +194,13 @@ impl Model<'_> {
     /// Says which version a call is of, and pushes what is between it and the caller.
     fn go_to(&mut self, from: u64, target: &Target) -> u64 {
         let function = target.function;
-        let by_entry = !target.by_name && !self.is_tail(function);
-        let linkage = self.program.functions[function].linkage;
-        if by_entry && !self.numbered && linkage == Linkage::Export {
-            self.catchers.push(Catcher::Address { certain: false });
-        }
         if self.stays(from, function) {
             return from;
         }
         let version = (function, self.current[function]);
-        if by_entry {
-            self.catchers.push(Catcher::Address { certain: true });
-            self.stack.0.push(Frame::Entry(Some(version)));
-        } else {
-            self.stack.0.push(Frame::Gate(version));
-        }
+        let by_entry = !target.by_name && !self.is_tail(function);
+        let frame = if by_entry { Frame::Entry(Some(version)) } else { Frame::Gate(version) };
+        self.stack.0.push(frame);
         version.1
     }
 
@@ -344,30 +330,27 @@ impl Model<'_> {
         target
     }
 
-    /// What a trap comes to: it is an error only where there is nobody else before a handle.
+    /// What a trap comes to: the caller of a stable entry cannot be told.
     fn trap(&mut self, code: TrapCode, function: usize, number: u64) -> Ending {
         self.failed = true;
-        let handlers = |catcher: &&Catcher| !matches!(catcher, Catcher::Handlers(_));
-        match self.catchers.iter().rev().find(handlers) {
-            Some(Catcher::Address { .. }) => Ending::Dies,
+        let host = |catcher: &&Catcher| matches!(catcher, Catcher::Host(_));
+        match self.catchers.iter().rev().find(host) {
+            Some(Catcher::Host(WayIn::Address)) => Ending::Dies,
             _ => Ending::Trap(code, function, if self.numbered { number } else { 0 }),
         }
     }
 
     /// Whether somebody catches an exception.
-    fn throw(&mut self, tag: u32) -> Result<bool, Ending> {
+    fn throw(&mut self, tag: u32) -> bool {
         self.failed = true;
         let decides = |catcher: &&Catcher| match catcher {
             Catcher::Handlers(caught) => {
                 caught.iter().any(|caught| caught.is_none_or(|it| it == tag))
             }
-            Catcher::Handle | Catcher::Address { .. } => true,
+            Catcher::Host(_) => true,
         };
-        match self.catchers.iter().rev().find(decides) {
-            Some(Catcher::Address { certain: false }) => Err(Ending::Dies),
-            Some(Catcher::Address { certain: true }) => Ok(false),
-            _ => Ok(true),
-        }
+        let decided = self.catchers.iter().rev().find(decides);
+        !matches!(decided, Some(Catcher::Host(WayIn::Address)))
     }
 
     fn visit(&mut self, number: u64, visit: Visit, value: i64) -> Result<i64, Ending> {
@@ -394,7 +377,7 @@ impl Model<'_> {
                 Came::Entered(outcome)
             }
             Some(&Action::Throw(tag)) => {
-                if self.throw(tag)? {
+                if self.throw(tag) {
                     return Err(Ending::Thrown(tag, payload(&visited)));
                 }
                 Came::Uncaught

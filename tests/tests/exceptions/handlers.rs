@@ -140,11 +140,12 @@ fn a_handler_has_its_stack_back_whatever_was_tail_called_from_there() {
                                 ss0 = explicit_slot 64
                                 fn0 = %catcher(i64, i64{more_types}) -> i64 {convention}
                              block0(v0: i64, v1: i64):
-                                stack_store v1, ss0
-                                stack_store v0, ss0+56
+                                v10 = stack_addr.i64 ss0
+                                store notrap aligned v1, v10
+                                store notrap aligned v0, v10+56
                                 v2 = call fn0(v0, v1{arguments})
-                                v3 = stack_load.i64 ss0
-                                v4 = stack_load.i64 ss0+56
+                                v3 = load.i64 notrap aligned v10
+                                v4 = load.i64 notrap aligned v10+56
                                 v5 = isub v3, v1
                                 v6 = isub v4, v0
                                 v7 = bor v5, v6

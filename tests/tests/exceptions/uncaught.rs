@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use lastout::{CallError, Uncaught, throw};
+use lastout::{CallError, Exception, Uncaught, throw};
 use lastout_tests::layers::{KINDS, engines, frames};
 use lastout_tests::registers::{call_address, keeps};
 use lastout_tests::support::{Callback, Drops, calling_back, install};
@@ -11,7 +11,8 @@ use lastout_tests::{builder, call};
 use super::{Catching, calls, throwing};
 
 fn uncaught(number: i64) -> CallError {
-    CallError::Exception { tag: (number / 100) as u32, payload: [number as u64, 5] }
+    let (tag, payload) = ((number / 100) as u32, [number as u64, 5]);
+    CallError::Exception(Box::new(Exception { tag, payload }))
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn nothing_is_thrown_at_a_caller_that_cannot_be_told() {
             kind.install(&engine, kind.name, below, 8, &Drops::new());
             below = kind.name;
             let function = calls(&engine, below);
-            let entry = function.c_address().unwrap();
+            let entry = function.c_address().unwrap().expose_provenance();
             // SAFETY: it is the entry of a function of this type, and the handle keeps it.
             let result = unsafe { call_address(entry, callback.address(), 7) };
             assert_eq!((result, refused.get()), (7 + height as i64, height), "{name}");
@@ -94,7 +95,7 @@ fn nothing_is_thrown_at_a_caller_that_cannot_be_told() {
         // Not even if there is one further out, who could be.
         let outer = Catching { tags: &[0], ..Catching::default() };
         install(&engine, &outer.function("outer"));
-        let entry = calls(&engine, below).c_address().unwrap();
+        let entry = calls(&engine, below).c_address().unwrap().expose_provenance();
         let calling = Callback::new(|number| {
             // SAFETY: as above.
             unsafe { call_address(entry, callback.address(), number) }

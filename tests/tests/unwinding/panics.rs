@@ -72,7 +72,7 @@ fn a_panic_passes_the_stable_entries_of_every_kind() {
     for (name, engine) in engines(|| builder!()) {
         let tower = tower(&engine, 8, &Drops::new());
         for (height, top) in (1..).zip(&tower) {
-            let address = top.c_address().unwrap();
+            let address = top.c_address().unwrap().expose_provenance();
             let called = |argument| {
                 // SAFETY: that is the entry's type, and the handle keeps it.
                 left(|| unsafe { call_address(address, callback.address(), argument) })

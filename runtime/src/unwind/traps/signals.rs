@@ -5,6 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{
     SA_ONSTACK, SA_SIGINFO, SIG_DFL, SIG_IGN, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, sigaction,
@@ -25,6 +26,9 @@ const SIGNALS: [c_int; 5] = [SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP];
 /// What was done on each of them before.
 static BEFORE: OnceLock<[sigaction; SIGNALS.len()]> = OnceLock::new();
 
+/// Which of these handlers have taken themselves off since.
+static GONE: [AtomicBool; SIGNALS.len()] = [const { AtomicBool::new(false) }; SIGNALS.len()];
+
 /// Installs the handler, the first time.
 pub(super) fn install() -> Result<()> {
     static INSTALLED: OnceLock<std::result::Result<(), c_int>> = OnceLock::new();
@@ -36,14 +40,19 @@ pub(super) fn install() -> Result<()> {
         }
         // SAFETY: all of them were written.
         let _ = BEFORE.set(before.map(|before| unsafe { before.assume_init() }));
-        // SAFETY: zeros are an action without flags or a mask.
-        let mut handler: sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-        handler.sa_sigaction = handle as *const () as usize;
-        handler.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        SIGNALS.into_iter().try_for_each(|signal| action(signal, Some(&handler)).map(drop))
+        SIGNALS.into_iter().try_for_each(|signal| action(signal, Some(&own_action())).map(drop))
     };
     let installed = INSTALLED.get_or_init(install_all);
     installed.map_err(|errno| Error::Memory(io::Error::from_raw_os_error(errno)))
+}
+
+/// Has the handler called.
+fn own_action() -> sigaction {
+    // SAFETY: zeros are an action without flags or a mask.
+    let mut own: sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    own.sa_sigaction = handle as *const () as usize;
+    own.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    own
 }
 
 /// What is done on a signal; and has something else done from now on.
@@ -145,26 +154,21 @@ unsafe fn trap(registers: &Registers, at: usize) -> Option<Trap> {
 
 /// Does what would have been done if this handler was not there.
 unsafe fn as_before(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    let number = SIGNALS.iter().position(|&it| it == signal);
-    let before = BEFORE.get().zip(number).map(|(before, number)| &before[number]);
+    let Some(number) = SIGNALS.iter().position(|&it| it == signal) else { return };
+    let before = BEFORE.get().map(|before| &before[number]);
+    let before = before.filter(|_| !GONE[number].load(Ordering::Relaxed));
     match before {
         // What an instruction has caused cannot be ignored: it would be caused again.
         // SAFETY: the system passes it.
         Some(before) if before.sa_sigaction == SIG_IGN && unsafe { (*info).si_code } <= 0 => {}
-        Some(before) if !is_plain(before) && before.sa_flags & SA_SIGINFO != 0 => {
-            type Handler = unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
-            // SAFETY: an action with this flag has a function of this type.
-            unsafe {
-                let handler: Handler = std::mem::transmute(before.sa_sigaction);
-                handler(signal, info, context);
-            }
-        }
-        Some(before) if !is_plain(before) => {
-            type Handler = unsafe extern "C" fn(c_int);
-            // SAFETY: an action without the flag has a function of this type.
-            unsafe {
-                let handler: Handler = std::mem::transmute(before.sa_sigaction);
-                handler(signal);
+        Some(before) if ![SIG_DFL, SIG_IGN].contains(&before.sa_sigaction) => {
+            // SAFETY: the system passes these.
+            unsafe { call(before, signal, info, context) };
+            // Rust's handler, called for what is not its business, takes itself off, and not this.
+            let now = action(signal, None);
+            if now.is_ok_and(|now| now.sa_sigaction == SIG_DFL) {
+                GONE[number].store(true, Ordering::Relaxed);
+                let _ = action(signal, Some(&own_action()));
             }
         }
         _ => {
@@ -179,7 +183,20 @@ unsafe fn as_before(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     }
 }
 
-/// Whether what is done on a signal is nothing of the program's.
-fn is_plain(action: &sigaction) -> bool {
-    [SIG_DFL, SIG_IGN].contains(&action.sa_sigaction)
+/// Calls the handler of an action that has one.
+unsafe fn call(action: &sigaction, signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    type WithInfo = unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+    type Plain = unsafe extern "C" fn(c_int);
+
+    // SAFETY: the flag says which of the two types the function has, and the system has passed
+    // what it gets.
+    unsafe {
+        if action.sa_flags & SA_SIGINFO != 0 {
+            let handler: WithInfo = std::mem::transmute(action.sa_sigaction);
+            handler(signal, info, context);
+        } else {
+            let handler: Plain = std::mem::transmute(action.sa_sigaction);
+            handler(signal);
+        }
+    }
 }

@@ -64,7 +64,7 @@ impl<M: Module> Body<'_, '_, M> {
     }
 
     /// A call with handlers. Each sets the variable for the result to what
-    /// [`caught`](super::model::caught) says.
+    /// [`caught`](super::super::model::caught) says.
     fn try_call(&mut self, call: &Call, target: Target, arguments: &[Value]) {
         let signature = match target {
             Target::Name(callee) => self.builder.func.dfg.ext_funcs[callee].signature,

@@ -179,22 +179,11 @@ impl Model {
     }
 
     /// The call by the host that is told of an error, unless somebody comes before that catches
-    /// it; `None` if there is an entry before whose caller cannot be told.
+    /// it; `None` if that is of a stable entry, and cannot be told.
     fn told_of(stack: &[Level], catches: impl Fn(&Level) -> bool) -> Option<usize> {
-        for (index, level) in stack.iter().enumerate().rev() {
-            match level {
-                level if catches(level) => return Some(index),
-                Level::Host(WayIn::Handle, _) => return Some(index),
-                Level::Host(WayIn::Address, _) => return None,
-                // Next to a call by the host it is that of the host's, and else a stable entry.
-                Level::Frame(Frame::Entry(_)) => match stack[index - 1] {
-                    Level::Host(..) => {}
-                    _ => return None,
-                },
-                Level::Frame(_) | Level::Body(..) => {}
-            }
-        }
-        unreachable!("somebody has called")
+        let decides = |level: &Level| matches!(level, Level::Host(..)) || catches(level);
+        let index = stack.iter().rposition(decides).expect("somebody has called");
+        (!matches!(stack[index], Level::Host(WayIn::Address, _))).then_some(index)
     }
 
     fn throw(stack: &mut Vec<Level>, tag: u32, payload: [u64; 2]) -> Report {
