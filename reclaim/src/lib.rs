@@ -67,6 +67,9 @@
 //!
 //! 1. Only its own context writes a cell, and only between the entry and the exit of a gate:
 //!    frames are balanced within a context. A context that gives its place up is inside nothing.
+//!    One thread at a time runs with a context, and the next one comes to know of all that the last
+//!    one did. (A process that was forked lacks threads. It [empties](Domain::empty_vanished) their
+//!    contexts, with which nobody runs, and then [tries](Lane::leave) every lane that is `Retired`.)
 //! 2. Only the installer, one at a time for each lane, takes a lane from `Free` to `Live` to
 //!    `Closing`, and only it writes `body`.
 //! 3. Only the retirer takes it from `Closing` to `Retired`, and only after a heavy fence.
@@ -121,6 +124,11 @@
 //! **A slow leaver against the next version.** A leaver reads `Retired`, finds all cells empty, and
 //! is held up. Others free the version, put another into the lane, retire that, and a frame is
 //! inside. The exchange expects the old generation, and fails.
+//!
+//! **A context that goes to another thread**, as a coroutine does that is suspended in a body. Its
+//! count was made by the thread that it has left. If that is running still, the heavy fence hits it;
+//! if not, whatever stopped it was a full fence. So the retirer finds the count, as if the thread had
+//! been inside.
 //!
 //! **The freer against the last frame.** Counting out is a release and reading the 0 an acquire, so
 //! what the frame did happens before what the freer does.
@@ -216,7 +224,8 @@
 //! # Departures from the first design
 //!
 //! Cells are 32 bits wide, which no stack is deep enough to overflow, so that ledgers are half the
-//! size. Contexts are found free by their owner being 0. A bailing caller goes on from a word of
+//! size. A ledger starts with a header, for whoever runs the gates. Contexts are found free by their
+//! owner being 0. A bailing caller goes on from a word of
 //! its own rather than the slot, so that the slot can always be called; see `lastout-instrument`.
 
 mod context;

@@ -114,6 +114,8 @@ macro_rules! call {
             ///
             /// - it does not unwind or `longjmp` out of generated code, and host functions that
             ///   it calls do not either;
+            /// - if it is suspended, as part of a coroutine, it goes on where it has begun: on the
+            ///   same thread, or within [`run`](crate::Fiber::run) of the same fiber;
             /// - it takes no address of a function or of data of its own unit to where it is used
             ///   after the version is freed, but for those of replaceable functions that
             ///   something keeps alive.

@@ -123,9 +123,16 @@
 //!
 //! After `fork` both processes go on calling, installing and freeing, and neither sees what the
 //! other does: the first to change code makes itself a copy. The thread that forks may be inside
-//! any function; what only other threads were inside of is freed in the child when it next installs,
-//! removes or collects anything. A process that is copied without running `pthread_atfork` handlers
-//! must not install or free anything.
+//! any function, and a suspended [`Fiber`] goes on in both.
+//!
+//! The child does not have the other threads, nor the fibers that these were running. What only they
+//! were inside of is freed by the first install, adoption, removal, collection or drop of its engine
+//! that the child does; not before, as a child that does nothing but `exec` has no use for
+//! destructors. What another thread was freeing at that moment, and what was left of an engine that
+//! had been dropped, stays in the child for good.
+//!
+//! A process that is copied without running `pthread_atfork` handlers must not install or free
+//! anything.
 //!
 //! # Threads
 //!
@@ -134,7 +141,8 @@
 //!
 //! A thread's first call registers it; it has a table of counters until it ends, for which 16 MiB
 //! of address space are reserved and a page or two used. Contexts are the process's: a thread
-//! registers once for all engines.
+//! registers once for all engines. What belongs to a call is kept with the context, not with the
+//! thread, as a [`Fiber`]'s calls begin on one thread and end on another.
 //!
 //! # Departures from the first design
 //!
