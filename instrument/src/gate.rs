@@ -23,7 +23,8 @@ pub struct GateOptions {
     pub interleave: bool,
 }
 
-/// The gate of a lane of a function with this signature.
+/// The gate of a lane of a function with this signature. Where it [can be
+/// tail-called](crate::can_be_tail_called), it has a [head](crate::tail_gate_head) instead.
 ///
 /// It refers to [`Symbol::Lane`], [`Symbol::CellOffset`], [`Symbol::Current`], [`Symbol::Leave`],
 /// [`Symbol::Removed`] and, if asked for, [`Symbol::Interleave`], so that it is compiled once for

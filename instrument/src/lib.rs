@@ -1,18 +1,20 @@
 //! Cranelift IR for functions that can be replaced.
 //!
 //! What this crate does not do:
-//! - It does not link, and compiles nothing but the gate that it has in machine code: it makes and
-//!   rewrites CLIF, and says what the symbols in it mean. The runtime compiles, links, and owns the
-//!   memory.
+//! - It does not link, and compiles nothing but the gates and entries that it has in machine code:
+//!   it makes and rewrites CLIF, and says what the symbols in it mean. The runtime compiles, links,
+//!   and owns the memory.
 //! - It changes nothing in a function but calls, and addresses taken, of replaceable functions.
 //!   It adds no counting to their bodies; that is done around them.
-//! - It does not make unwinding safe. An exception or a panic that passes a gate leaves the count
-//!   one too high, and the version is then never freed; `try_call` of a replaceable function is
-//!   refused.
-//! - It does not make tail calls through gates. A gate stays on the stack until the body returns.
+//! - It does not unwind. Gates and entries have frames that can be unwound by their frame pointers,
+//!   and [`GateFrame`] says what is where in them: so whoever unwinds can count out, and put back
+//!   the pinned register. If nobody does, the count stays one too high, and the version is never
+//!   freed.
+//! - Tail calls go through gates on x86-64 only. Elsewhere they are refused, and so is `try_call` of
+//!   a replaceable function.
 //! - It does not save the pinned register for code that does not know of it, apart from the
 //!   entries. Whoever compiles the functions sets `enable_pinned_reg` and uses that register for
-//!   nothing else.
+//!   nothing else, and sets `preserve_frame_pointers`, without which frames are not found.
 //!
 //! # The passes
 //!
@@ -21,16 +23,22 @@
 //!   leave a retired version. It lowers the steps in [`lastout_reclaim::Counting::gate`], which
 //!   the models of the protocol interpret too.
 //! - [`machine_gate`] lowers the same steps to machine code, on x86-64 and where all arguments are
-//!   in registers: a gate of 77 bytes, where that of Cranelift takes 245.
-//! - [`route_calls`] rewrites a function so that its calls of replaceable functions load the gate
-//!   from their *slot*, or are direct calls of the gate that are to be patched ([`Dispatch`]), and
-//!   so that an address it takes of one is the *stable entry*.
+//!   in registers: a gate of 74 bytes, where that of Cranelift takes 245.
+//! - [`tail_gate`] lowers those of functions with Cranelift's calling convention for tail calls. When
+//!   a body tail-calls another function, its gate hands the frame on, so that the stack does not
+//!   grow, and counts that body out. All such functions share the gate; each of their lanes has a
+//!   [head](tail_gate_head) of it.
+//! - [`route_calls`] rewrites a function so that its calls of replaceable functions, of whichever
+//!   kind, load the gate from their *slot*, or are direct calls of the gate that are to be patched
+//!   ([`Dispatch`]), and so that an address it takes of one is the *stable entry*.
 //! - [`host_entry`] and [`c_entry`] emit the ways in for code that does not have the *ledger*, the
 //!   thread's table of counts, in the pinned register: gates themselves, for whichever lane is
-//!   current. [`machine_entry`] does the first of these in machine code.
-//! - [`preserving_stub`] emits what a gate's rare calls of the runtime go through.
+//!   current, or calls of that lane's gate where it can be tail-called. [`machine_entry`] does the
+//!   first of these in machine code.
+//! - [`preserving_stub`] emits what a gate's rare calls of the runtime go through, and [`zeros()`]
+//!   what a call comes to that can be a tail call, if the function was removed.
 //! - [`check_gate`] and [`check_entry`] prove of CLIF, without knowing where it is from, that it is
-//!   a gate or an entry.
+//!   a gate or an entry. What is machine code is proved by this crate's tests.
 //!
 //! # Symbols
 //!
@@ -54,9 +62,10 @@
 //!
 //! let mut flags = settings::builder();
 //! flags.set("enable_pinned_reg", "true")?;
+//! flags.set("preserve_frame_pointers", "true")?;
 //! let isa = cranelift_native::builder()?.finish(settings::Flags::new(flags))?;
 //!
-//! let mut signature = Signature::new(CallConv::Tail);
+//! let mut signature = Signature::new(CallConv::SystemV);
 //! signature.params.push(AbiParam::new(types::I64));
 //! signature.returns.push(AbiParam::new(types::I64));
 //!
@@ -67,7 +76,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `tests/golden/gate-plain.clif` has what it prints, with the symbols named.
+//! `tests/golden/gate-plain.clif` has what it prints, with the symbols named. The call of the body
+//! is marked with a source location, by which [`GateFrame`] knows it.
 
 mod arch;
 mod checker;

@@ -29,9 +29,9 @@
 //!                jmp   bail tail
 //! ```
 //!
-//! The lane is loaded twice, and nothing is pushed: with `push r11` and `pop r11` around the call a
-//! gate takes 63 bytes, all in one line, but programs in which many functions call each other get
-//! slower, since the check then waits for the stack.
+//! The lane is loaded twice, and not kept on the stack meanwhile: that makes a gate shorter, but
+//! programs in which many functions call each other slower, since the check then waits for the
+//! stack.
 //!
 //! What remains is the second call and return; in a loop, leaving the counts out makes no
 //! difference, since they are hidden behind the branches. To be rid of that call, the steps would

@@ -6,6 +6,9 @@ use target_lexicon::Architecture;
 
 use crate::Error;
 
+/// How many bytes an instruction can take off the stack that returns, in multiples of 16.
+const MOST_TAKEN_AWAY: u64 = 0xfff0;
+
 /// Checks that a call of `signature` can be forwarded by code that is compiled for `isa`.
 ///
 /// A gate takes its parameters and passes them on, so whatever Cranelift can both receive and
@@ -37,6 +40,18 @@ pub fn check_signature(signature: &Signature, isa: &dyn TargetIsa) -> Result<(),
         }
         if param.purpose != ArgumentPurpose::Normal && param.value_type != isa.pointer_type() {
             return refuse("the address of a struct is not of the type of addresses");
+        }
+    }
+    if signature.call_conv == CallConv::Tail && x86_64 {
+        let bytes = |param: &AbiParam| match param.purpose {
+            ArgumentPurpose::StructArgument(size) => u64::from(size),
+            _ if param.value_type.bytes() <= 8 => 8,
+            // There may be a gap before it.
+            _ => u64::from(param.value_type.bytes()) + 8,
+        };
+        // Not all of them are on the stack, but that makes no difference to anybody.
+        if signature.params.iter().map(bytes).sum::<u64>() > MOST_TAKEN_AWAY {
+            return refuse("there are more bytes of arguments than a return can take off the stack");
         }
     }
     let llvm = isa.flags().enable_llvm_abi_extensions();

@@ -17,6 +17,7 @@ mod registers;
 #[path = "../support/mod.rs"]
 mod support;
 mod tail_mutants;
+mod tail_stack_mutants;
 mod word;
 
 use lastout_instrument::LaneLayout;
