@@ -166,8 +166,8 @@ impl EngineBuilder {
     /// installed when the first such engine is made and stay. Signals that are no such traps they
     /// pass on to what was there before; whoever replaces them later is asked to do the same. What
     /// counts is instructions that Cranelift has a trap code for, met in a call through a
-    /// [`Handle`](crate::Handle), with no other code between it and the instruction: if generated
-    /// code is called through a stable entry, the process dies.
+    /// [`Handle`](crate::Handle), with no other code between it and the instruction: if the host, or
+    /// code of others, calls generated code through a stable entry, the process dies.
     pub fn traps(mut self, traps: bool) -> Self {
         self.traps = traps;
         self

@@ -5,6 +5,12 @@
 mod aborts;
 #[path = "unwinding/adopted.rs"]
 mod adopted;
+#[path = "unwinding/dropping.rs"]
+mod dropping;
+#[path = "unwinding/ends.rs"]
+mod ends;
+#[path = "unwinding/engines.rs"]
+mod engines;
 #[path = "unwinding/growth.rs"]
 mod growth;
 #[path = "unwinding/panics.rs"]

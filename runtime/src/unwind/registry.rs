@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use crate::memory::Memory;
 
+#[cfg(test)]
+mod tests;
+
 /// A place in the list, which only grows: those of memories that are gone are used again.
 struct Place {
     next: AtomicPtr<Place>,
@@ -82,9 +85,12 @@ pub(super) fn returned_to<'a>(address: usize) -> Option<&'a Memory> {
 /// The address is one that the calling thread has a frame at or is about to return to, or no
 /// engine's: so the memory stays for as long as that is so.
 pub(super) fn at<'a>(address: usize) -> Option<&'a Memory> {
-    let memory = places().find_map(|place| place.memory_at(address))?;
     // SAFETY: as said above.
-    unsafe { memory.as_ref() }
+    unsafe { find(address)?.as_ref() }
+}
+
+fn find(address: usize) -> Option<*const Memory> {
+    places().find_map(|place| place.memory_at(address))
 }
 
 impl Place {

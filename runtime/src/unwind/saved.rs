@@ -7,6 +7,9 @@ use cranelift_codegen::gimli::{self, BaseAddresses, NativeEndian, X86_64};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInfo;
 
+#[cfg(test)]
+mod tests;
+
 /// The registers that calls keep, but for the frame pointer, which is where it always is, and the
 /// pinned register, which is nobody's to save: by their numbers in unwind tables.
 const KEPT: [u16; 4] = [X86_64::RBX.0, X86_64::R12.0, X86_64::R13.0, X86_64::R14.0];

@@ -14,6 +14,9 @@ use super::{SUPPORTED, system};
 use crate::fork::Pass;
 use crate::memory::Memory;
 
+#[cfg(test)]
+mod tests;
+
 /// A table for all code in a range, registered until it is dropped.
 pub(crate) struct Table {
     bytes: Box<[u8]>,
@@ -40,6 +43,8 @@ impl Table {
         // SAFETY: the table is well formed and ends with a zero, and stays where it is until it
         // is deregistered.
         unsafe { system::register_table(table.bytes.as_ptr()) };
+        #[cfg(test)]
+        tests::count(1);
         Ok(Some(table))
     }
 }
@@ -47,6 +52,8 @@ impl Table {
 impl Drop for Table {
     fn drop(&mut self) {
         let _pass = Pass::new();
+        #[cfg(test)]
+        tests::count(-1);
         // SAFETY: it was registered, once.
         unsafe { system::deregister_table(self.bytes.as_ptr()) };
     }

@@ -8,9 +8,9 @@ use super::{SUPPORTED, registry};
 use crate::{CallError, thread};
 
 /// Nothing would catch an exception: the function that throws was not called by generated code, or
-/// the call of generated code that is in progress was made through a
-/// [stable entry](crate::Handle::c_address), whose caller cannot be told of an error; or this host
-/// cannot unwind frames.
+/// the host, or code of others, has called that through a
+/// [stable entry](crate::Handle::c_address) and cannot be told of an error; or this host cannot
+/// unwind frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("nothing catches the exception")]
 pub struct Uncaught;

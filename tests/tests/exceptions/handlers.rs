@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lastout_tests::layers::{KINDS, engines, frames};
+use lastout_tests::layers::{KINDS, Text, engines, frames};
 use lastout_tests::registers::keeps;
 use lastout_tests::support::{Callback, Drops, install, install_counted};
 use lastout_tests::{builder, call};
@@ -54,7 +54,7 @@ fn an_exception_passes_frames_of_every_kind_to_its_handler() {
             for (height, kind) in (1..).zip(&KINDS) {
                 kind.install(&engine, kind.name, below, live, &drops);
                 below = kind.name;
-                for convention in ["system_v", "tail"] {
+                for convention in ["system_v", "tail", "fast", "windows_fastcall"] {
                     let catching =
                         Catching { convention, callee: below, live, ..Catching::default() };
                     let catcher = format!("{convention}_catcher");
@@ -257,6 +257,53 @@ fn handlers_are_found_through_functions_of_the_same_unit() {
         assert_eq!(run(207), Ok(caught(1, 207)), "{name}");
         assert_eq!(run(907), Ok(caught(1, 907) + 10), "{name}");
         assert_eq!(frames(&engine, &["outer", "between", "local"]), 0);
+    }
+}
+
+#[test]
+fn a_handler_finds_its_values_where_the_callee_was_to_keep_everything() {
+    // Who calls a `preserve_all` function counts on every register after it has returned, and on
+    // none in a handler.
+    let mut text = Text::default();
+    text.hold(8);
+    let hold = text.take();
+    text.check();
+    let after = text.take();
+    text.check();
+    let caught = text.take();
+    let catcher = format!(
+        "function %catcher(i64, i64) -> i64 system_v {{
+            sig0 = (i64, i64) preserve_all
+            fn0 = %f(i64, i64) preserve_all
+         block0(v0: i64, v1: i64):
+            {hold}
+            try_call fn0(v0, v1), sig0, block1, [ tag1: block2(exn0) ]
+         block1:
+            {after}
+            return v1
+         block2(v2: i64):
+            {caught}
+            v3 = ineg v2
+            return v3
+         }}"
+    );
+    const F: &str = "function %f(i64, i64) preserve_all {
+        fn0 = %call_back(i64, i64) -> i64 system_v
+     block0(v0: i64, v1: i64):
+        v2 = call fn0(v0, v1)
+        return
+     }";
+
+    let callback = throwing();
+    for (name, engine) in engines(|| builder!()) {
+        install(&engine, F);
+        install(&engine, &catcher);
+        let catcher = calls(&engine, "catcher");
+        for _ in 0..3 {
+            assert_eq!(keeps(|| call!(catcher, callback.address(), 107)), Ok(-107), "{name}");
+            assert_eq!(keeps(|| call!(catcher, callback.address(), 7)), Ok(7), "{name}");
+            assert_eq!(frames(&engine, &["catcher", "f"]), 0);
+        }
     }
 }
 

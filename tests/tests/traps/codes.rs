@@ -98,7 +98,7 @@ fn each_trap_has_its_code_in_functions_of_every_convention() {
                 "\nv2 = extractlane.i64x2 v4",
                 "\nv4 = bitcast.i64x2 little v3\nv2 = extractlane v4",
             );
-            for convention in ["system_v", "tail", "fast"] {
+            for convention in ["system_v", "tail", "fast", "windows_fastcall"] {
                 for live in [0, 8] {
                     let mut text = Text::default();
                     text.hold(live);

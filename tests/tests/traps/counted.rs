@@ -254,3 +254,35 @@ fn a_trap_passes_entries_that_generated_code_has_called() {
         assert_eq!(frames(&engine, &["f", "by_address"]), 0, "{name}");
     }
 }
+
+#[test]
+fn a_function_that_a_signal_handler_calls_traps_there() {
+    static F: std::sync::OnceLock<super::Calls> = std::sync::OnceLock::new();
+    static TRAPPED: AtomicBool = AtomicBool::new(false);
+
+    extern "C" fn handle(_signal: i32) {
+        let result = keeps(|| call!(F.get().unwrap(), 0, 7));
+        TRAPPED.store(trap_in(result, "inner") == Some(SEVEN), Ordering::Relaxed);
+    }
+
+    let engine = builder!().traps(true).drop_policy(lastout::DropPolicy::Collector).build().unwrap();
+    install(&engine, &trapping_at_seven("inner"));
+    install(&engine, CALLING_BACK);
+    F.get_or_init(|| calls(&engine, "inner"));
+    // SAFETY: the handler's thread has called functions of the engine before.
+    unsafe { libc::signal(libc::SIGUSR1, handle as extern "C" fn(i32) as usize) };
+    let callback = Callback::new(|argument| {
+        // SAFETY: sending this thread a signal.
+        unsafe { libc::raise(libc::SIGUSR1) };
+        argument
+    });
+    let outer = calls(&engine, "f");
+    for _ in 0..3 {
+        TRAPPED.store(false, Ordering::Relaxed);
+        assert_eq!(keeps(|| call!(outer, callback.address(), 6)), Ok(6));
+        assert!(TRAPPED.load(Ordering::Relaxed));
+        let result = keeps(|| call!(outer, callback.address(), 7));
+        assert_eq!(trap_in(result, "f"), Some(SEVEN));
+        assert_eq!(frames(&engine, &["f", "inner"]), 0);
+    }
+}

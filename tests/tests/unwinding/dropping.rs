@@ -1,0 +1,110 @@
+//! What is dropped by a call that is left: it may call functions in turn, and what becomes of these
+//! calls is theirs.
+
+use std::sync::{Arc, Mutex};
+
+use lastout::{CallError, Engine};
+use lastout_tests::layers::{KINDS, engines, frames};
+use lastout_tests::registers::keeps;
+use lastout_tests::support::{Callback, Drops, OnDrop, install, unit};
+use lastout_tests::{builder, call};
+
+use super::ends::{PANIC, THROW, TRAP, ending, ends, trapping_at_zero};
+use super::{Calls, calls};
+
+#[test]
+fn what_is_dropped_by_a_call_that_is_left_may_call_and_be_left() {
+    for (name, engine) in engines(|| builder!().traps(true)) {
+        install(&engine, &trapping_at_zero("other"));
+        let engine = Arc::new(engine);
+        let results = Arc::new(Mutex::new(Vec::new()));
+        let other = calls(&engine, "other");
+        for number in [PANIC, THROW, TRAP] {
+            let install_all = || {
+                let mut below = "innermost";
+                install_calling(&engine, &trapping_at_zero(below), &other, &results);
+                for kind in &KINDS[..4] {
+                    for text in [kind.inner(kind.name, below, 8), kind.outer(kind.name, 8)] {
+                        install_calling(&engine, &text, &other, &results);
+                    }
+                    below = kind.name;
+                }
+                calls(&engine, below)
+            };
+            let top = install_all();
+            results.lock().unwrap().clear();
+            let callback = ending(|| drop(install_all()));
+            ends(number, || call!(top, callback.address(), number));
+            // Each has made all the calls there are, and this call ends as if it had not.
+            let made = std::mem::take(&mut *results.lock().unwrap());
+            assert_eq!(made, [9; 9], "{name}, {number}");
+            assert_eq!(frames(&engine, &["innermost", "plain", "fast", "other"]), 0);
+            let passing = Callback::new(|number| number);
+            assert_eq!(keeps(|| call!(top, passing.address(), 5)), Ok(9), "{name}");
+        }
+        // Nobody is there to be told.
+        results.lock().unwrap().clear();
+    }
+}
+
+/// Installs functions with something attached that, when it is dropped, makes a call that returns
+/// and calls that end in each other way, and notes that it has.
+fn install_calling(
+    engine: &Engine,
+    text: &str,
+    other: &Calls,
+    results: &Arc<Mutex<Vec<usize>>>,
+) {
+    let (other, results) = (other.clone(), Arc::clone(results));
+    let mut unit = unit(engine, text);
+    unit.attach(OnDrop(move || {
+        let mut made = 0;
+        for _ in 0..3 {
+            for number in [5, PANIC, THROW, TRAP] {
+                let callback = ending(|| {});
+                match number {
+                    5 => assert_eq!(keeps(|| call!(other, callback.address(), 5)), Ok(5)),
+                    number => {
+                        ends(number, || call!(other, callback.address(), number));
+                        made += 1;
+                    }
+                }
+            }
+        }
+        results.lock().unwrap().push(made);
+    }));
+    engine.install(unit).unwrap();
+}
+
+#[test]
+fn a_call_that_has_met_a_removed_function_says_so_whatever_it_drops() {
+    const MEETING: &str = "function %meeting(i64, i64) -> i64 system_v {
+        fn0 = %gone(i64, i64) -> i64 system_v
+        fn1 = %call_back(i64, i64) -> i64 system_v
+     block0(v0: i64, v1: i64):
+        v2 = call fn0(v0, v1)
+        v3 = call fn1(v0, v1)
+        return v3
+     }";
+
+    for (name, engine) in engines(|| builder!().traps(true)) {
+        install(&engine, &trapping_at_zero("gone"));
+        install(&engine, &trapping_at_zero("other"));
+        let (other, results) = (calls(&engine, "other"), Arc::default());
+        install_calling(&engine, MEETING, &other, &results);
+        let meeting = calls(&engine, "meeting");
+        engine.remove("gone").unwrap();
+        let drops = Drops::new();
+        let callback = Callback::new(|number| {
+            install_calling(&engine, MEETING, &other, &results);
+            drop(drops.value());
+            number
+        });
+        for round in 1..4 {
+            let result = keeps(|| call!(meeting, callback.address(), 5));
+            assert!(matches!(&result, Err(CallError::Removed(it)) if &**it == "gone"), "{name}");
+            assert_eq!(*results.lock().unwrap(), vec![9; round], "{name}");
+            assert_eq!((drops.count(), frames(&engine, &["meeting"])), (round, 0));
+        }
+    }
+}
