@@ -51,7 +51,9 @@ pub fn check_signature(signature: &Signature, isa: &dyn TargetIsa) -> Result<(),
         };
         // Not all of them are on the stack, but that makes no difference to anybody.
         if signature.params.iter().map(bytes).sum::<u64>() > MOST_TAKEN_AWAY {
-            return refuse("there are more bytes of arguments than a return can take off the stack");
+            return refuse(
+                "there are more bytes of arguments than a return can take off the stack",
+            );
         }
     }
     let llvm = isa.flags().enable_llvm_abi_extensions();

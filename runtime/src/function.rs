@@ -341,7 +341,7 @@ impl Drop for Function {
         let live = seats.live.take();
         let closing = live.map(|live| seats.closing(live, None));
         let given_back = std::mem::take(&mut seats.more);
-        drop(seats);
+        let pass = seats.unlock();
         if let Some(closing) = &closing {
             // SAFETY: nobody publishes a version of what nobody has.
             unsafe { closing.close() };

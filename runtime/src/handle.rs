@@ -112,8 +112,8 @@ macro_rules! call {
             /// The call runs generated code: whatever its versions do with the arguments, and
             /// with zeros from functions that are removed, must be sound. In particular:
             ///
-            /// - it does not unwind or `longjmp` out of generated code, and host functions that
-            ///   it calls do not either;
+            /// - it is not left by `longjmp`, nor by any way for which the
+            ///   [contract](crate::contract) asks more than is given;
             /// - if it is suspended, as part of a coroutine, it goes on where it has begun: on the
             ///   same thread, or within [`run`](crate::Fiber::run) of the same fiber;
             /// - it takes no address of a function or of data of its own unit to where it is used

@@ -20,8 +20,10 @@ fn is_detected(program: impl FnOnce()) {
     }
 }
 
+type Calls = Handle<fn(usize, i64) -> i64>;
+
 /// A function that calls back, in a checked engine.
-fn checked() -> (Engine, Handle<fn(usize, i64) -> i64>) {
+fn checked() -> (Engine, Calls) {
     let engine = builder!().checked(true).build().unwrap();
     install(&engine, &calling_back("f", 10));
     let f = engine.function("f").unwrap();

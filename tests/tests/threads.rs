@@ -235,9 +235,11 @@ fn what_a_coroutine_is_inside_of_that_has_lost_its_thread_is_never_freed() {
     install(&engine, &calling_back("f", 0));
     for _ in 0..5 {
         thread::scope(|scope| {
-            let same = Callback::new(|x| x);
-            let f = &f;
-            scope.spawn(move || assert_eq!(call!(f, same.address(), 2), Ok(2))).join().unwrap();
+            let calling = || {
+                let same = Callback::new(|x| x);
+                assert_eq!(call!(f, same.address(), 2), Ok(2));
+            };
+            scope.spawn(calling).join().unwrap();
         });
         let inside = &engine.versions("f").unwrap()[0].threads;
         assert_eq!((inside.len(), inside[0].thread_id, inside[0].frames), (1, lost, 1));

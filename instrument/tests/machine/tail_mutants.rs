@@ -29,7 +29,7 @@ pub(crate) const ZEROS: &str = "jmp qword [r11 - 0x60]";
 
 // Which of several with the same text: where it was called, where it was tail-called, and in the
 // common bail.
-const CALLED: usize = 0;
+pub(crate) const CALLED: usize = 0;
 const TAIL_CALLED: usize = 1;
 const BAIL: usize = 2;
 

@@ -3,7 +3,7 @@
 use lastout_instrument::Symbol;
 
 use crate::kind::{HEADS, TAIL_GATE as GATE};
-use crate::tail_mutants::{IN, OFFSET_OUT, OUT, ZEROS, refuses};
+use crate::tail_mutants::{CALLED, IN, OFFSET_OUT, OUT, ZEROS, refuses};
 use crate::word::Rule;
 
 // The jumps, by their numbers among those with the same text.

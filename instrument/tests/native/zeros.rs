@@ -74,9 +74,15 @@ fn bytes_on_the_stack() {
     for (params, returns, bytes) in cases {
         check(&signature(params, returns), bytes);
     }
-    for (size, ints, bytes) in
-        [(0, 0, 0), (8, 0, 16), (16, 0, 16), (24, 0, 32), (24, 7, 32), (800, 9, 832), (65_520, 0, 65_520)]
-    {
+    for (size, ints, bytes) in [
+        (0, 0, 0),
+        (8, 0, 16),
+        (16, 0, 16),
+        (24, 0, 32),
+        (24, 7, 32),
+        (800, 9, 832),
+        (65_520, 0, 65_520),
+    ] {
         let mut by_value = signature(&vec![I64; ints], &[I64]);
         by_value.params.insert(0, AbiParam::special(I64, ArgumentPurpose::StructArgument(size)));
         check(&by_value, bytes);

@@ -265,7 +265,8 @@ fn a_function_that_a_signal_handler_calls_traps_there() {
         TRAPPED.store(trap_in(result, "inner") == Some(SEVEN), Ordering::Relaxed);
     }
 
-    let engine = builder!().traps(true).drop_policy(lastout::DropPolicy::Collector).build().unwrap();
+    let engine =
+        builder!().traps(true).drop_policy(lastout::DropPolicy::Collector).build().unwrap();
     install(&engine, &trapping_at_seven("inner"));
     install(&engine, CALLING_BACK);
     F.get_or_init(|| calls(&engine, "inner"));

@@ -49,12 +49,7 @@ fn what_is_dropped_by_a_call_that_is_left_may_call_and_be_left() {
 
 /// Installs functions with something attached that, when it is dropped, makes a call that returns
 /// and calls that end in each other way, and notes that it has.
-fn install_calling(
-    engine: &Engine,
-    text: &str,
-    other: &Calls,
-    results: &Arc<Mutex<Vec<usize>>>,
-) {
+fn install_calling(engine: &Engine, text: &str, other: &Calls, results: &Arc<Mutex<Vec<usize>>>) {
     let (other, results) = (other.clone(), Arc::clone(results));
     let mut unit = unit(engine, text);
     unit.attach(OnDrop(move || {
