@@ -177,10 +177,13 @@ fn a_context_of_a_fiber_is_used_again() {
 }
 
 /// A destructor that a thread runs when it ends may call functions, also when others have ended it.
+/// What a thread does last.
+type Last = OnDrop<Box<dyn FnMut()>>;
+
 #[test]
 fn what_a_thread_calls_in_its_last_destructors_is_counted() {
     thread_local! {
-        static LAST: std::cell::RefCell<Option<OnDrop<Box<dyn FnMut()>>>> =
+        static LAST: std::cell::RefCell<Option<Last>> =
             const { std::cell::RefCell::new(None) };
     }
 
