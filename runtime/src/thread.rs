@@ -5,8 +5,8 @@
 //! A call belongs to the context that it is counted in, and that is the thread's own, or a
 //! [`Fiber`](crate::Fiber)'s, with which a call may begin on one thread and end on another. So what
 //! is to be known of the calls in progress stands in the header of the context's ledger, which
-//! [`enter`] keeps across the call. What it finds by the thread is found anew each time: see
-//! [`word`].
+//! [`enter`] keeps across the call. Whatever it finds by the thread it asks for anew: compilers
+//! take the address of a thread-local to be the same for as long as a function runs.
 //!
 //! # A call that fails
 //!
@@ -15,11 +15,11 @@
 //! counts. A call from the host inside of another has an error of its own; for its time the outer
 //! one's is on its stack.
 //!
-//! Entering looks at one word, the thread's, and after the call at one more, `failed` in
-//! the header. Everything else that can be the matter has the word be null:
+//! Entering looks at one word, the thread's `ledger`, and after the call at one more, `failed` in
+//! the header. Everything else that can be the matter has `ledger` be null:
 //!
 //! ```text
-//!   context   word      failed
+//!   context   ledger    failed
 //!   null      null                the thread has no context yet
 //!   a         a's       0         as a rule
 //!   a         null      2         the call in progress has failed
@@ -28,12 +28,10 @@
 //!
 //! # Signals
 //!
-//! A handler may call functions whatever the thread was doing, even in here. If it finds the word
+//! A handler may call functions whatever the thread was doing, even in here. If it finds `ledger`
 //! null, it takes what is in the header for an outer call's, whole or half written, and puts it
 //! back as it was; and if it does not, nothing has failed. So whoever changes the header has
-//! the word be null meanwhile. Compiler fences keep that order; it is all one thread.
-
-mod word;
+//! `ledger` be null meanwhile. Compiler fences keep that order; it is all one thread.
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
@@ -54,9 +52,10 @@ const LANES: u32 = 1 << 22;
 // Gates in machine code have the offset of a cell as a signed number of 32 bits.
 const _: () = assert!(LANES as u64 * 4 + HEADER_BYTES as u64 <= i32::MAX as u64);
 
-/// What is to be known of a thread besides the [word] that calls look at, which is the ledger of
-/// its context, or null if there is more to know than that. Nothing here has a destructor.
+/// What the fast path of a call looks at, in one place and without a destructor.
 struct Thread {
+    /// The ledger of the context, or null if there is more to know than that.
+    ledger: AtomicPtr<u32>,
     /// The context that calls are counted in; null until there is one.
     context: AtomicPtr<Context>,
     /// What the system calls the thread; 0 until somebody has asked.
@@ -66,6 +65,7 @@ struct Thread {
 thread_local! {
     static THREAD: Thread = const {
         Thread {
+            ledger: AtomicPtr::new(ptr::null_mut()),
             context: AtomicPtr::new(ptr::null_mut()),
             id: Cell::new(0),
         }
@@ -75,10 +75,7 @@ thread_local! {
 /// The one domain of the process: a thread registers once, whichever engines it calls into.
 pub(crate) fn domain() -> &'static Arc<Domain> {
     static DOMAIN: OnceLock<Arc<Domain>> = OnceLock::new();
-    DOMAIN.get_or_init(|| {
-        word::find();
-        Domain::new(LANES)
-    })
+    DOMAIN.get_or_init(|| Domain::new(LANES))
 }
 
 /// What is at the start of a ledger. Only used by who runs with the context.
@@ -142,7 +139,7 @@ impl Header {
 /// rest.
 #[inline]
 pub(crate) fn enter<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, CallError> {
-    let ledger = word::get();
+    let ledger = ledger();
     if ledger.is_null() {
         return enter_inner(call);
     }
@@ -155,6 +152,11 @@ pub(crate) fn enter<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, CallErro
         return Err(leave(ledger));
     }
     Ok(result)
+}
+
+#[inline]
+fn ledger() -> *const u32 {
+    THREAD.with(|thread| thread.ledger.load(Ordering::Relaxed))
 }
 
 /// Forgets how a call has failed that is left by a panic.
@@ -178,6 +180,7 @@ impl Drop for Unwinding {
 fn leave(ledger: *const u32) -> CallError {
     // SAFETY: this is the end of a call with that ledger.
     let failure = unsafe { Header::of(ledger) }.take();
+    compiler_fence(Ordering::SeqCst);
     show(ledger);
     failure
 }
@@ -211,6 +214,7 @@ impl Inner {
         // SAFETY: nobody else runs with this context. Whatever the bytes are, they are bytes.
         let outer = (header.failed.load(Ordering::Relaxed), unsafe { header.failure.get().read() });
         header.failed.store(0, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
         show(ledger);
         Ok(Self { ledger, outer: Some(outer) })
     }
@@ -246,19 +250,20 @@ impl Drop for Inner {
     }
 }
 
+// These three ask for the thread anew, whoever calls them: see the module documentation.
+
 /// Has calls find the ledger.
+#[inline(never)]
 fn show(ledger: *const u32) {
-    compiler_fence(Ordering::SeqCst);
-    word::set(ledger);
+    THREAD.with(|thread| thread.ledger.store(ledger.cast_mut(), Ordering::Relaxed));
 }
 
 /// Has calls find that there is more to know.
+#[inline(never)]
 fn hide() {
-    word::set(ptr::null());
+    THREAD.with(|thread| thread.ledger.store(ptr::null_mut(), Ordering::Relaxed));
     compiler_fence(Ordering::SeqCst);
 }
-
-// Here and below, what uses a thread-local variable is not inlined: see `word` on why.
 
 /// The context that calls are counted in, if there is one.
 #[inline(never)]

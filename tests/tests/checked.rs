@@ -1,23 +1,35 @@
-//! Engines that find out when a suspended call goes on in the wrong place, which ends the process.
+//! Engines that find out when a suspended call goes on in the wrong place. There the process ends,
+//! so each such test runs its own program once more.
 
 use std::cell::Cell;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::thread;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use lastout::{Engine, Fiber, Handle};
-use lastout_tests::child::child;
 use lastout_tests::support::{
     COUNTINGS, Callback, caller, calling_back, constant, install, step, steps,
 };
 use lastout_tests::{builder, call};
 
-/// Runs `program` in a process of its own, which is to end with a message.
-fn is_detected(program: impl FnOnce()) {
-    if let Some(ended) = child("program", program) {
-        assert_eq!(ended.signal(), Some(libc::SIGABRT), "{}", ended.errors);
-        let told = ["lastout: a call goes on where", "lastout::Fiber"];
-        assert!(told.iter().all(|told| ended.errors.contains(told)), "{}", ended.errors);
+/// Set in the process that is to end.
+const HERE: &str = "LASTOUT_TEST_CHECKED";
+
+/// Runs the test of this name in a process of its own, which is to end with a message; or, in that
+/// process, `program`.
+fn is_detected(test: &str, program: impl FnOnce()) {
+    if std::env::var_os(HERE).is_some() {
+        return program();
     }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["--exact", test, "--nocapture"]).env(HERE, "").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{said}");
+    assert!(
+        said.contains("lastout: a call goes on where") && said.contains("lastout::Fiber"),
+        "{said}"
+    );
 }
 
 type Calls = Handle<fn(usize, i64) -> i64>;
@@ -67,7 +79,7 @@ impl Suspended {
 
 #[test]
 fn resumed_on_a_thread_that_calls_too() {
-    is_detected(|| {
+    is_detected("resumed_on_a_thread_that_calls_too", || {
         let (_engine, f) = checked();
         let suspended = Suspended::inside(&f);
         thread::scope(|scope| {
@@ -82,7 +94,7 @@ fn resumed_on_a_thread_that_calls_too() {
 
 #[test]
 fn resumed_on_a_thread_that_has_never_called() {
-    is_detected(|| {
+    is_detected("resumed_on_a_thread_that_has_never_called", || {
         let (_engine, f) = checked();
         let suspended = Suspended::inside(&f);
         thread::spawn(|| suspended.resume()).join().unwrap();
@@ -91,7 +103,7 @@ fn resumed_on_a_thread_that_has_never_called() {
 
 #[test]
 fn resumed_by_another_fiber() {
-    is_detected(|| {
+    is_detected("resumed_by_another_fiber", || {
         let (_engine, f) = checked();
         let [mut one, mut two] = [Fiber::new().unwrap(), Fiber::new().unwrap()];
         let suspended = one.run(|| Suspended::inside(&f));
@@ -101,7 +113,7 @@ fn resumed_by_another_fiber() {
 
 #[test]
 fn resumed_by_no_fiber() {
-    is_detected(|| {
+    is_detected("resumed_by_no_fiber", || {
         let (_engine, f) = checked();
         let suspended = Fiber::new().unwrap().run(|| Suspended::inside(&f));
         suspended.resume();
@@ -110,7 +122,7 @@ fn resumed_by_no_fiber() {
 
 #[test]
 fn resumed_by_a_fiber_that_it_has_not_begun_in() {
-    is_detected(|| {
+    is_detected("resumed_by_a_fiber_that_it_has_not_begun_in", || {
         let (_engine, f) = checked();
         let suspended = Suspended::inside(&f);
         Fiber::new().unwrap().run(|| suspended.resume());
