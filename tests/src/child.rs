@@ -42,9 +42,12 @@ pub fn child<F: FnOnce()>(name: &str, role: F) -> Option<Ended> {
         }
         return None;
     }
-    // A closure's type is named after the function that it is in.
+    // Threads of tests are named after them. If there is none, since tests run one after the other:
+    // a closure's type is named after the function that it is in.
+    let thread = std::thread::current();
     let test = type_name::<F>().split_once("::").expect("it is in a crate").1;
     let test = test.split("::{{closure}}").next().expect("there is a first part");
+    let test = thread.name().filter(|&name| name != "main").unwrap_or(test);
     let mut command = Command::new(env::current_exe().expect("a test knows where it is"));
     command.args([test, "--exact", "--nocapture"]).env(VARIABLE, name);
     let output = command.output().unwrap();

@@ -10,7 +10,7 @@ head, 20 bytes
 gate, 296 bytes
   0x00  lea r10, [rel 0x3b]
   0x07  cmp [rsp], r10
-  0x0b  jb near 0x91
+  0x0b  je near 0x91
   0x11  mov r10, [r11 + 8]
   0x18  lock inc dword [r15 + r10]
   0x1d  mov r10, [r11]

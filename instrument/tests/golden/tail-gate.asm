@@ -11,7 +11,7 @@ head, 20 bytes
 gate, 291 bytes
   0x00  lea r10, [rel 0x3a]
   0x07  cmp [rsp], r10
-  0x0b  jb near 0x8f
+  0x0b  je near 0x8f
   0x11  mov r10, [r11 + 8]
   0x18  inc dword [r15 + r10]
   0x1c  mov r10, [r11]

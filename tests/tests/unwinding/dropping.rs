@@ -3,10 +3,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use lastout::{CallError, Engine};
+use lastout::Engine;
 use lastout_tests::layers::{KINDS, engines, frames};
 use lastout_tests::registers::keeps;
-use lastout_tests::support::{Callback, Drops, OnDrop, install, unit};
+use lastout_tests::support::{Callback, OnDrop, install, unit};
 use lastout_tests::{builder, call};
 
 use super::ends::{PANIC, THROW, TRAP, ending, ends, trapping_at_zero};
@@ -69,37 +69,4 @@ fn install_calling(engine: &Engine, text: &str, other: &Calls, results: &Arc<Mut
         results.lock().unwrap().push(made);
     }));
     engine.install(unit).unwrap();
-}
-
-#[test]
-fn a_call_that_has_met_a_removed_function_says_so_whatever_it_drops() {
-    const MEETING: &str = "function %meeting(i64, i64) -> i64 system_v {
-        fn0 = %gone(i64, i64) -> i64 system_v
-        fn1 = %call_back(i64, i64) -> i64 system_v
-     block0(v0: i64, v1: i64):
-        v2 = call fn0(v0, v1)
-        v3 = call fn1(v0, v1)
-        return v3
-     }";
-
-    for (name, engine) in engines(|| builder!().traps(true)) {
-        install(&engine, &trapping_at_zero("gone"));
-        install(&engine, &trapping_at_zero("other"));
-        let (other, results) = (calls(&engine, "other"), Arc::default());
-        install_calling(&engine, MEETING, &other, &results);
-        let meeting = calls(&engine, "meeting");
-        engine.remove("gone").unwrap();
-        let drops = Drops::new();
-        let callback = Callback::new(|number| {
-            install_calling(&engine, MEETING, &other, &results);
-            drop(drops.value());
-            number
-        });
-        for round in 1..4 {
-            let result = keeps(|| call!(meeting, callback.address(), 5));
-            assert!(matches!(&result, Err(CallError::Removed(it)) if &**it == "gone"), "{name}");
-            assert_eq!(*results.lock().unwrap(), vec![9; round], "{name}");
-            assert_eq!((drops.count(), frames(&engine, &["meeting"])), (round, 0));
-        }
-    }
 }

@@ -124,9 +124,9 @@ fn what_functions_of_every_convention_save_is_found() {
                 let compiled = context.compiled_code().unwrap();
                 let saved = Saved::of(compiled, isa).unwrap();
                 assert_eq!(saved.0, stored(compiled.code_buffer()), "{convention}");
-                saving += u32::from(saved.0.iter().all(|words| *words != 0));
+                saving += u32::from(saved.0.iter().any(|words| *words != 0));
             }
         }
     }
-    assert!(saving > 50, "hardly any of them have saved all: {saving}");
+    assert!(saving > 50, "hardly any of them have saved something: {saving}");
 }
