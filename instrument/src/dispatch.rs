@@ -27,7 +27,7 @@ pub enum Dispatch {
 }
 
 /// What a function's name stands for, as [`route_calls`] needs to know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Callee {
     /// A replaceable function: calls go through its slot, its address is its stable entry.
     Replaceable,

@@ -89,6 +89,7 @@ mod machine_code;
 mod machine_entry;
 mod machine_gate;
 mod machine_tail;
+pub mod resume;
 mod signature;
 mod stub;
 mod symbol;
@@ -123,6 +124,20 @@ pub enum Error {
     Call {
         /// The instruction, as CLIF prints it.
         instruction: String,
+        /// What about it.
+        why: &'static str,
+    },
+    /// Frames of the function cannot move to another version.
+    #[error("the function cannot be resumed in another version: {why}")]
+    NotResumable {
+        /// What about it.
+        why: &'static str,
+    },
+    /// A point at which frames are to move is none.
+    #[error("point {id}: {why}")]
+    Point {
+        /// The number of the point.
+        id: u32,
         /// What about it.
         why: &'static str,
     },

@@ -8,7 +8,7 @@ use cranelift_codegen::ir::Signature;
 
 use crate::install::{Linked, Root};
 use crate::names::Names;
-use crate::payload::{Code, Owner};
+use crate::payload::{Code, Owner, UnitPoints};
 use crate::shared::Shared;
 use crate::{Error, Result};
 
@@ -111,10 +111,11 @@ impl Adopted {
                 return Err(Error::HostSymbol(name.clone()));
             }
             let function = names.obtain(name, signature, shared)?;
-            Ok(Root { function, body: *body, public: true, exposed: None })
+            Ok(Root { function, body: *body, public: true, exposed: None, part_of: None })
         };
         let roots = self.exports.iter().map(root).collect::<Result<_>>()?;
-        Ok(Linked { code: Code::Adopted { _owner: self.owner }, roots, callees: Vec::new() })
+        let code = Code::Adopted { _owner: self.owner };
+        Ok(Linked { code, roots, callees: Vec::new(), points: UnitPoints::default() })
     }
 }
 

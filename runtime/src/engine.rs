@@ -18,7 +18,7 @@ use crate::shared::Shared;
 use crate::types::FunctionType;
 use crate::unit::Unit;
 use crate::unwind::{self, Location};
-use crate::version::VersionInfo;
+use crate::version::{ThreadFrames, VersionInfo};
 use crate::{Error, Result};
 
 /// Functions that can be replaced while threads run them.
@@ -107,8 +107,9 @@ impl Engine {
     }
 
     fn publish(&self, publication: Publication) -> Result<Installed> {
-        let (installed, replaced, pass) = publication.publish(&self.shared, &self.names)?;
-        self.shared.retirement.retire(replaced, pass);
+        let (installed, replaced) = publication.publish(&self.shared, &self.names)?;
+        self.shared.retirement.retire(replaced.closing, replaced.pass);
+        drop(replaced.uncovered);
         Ok(installed)
     }
 
@@ -149,16 +150,23 @@ impl Engine {
 
     /// Takes the versions from functions, and lets them go after `names` is unlocked.
     fn retire_all(&self, names: Guard<'_, Table>, functions: Vec<Arc<Function>>) {
-        let mut removed = Vec::new();
+        let (mut removed, mut uncovered) = (Vec::new(), Vec::new());
         for function in &functions {
             // SAFETY: `names` is locked, so this thread is the only one publishing.
             removed.extend(unsafe { function.unpublish() });
+            if let Some(points) = function.known_points() {
+                // SAFETY: nothing is published, and the table is locked.
+                let mut left = unsafe { points.lock().uncover_others(Vec::new()) };
+                removed.append(&mut left.closing);
+                uncovered.push(left);
+            }
         }
         for closing in &removed {
             // SAFETY: as above, and these were unpublished just now.
             unsafe { closing.close() };
         }
         self.shared.retirement.retire(removed, names.unlock());
+        drop(uncovered);
     }
 
     /// A handle to the function of this name.
@@ -185,6 +193,19 @@ impl Engine {
         let unknown = || Error::UnknownFunction(name.to_owned());
         let function = self.names.known(name).ok_or_else(unknown)?;
         Ok(function.versions())
+    }
+
+    /// Who is inside of a function and of none of its versions: in a call that was
+    /// [marked](crate::ResumePoints::call), after which it goes on in the version that is current
+    /// then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFunction`] if there is none of this name.
+    pub fn waiting(&self, name: &str) -> Result<Vec<ThreadFrames>> {
+        let unknown = || Error::UnknownFunction(name.to_owned());
+        let function = self.names.known(name).ok_or_else(unknown)?;
+        Ok(function.waiting())
     }
 
     /// The frames of this engine's code on the stack of the calling thread, innermost first: for

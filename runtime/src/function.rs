@@ -14,6 +14,7 @@ use crate::code_map::{Description, GateCode};
 use crate::fork::{Lock, Pass};
 use crate::memory::Block;
 use crate::payload::Payload;
+use crate::points::Points;
 use crate::shared::Shared;
 use crate::sites::Sites;
 use crate::template::{GateKind, Kind, Prototype, instantiate};
@@ -39,6 +40,11 @@ pub(crate) struct Function {
     first: Option<Seat>,
     /// What a call goes to if there is no version and the function can be tail-called.
     zeros: usize,
+    /// If the function belongs to a point at which frames move: what has them stay, which then is
+    /// in the place of zeros.
+    stay: Option<Box<Block>>,
+    /// The points of the function, once a version has had any.
+    points: OnceLock<Arc<Points>>,
     name: Arc<str>,
     prototype: Arc<Prototype>,
     seats: Lock<Seats>,
@@ -129,7 +135,11 @@ impl Seat {
         // SAFETY: as in `leave`.
         let seat = unsafe { &*seat };
         // SAFETY: whoever is on the way in is called by something that keeps the function.
-        thread::met_removed(&unsafe { &*seat.function.load(Ordering::Relaxed) }.name);
+        let function = unsafe { &*seat.function.load(Ordering::Relaxed) };
+        // Who stays has not failed.
+        if function.stay.is_none() {
+            thread::met_removed(&function.name);
+        }
     }
 }
 
@@ -361,6 +371,28 @@ impl Function {
         signature: &Signature,
         shared: &Arc<Shared>,
     ) -> Result<Arc<Self>> {
+        Self::with_stay(name, signature, None, shared)
+    }
+
+    /// A function that belongs to a point at which frames move: the last argument of a call is the
+    /// address of what is called with the others while there is no version.
+    pub(crate) fn of_point(
+        name: Arc<str>,
+        signature: &Signature,
+        shared: &Arc<Shared>,
+    ) -> Result<Arc<Self>> {
+        let stay = shared.templates.get(Kind::Stay(signature.clone()))?;
+        let stay = instantiate(&stay, &shared.memory, |_| unreachable!("it refers to nothing"))?;
+        stay.describe(Arc::new(Description::Helper));
+        Self::with_stay(name, signature, Some(Box::new(stay)), shared)
+    }
+
+    fn with_stay(
+        name: Arc<str>,
+        signature: &Signature,
+        stay: Option<Box<Block>>,
+        shared: &Arc<Shared>,
+    ) -> Result<Arc<Self>> {
         let prototype = shared.templates.prototype(signature, &shared.memory)?;
         let zeros = match &prototype.kind {
             GateKind::Tail { zeros } => Some(zeros.address()),
@@ -374,7 +406,9 @@ impl Function {
             first: first.inspect(|first| {
                 first.function.store(this.as_ptr().cast_mut(), Ordering::Relaxed);
             }),
-            zeros: zeros.unwrap_or_default(),
+            zeros: stay.as_ref().map(|stay| stay.address()).or(zeros).unwrap_or_default(),
+            stay,
+            points: OnceLock::new(),
             name,
             prototype,
             seats: Lock::default(),
@@ -427,6 +461,24 @@ impl Function {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// The points of the function, of which there may be none yet.
+    pub(crate) fn points(&self) -> &Arc<Points> {
+        // Another thread must not be found at this by a fork.
+        let _pass = Pass::new();
+        self.points.get_or_init(Arc::default)
+    }
+
+    /// The points of the function, if any version has had some.
+    pub(crate) fn known_points(&self) -> Option<&Arc<Points>> {
+        self.points.get()
+    }
+
+    /// Whether it has a version that is current, and stays so while the caller is the only one
+    /// publishing.
+    pub(crate) fn is_published(&self) -> bool {
+        self.seats.lock().live.is_some()
     }
 
     pub(crate) fn slot(&self) -> *const usize {
@@ -559,6 +611,33 @@ impl Function {
 
     /// Its versions that are not freed yet, oldest first.
     pub(crate) fn versions(&self) -> Vec<VersionInfo> {
+        let mut infos = self.occupants();
+        let points = self.known_points().map(|points| points.functions());
+        for way_in in points.iter().flat_map(|(ways_in, _)| ways_in) {
+            for VersionInfo { version, threads } in way_in.occupants() {
+                match infos.iter_mut().find(|info| info.version == version) {
+                    Some(info) => threads.into_iter().for_each(|thread| info.add(thread)),
+                    None => infos.push(VersionInfo { version, threads }),
+                }
+            }
+        }
+        infos.sort_by_key(|info| info.version.number());
+        infos
+    }
+
+    /// Who is in waiting rooms of the function, between two versions.
+    pub(crate) fn waiting(&self) -> Vec<ThreadFrames> {
+        let points = self.known_points().map(|points| points.functions());
+        let rooms = points.into_iter().flat_map(|(_, rooms)| rooms);
+        let mut waiting =
+            VersionInfo { version: Version::new(Arc::clone(&self.name)), threads: Vec::new() };
+        let infos = rooms.flat_map(|room| room.occupants());
+        infos.flat_map(|info| info.threads).for_each(|thread| waiting.add(thread));
+        waiting.threads
+    }
+
+    /// What sits in its seats, and is not freed yet.
+    fn occupants(&self) -> Vec<VersionInfo> {
         let seats = self.seats.lock();
         let infos = seats.iter(self.first.as_ref()).filter_map(|(seat, place)| {
             let version = place.version.clone()?;
@@ -568,8 +647,6 @@ impl Function {
             let threads = seat.lane.frames().into_iter().map(ThreadFrames::new);
             Some(VersionInfo { version, threads: threads.collect() })
         });
-        let mut infos: Vec<_> = infos.collect();
-        infos.sort_by_key(|info| info.version.number());
-        infos
+        infos.collect()
     }
 }

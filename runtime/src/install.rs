@@ -13,7 +13,8 @@ use crate::function::{Closing, FreeSeat, Function};
 use crate::handle::Handle;
 use crate::memory::Patches;
 use crate::names::Names;
-use crate::payload::{Code, Image, Payload};
+use crate::payload::{Code, Image, Payload, UnitPoints};
+use crate::points::{Cover, Uncovered, WaitingRoom};
 use crate::shared::Shared;
 use crate::sites::Callee;
 use crate::types::FunctionType;
@@ -67,6 +68,8 @@ pub(crate) struct Root {
     pub(crate) public: bool,
     /// Its number in the unit, if the unit exposes it.
     pub(crate) exposed: Option<FuncId>,
+    /// If it is the way in of a point, whose point that is: the number of its root.
+    pub(crate) part_of: Option<usize>,
 }
 
 /// Code in memory, ready to run.
@@ -75,11 +78,13 @@ pub(crate) struct Linked {
     pub(crate) roots: Vec<Root>,
     /// The replaceable functions that the code refers to, its own among them.
     pub(crate) callees: Vec<Callee>,
+    pub(crate) points: UnitPoints,
 }
 
 /// Code with a seat for each of its versions, and what is put there.
 pub(crate) struct Publication {
     roots: Vec<Seated>,
+    rooms: Vec<(FreeSeat, Arc<WaitingRoom>)>,
     functions: HashMap<FuncId, Arc<Function>>,
 }
 
@@ -87,7 +92,18 @@ struct Seated {
     seat: FreeSeat,
     body: usize,
     public: bool,
+    /// Whether it is the way in of a point, and so part of another's version.
+    part: bool,
     payload: Payload,
+}
+
+/// What an install leaves to be done when nothing is locked any more.
+pub(crate) struct Replaced {
+    /// Versions to be retired, with the process kept from forking until then.
+    pub(crate) closing: Vec<Closing>,
+    pub(crate) pass: Pass,
+    /// To be dropped after that.
+    pub(crate) uncovered: Vec<Uncovered>,
 }
 
 impl Publication {
@@ -97,44 +113,60 @@ impl Publication {
         linked: Linked,
         attached: impl FnOnce() -> Vec<Box<dyn Any + Send>>,
     ) -> Result<Self> {
-        let Linked { code, roots, callees } = linked;
+        let Linked { code, roots, callees, points } = linked;
         let seats = roots.iter().map(|root| root.function.free_seat());
         let seats = seats.collect::<Result<Vec<_>>>()?;
+        let rooms =
+            points.rooms.iter().map(|room| Ok((room.function.free_seat()?, Arc::clone(room))));
+        let rooms = rooms.collect::<Result<Vec<_>>>()?;
         // Only the payloads keep it: it goes with the last of them, and at once if there are none.
-        let image = Arc::new(Image::new(code, callees, attached()));
-        let seated = roots.iter().zip(seats).map(|(&Root { body, public, .. }, seat)| {
-            let version = Version::new(Arc::clone(seat.function().name()));
+        let image = Arc::new(Image::new(code, callees, attached()).with_points(points));
+        let mut seated: Vec<Seated> = Vec::with_capacity(roots.len());
+        for (root, seat) in roots.iter().zip(seats) {
+            let version = match root.part_of {
+                Some(whole) => seated[whole].payload.version().another_part(),
+                None => Version::new(Arc::clone(seat.function().name())),
+            };
             let disposal = Arc::clone(&shared.disposal);
             let payload = Payload::new(Arc::clone(&image), version, disposal);
-            Seated { seat, body, public, payload }
-        });
-        let seated = seated.collect();
+            let &Root { body, public, part_of, .. } = root;
+            seated.push(Seated { seat, body, public, part: part_of.is_some(), payload });
+        }
         let exposed = roots.into_iter().filter_map(|root| Some((root.exposed?, root.function)));
-        Ok(Self { roots: seated, functions: exposed.collect() })
+        Ok(Self { roots: seated, rooms, functions: exposed.collect() })
     }
 
-    /// Makes the versions current, and those that they replace impossible to enter. These are to
-    /// be retired, with the process kept from forking until then.
+    /// Makes the versions current, and those that they replace impossible to enter.
     ///
     /// # Errors
     ///
     /// If calls have to be patched and the system does not let us. Then nothing has changed.
-    pub(crate) fn publish(
-        self,
-        shared: &Shared,
-        names: &Names,
-    ) -> Result<(Installed, Vec<Closing>, Pass)> {
-        let Self { roots, functions } = self;
-        let versions = roots.iter().map(|root| root.payload.version().clone()).collect();
+    pub(crate) fn publish(self, shared: &Shared, names: &Names) -> Result<(Installed, Replaced)> {
+        let Self { roots, rooms, functions } = self;
+        let wholes = || roots.iter().filter(|root| !root.part);
+        let versions = wholes().map(|root| root.payload.version().clone()).collect();
         let installed = Installed { versions, functions };
+        let resumable: Vec<_> = wholes()
+            .filter_map(|root| root.seat.function().known_points().map(Arc::clone))
+            .collect();
         let mut replaced = Vec::with_capacity(roots.len());
         // On an error they are unlocked before the payloads are dropped, which may run anything.
         let mut names = names.lock();
         let patches = patches(shared, &roots)?;
         names.installs += 1;
+        // Before anything of theirs is published.
+        let mut tables: Vec<_> = resumable.iter().map(|points| points.lock()).collect();
+        let covers = resumable.iter().zip(&mut tables).map(|(points, table)| {
+            let uses = roots.first().map_or(&[][..], |root| root.payload.uses());
+            let uses = uses.iter().filter(|used| used.is_of(points));
+            uses.map(|used| table.cover(used)).collect::<Vec<_>>()
+        });
+        let covers: Vec<_> = covers.collect();
         let mut seats = Vec::with_capacity(roots.len());
-        for Seated { seat, body, public, payload } in roots {
-            payload.publish(names.installs);
+        for Seated { seat, body, public, part, payload } in roots {
+            if !part {
+                payload.publish(names.installs);
+            }
             if public {
                 names.publish(seat.function());
             }
@@ -148,6 +180,30 @@ impl Publication {
             }
             // SAFETY: the names are locked, so this thread is the only one publishing. `body` was
             // compiled with the function's signature into the image that the payload keeps.
+            replaced.extend(unsafe { seat.publish(body, payload) });
+            seats.push(seat);
+        }
+        let mut uncovered = Vec::with_capacity(tables.len());
+        for (table, covers) in tables.iter_mut().zip(covers) {
+            // SAFETY: the table has been locked since before anything was published.
+            let mut left = unsafe { table.uncover_others(covers) };
+            replaced.append(&mut left.closing);
+            uncovered.push(left);
+        }
+        // Whoever is in one finds the way in.
+        for (seat, room) in rooms {
+            let mut covers = uncovered.iter().flat_map(|left| &left.covered);
+            let lease = covers.find(|cover| cover.lease.is_for(&room.way_in));
+            let Some(Cover { lease, .. }) = lease else { continue };
+            if room.function.is_published() {
+                continue;
+            }
+            if patches.is_none() {
+                seat.enter_slot();
+            }
+            let (body, payload) = room.version(Arc::clone(lease), &shared.disposal);
+            // SAFETY: as above, and this is the one who publishes waiting rooms. The payload keeps
+            // the code.
             replaced.extend(unsafe { seat.publish(body, payload) });
             seats.push(seat);
         }
@@ -167,7 +223,9 @@ impl Publication {
                 }
             }
         }
-        Ok((installed, replaced, names.unlock()))
+        drop(tables);
+        let pass = names.unlock();
+        Ok((installed, Replaced { closing: replaced, pass, uncovered }))
     }
 }
 

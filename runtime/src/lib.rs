@@ -193,11 +193,13 @@ mod link;
 mod memory;
 mod names;
 mod payload;
+mod points;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
 mod refusals;
 mod relocation;
+mod resumable;
 mod retirement;
 mod shared;
 mod sites;
@@ -217,6 +219,7 @@ pub use fiber::Fiber;
 pub use handle::Handle;
 pub use install::Installed;
 pub use payload::DropPolicy;
+pub use resumable::ResumePoints;
 pub use types::{FunctionType, HostFunction, Returned, Value};
 pub use unit::Unit;
 pub use unwind::traps::{Trap, TrapCause};
@@ -226,4 +229,5 @@ pub use version::{ThreadFrames, Version, VersionInfo, VersionState};
 pub use cranelift_codegen;
 pub use cranelift_module;
 pub use lastout_instrument::Dispatch;
+pub use lastout_instrument::resume::{Live, Place, ResumePoint};
 pub use lastout_reclaim::Counting;

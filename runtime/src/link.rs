@@ -7,20 +7,24 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use cranelift_codegen::entity::EntityRef;
+use cranelift_codegen::ir::Signature;
 use cranelift_module::{
     DataId, FuncId, FunctionDeclaration, Linkage, Module, ModuleReloc, ModuleRelocTarget,
 };
-use lastout_instrument::Symbol;
+use lastout_instrument::{self as instrument, Symbol};
 
 use crate::code_map::{Description, FunctionCode, MoreCode, UnitCode};
 use crate::function::Function;
 use crate::install::{Linked, Root};
 use crate::memory::{Block, Draft, Memory, Sizes};
 use crate::names::Names;
-use crate::payload::Code;
+use crate::payload::{Code, UnitPoints};
+use crate::points::{RoomCallee, RoomKey};
 use crate::relocation::{self, JUMP, JUMP_SIZE, Object, VENEER_SIZE};
+use crate::resumable::{UnitPoint, UnitRoom};
 use crate::shared::Shared;
 use crate::sites::{Callee, Calls, Site, Word};
+use crate::template::{Kind, RoomSignatures, instantiate};
 use crate::unit::Unit;
 use crate::{Error, Result};
 
@@ -29,19 +33,26 @@ pub(crate) fn link(shared: &Arc<Shared>, names: &Names, unit: &Unit) -> Result<L
     let mut linker = Linker::new(shared, names, unit);
     linker.check_definitions()?;
     linker.find_roots()?;
+    linker.find_rooms()?;
     let (block, callees) = linker.link()?;
     let description = Arc::new(Description::Unit(linker.describe()));
     block.describe(Arc::clone(&description));
     let start = block.address();
-    let Linker { layout, roots, .. } = linker;
-    let roots = roots.into_iter().map(|(id, function)| Root {
-        function,
-        body: start + layout.functions[&id],
-        public: is_public(unit.declarations().get_function_decl(id).linkage),
-        exposed: unit.exposed.contains(&id).then_some(id),
+    let Linker { layout, roots, points, .. } = linker;
+    let numbers: Vec<_> = roots.keys().copied().collect();
+    let roots = roots.into_iter().map(|(id, function)| {
+        let point = unit.points.points.get(&id);
+        let public = is_public(unit.declarations().get_function_decl(id).linkage);
+        Root {
+            function,
+            body: start + layout.functions[&id],
+            public: public && point.is_none(),
+            exposed: unit.exposed.contains(&id).then_some(id),
+            part_of: point.and_then(|point| numbers.binary_search(&point.function).ok()),
+        }
     });
     let code = Code::Block { _block: block, description };
-    Ok(Linked { roots: roots.collect(), callees, code })
+    Ok(Linked { roots: roots.collect(), callees, code, points })
 }
 
 /// Whether functions of this linkage are known in the engine by their names.
@@ -195,12 +206,15 @@ struct Linker<'a> {
     roots: BTreeMap<FuncId, Arc<Function>>,
     /// The replaceable functions that the unit refers to, its own among them.
     callees: HashMap<FuncId, Arc<Function>>,
+    /// Its points, in the order of their ways in.
+    points: UnitPoints,
 }
 
 impl<'a> Linker<'a> {
     fn new(shared: &'a Arc<Shared>, names: &'a Names, unit: &'a Unit) -> Self {
         let layout = Layout::new(unit);
-        Self { shared, names, unit, layout, roots: BTreeMap::new(), callees: HashMap::new() }
+        let (roots, callees) = (BTreeMap::new(), HashMap::new());
+        Self { shared, names, unit, layout, roots, callees, points: UnitPoints::default() }
     }
 
     fn declaration(&self, id: FuncId) -> &'a FunctionDeclaration {
@@ -240,12 +254,41 @@ impl<'a> Linker<'a> {
                 return Err(Error::HostSymbol(name));
             }
             let signature = &declaration.signature;
+            if let Some(UnitPoint { function, key, .. }) = self.unit.points.points.get(&id) {
+                let make = || Function::of_point(name.into(), signature, self.shared);
+                let used = self.roots[function].points().register(key, make)?;
+                self.roots.insert(id, Arc::clone(used.way_in()));
+                self.points.uses.push(used);
+                continue;
+            }
             let function = if public {
                 self.names.obtain(&name, signature, self.shared)?
             } else {
                 Function::new(name.into(), signature, self.shared)?
             };
             self.roots.insert(id, function);
+        }
+        Ok(())
+    }
+
+    /// Finds or makes the waiting rooms that the unit calls others from.
+    fn find_rooms(&mut self) -> Result<()> {
+        for (&id, UnitRoom { way_in, callee, called_as }) in &self.unit.points.rooms {
+            let callee = match self.host_function(*callee)? {
+                Some(address) => RoomCallee::Host(address),
+                None => RoomCallee::Replaceable(Arc::clone(self.replaceable(*callee)?)),
+            };
+            let key = RoomKey { callee, signature: called_as.clone() };
+            let used = self.points.uses.iter().find(|used| {
+                let point = &self.unit.points.points[way_in];
+                *used.key() == point.key && Arc::ptr_eq(used.way_in(), &self.roots[way_in])
+            });
+            let used = used.expect("a room is one of a point of the unit");
+            let (name, signature) = (self.name(id), &self.declaration(id).signature);
+            let make = || make_room(self.shared, name.into(), signature, &key, used.way_in());
+            let room = used.room(key.clone(), make)?;
+            self.callees.insert(id, Arc::clone(&room.function));
+            self.points.rooms.push(room);
         }
         Ok(())
     }
@@ -302,6 +345,12 @@ impl<'a> Linker<'a> {
             let function = function.ok_or_else(|| Error::Undefined(self.name(id)))?;
             let word = (base.code + function).to_ne_bytes();
             draft.read_only().0[offset..offset + word.len()].copy_from_slice(&word);
+        }
+        let ways_in = self.unit.points.points.values();
+        for (used, point) in self.points.uses.iter_mut().zip(ways_in) {
+            if let Some(flag) = point.flag {
+                used.set_flag(base.writable + self.layout.data[&flag]);
+            }
         }
         self.publish(draft, base.code)
     }
@@ -459,6 +508,40 @@ impl<'a> Linker<'a> {
         let symbol = self.shared.host.get(&name);
         symbol.map(|symbol| symbol.address).ok_or(Error::MissingImport(name))
     }
+}
+
+/// A waiting room, and its code.
+fn make_room(
+    shared: &Arc<Shared>,
+    name: Arc<str>,
+    signature: &Signature,
+    key: &RoomKey,
+    way_in: &Arc<Function>,
+) -> Result<(Arc<Function>, Arc<Block>)> {
+    let RoomKey { callee, signature: call } = key;
+    let template = shared.templates.get(Kind::WaitingRoom(RoomSignatures {
+        room: signature.clone(),
+        call: call.clone(),
+        callee: match callee {
+            RoomCallee::Replaceable(_) => instrument::Callee::Replaceable,
+            RoomCallee::Host(_) => instrument::Callee::Fixed,
+        },
+        way_in: way_in.signature().clone(),
+    }))?;
+    let code = instantiate(&template, &shared.memory, |symbol| match (symbol, callee) {
+        (Symbol::Slot(0), RoomCallee::Replaceable(callee)) => callee.slot().addr(),
+        (Symbol::StubTarget, RoomCallee::Host(address)) => *address,
+        (Symbol::Slot(1), _) => way_in.slot().addr(),
+        _ => unreachable!("a waiting room refers to nothing else"),
+    })?;
+    let function = FunctionCode { start: 0, saved: template.frame.saved, name: Arc::clone(&name) };
+    code.describe(Arc::new(Description::Unit(UnitCode {
+        len: template.bytes.len() as u32,
+        functions: Box::new([function]),
+        more: None,
+        number: AtomicU64::new(0),
+    })));
+    Ok((Function::of_point(name, signature, shared)?, Arc::new(code)))
 }
 
 /// Makes code at `base` runnable in which functions are called from sites, and has these patched

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use crate::code_map::Description;
 use crate::memory::Block;
+use crate::points::{Use, WaitingRoom};
 use crate::sites::Callee;
 use crate::version::{Version, VersionState};
 
@@ -34,7 +35,16 @@ pub(crate) struct Image {
     // it does.
     attached: Option<Box<Attached>>,
     callees: Box<[Callee]>,
+    /// The points of its functions, if they have any.
+    points: Option<Box<UnitPoints>>,
     code: Code,
+}
+
+/// What a unit has to do with points at which frames move.
+#[derive(Default)]
+pub(crate) struct UnitPoints {
+    pub(crate) uses: Vec<Use>,
+    pub(crate) rooms: Vec<Arc<WaitingRoom>>,
 }
 
 struct Attached(Vec<Box<dyn Any + Send>>);
@@ -48,6 +58,8 @@ pub(crate) enum Code {
     Block { _block: Block, description: Arc<Description> },
     /// Something else, which is told to let go of it.
     Adopted { _owner: Owner },
+    /// A waiting room.
+    Room { _room: Arc<Block> },
 }
 
 /// Called once, when dropped.
@@ -83,7 +95,18 @@ impl Image {
         attached: Vec<Box<dyn Any + Send>>,
     ) -> Self {
         let attached = (!attached.is_empty()).then(|| Box::new(Attached(attached)));
-        Self { attached, callees: callees.into(), code }
+        Self { attached, callees: callees.into(), points: None, code }
+    }
+
+    pub(crate) fn with_points(mut self, points: UnitPoints) -> Self {
+        let any = !points.uses.is_empty();
+        self.points = any.then(|| Box::new(points));
+        self
+    }
+
+    /// The points of its functions.
+    fn uses(&self) -> &[Use] {
+        self.points.as_ref().map_or(&[], |points| &points.uses)
     }
 
     /// Says which install its code is of, to whoever finds it on a stack.
@@ -103,6 +126,7 @@ impl Drop for Image {
             survive(|| drop(value));
         }
         self.callees = Box::default();
+        self.points = None;
     }
 }
 
@@ -159,7 +183,9 @@ impl Disposal {
     }
 
     fn push(&self, resident: Box<Resident>) {
-        resident.version.advance(VersionState::Drained);
+        if resident.version.drain_part() {
+            resident.version.advance(VersionState::Drained);
+        }
         let resident = Box::into_raw(resident);
         let mut top = self.drained.load(Ordering::Relaxed);
         loop {
@@ -228,6 +254,11 @@ impl Payload {
         &self.resident().version
     }
 
+    /// The points of the unit that it is of.
+    pub(crate) fn uses(&self) -> &[Use] {
+        self.resident().image.uses()
+    }
+
     fn resident(&self) -> &Resident {
         self.resident.as_ref().expect("it is taken only when the payload is dropped")
     }
@@ -276,6 +307,9 @@ fn release(resident: Box<Resident>) {
 fn free(resident: Resident) {
     let Resident { image, version, disposal, next: _ } = resident;
     drop(image);
+    if !version.free_part() {
+        return;
+    }
     // If it was installed at all.
     if version.number() > 0 {
         disposal.freed.fetch_add(1, Ordering::Release);

@@ -8,9 +8,10 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, Signature};
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_module::{FuncId, ModuleRelocTarget};
+use lastout_instrument::resume::{stay, waiting_room};
 use lastout_instrument::{
-    GateOptions, MachineCode, Symbol, c_entry, can_be_tail_called, gate, host_entry, machine_entry,
-    machine_gate, preserving_stub, stack_bytes, tail_gate, tail_gate_head, zeros,
+    Callee, GateOptions, MachineCode, Symbol, c_entry, can_be_tail_called, gate, host_entry,
+    machine_entry, machine_gate, preserving_stub, stack_bytes, tail_gate, tail_gate_head, zeros,
 };
 
 use crate::code_map::Description;
@@ -50,6 +51,19 @@ pub(crate) enum Kind {
     HostEntry(Signature, Signature),
     /// What gates call on the slow path.
     Stub,
+    /// What has frames stay where there is no function of this signature to move by.
+    Stay(Signature),
+    /// A waiting room.
+    WaitingRoom(RoomSignatures),
+}
+
+/// What the code of a waiting room depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RoomSignatures {
+    pub(crate) room: Signature,
+    pub(crate) call: Signature,
+    pub(crate) callee: Callee,
+    pub(crate) way_in: Signature,
 }
 
 /// Compiles templates, each once, and keeps them: there are as many as there are signatures.
@@ -126,6 +140,10 @@ impl Templates {
                     }
                     None => host_entry(outer, inner, LANE_LAYOUT, self.options, isa)?,
                 }
+            }
+            Kind::Stay(signature) => stay(signature),
+            Kind::WaitingRoom(RoomSignatures { room, call, callee, way_in }) => {
+                waiting_room(room.clone(), call, *callee, way_in, isa)
             }
             Kind::Stub => {
                 let stub = compile(preserving_stub(&*self.unprobed), &*self.unprobed)?;

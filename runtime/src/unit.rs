@@ -8,7 +8,7 @@ use cranelift_codegen::Context;
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::entity::EntityRef;
 use cranelift_codegen::ir::{ExternalName, Function, Signature};
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_control::ControlPlane;
 use cranelift_module::{
     DataDescription, DataId, FuncId, Init, Linkage, Module, ModuleDeclarations, ModuleError,
@@ -17,6 +17,7 @@ use cranelift_module::{
 use lastout_instrument::{Callee, check_signature, route_calls};
 
 use crate::relocation::Object;
+use crate::resumable::UnitPoints;
 use crate::shared::Shared;
 
 /// Functions and data that are compiled and installed together.
@@ -47,6 +48,7 @@ pub struct Unit {
     pub(crate) data: BTreeMap<DataId, DataObject>,
     pub(crate) exposed: BTreeSet<FuncId>,
     pub(crate) attached: Vec<Box<dyn Any + Send>>,
+    pub(crate) points: UnitPoints,
 }
 
 /// A data object that is defined.
@@ -66,7 +68,12 @@ impl Unit {
             data: BTreeMap::new(),
             exposed: BTreeSet::new(),
             attached: Vec::new(),
+            points: UnitPoints::default(),
         }
+    }
+
+    pub(crate) fn shared_isa(&self) -> OwnedTargetIsa {
+        Arc::clone(&self.shared.isa)
     }
 
     /// Has a value dropped together with this unit's code: after the last frame of its last

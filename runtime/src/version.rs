@@ -33,7 +33,26 @@ impl Version {
     /// A version that is about to be live.
     pub(crate) fn new(function: Arc<str>) -> Self {
         let (number, state) = (AtomicU64::new(0), AtomicU32::new(VersionState::Live as u32));
-        Self { record: Arc::new(Record { function, number, state }) }
+        let parts = [1, 1].map(AtomicU32::new);
+        Self { record: Arc::new(Record { function, number, state, parts }) }
+    }
+
+    /// The same version, for one more of the payloads that it is made of.
+    pub(crate) fn another_part(&self) -> Self {
+        self.record.parts.iter().for_each(|parts| {
+            parts.fetch_add(1, Ordering::Relaxed);
+        });
+        self.clone()
+    }
+
+    /// Everyone has left one of its parts; whether that was the last.
+    pub(crate) fn drain_part(&self) -> bool {
+        self.record.parts[0].fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// One of its parts has been dropped; whether that was the last.
+    pub(crate) fn free_part(&self) -> bool {
+        self.record.parts[1].fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     /// Says which version it is, before anybody else knows it.
@@ -122,6 +141,9 @@ struct Record {
     /// A [`VersionState`], and whether somebody waits for it to change: a word that the system
     /// can wait for, so that there is no lock that a fork could find held.
     state: AtomicU32,
+    /// Of how many parts it is that are not drained, and not freed: a function with points is one
+    /// for itself and one for each of its ways in.
+    parts: [AtomicU32; 2],
 }
 
 /// In the state of a record: somebody waits.
@@ -141,6 +163,17 @@ impl VersionInfo {
     /// The frames of all threads together.
     pub fn frames(&self) -> u64 {
         self.threads.iter().map(|thread| u64::from(thread.frames)).sum()
+    }
+
+    /// Adds frames of a thread that may have others there.
+    pub(crate) fn add(&mut self, thread: ThreadFrames) {
+        let same = |other: &&mut ThreadFrames| {
+            (other.thread_id, other.fiber) == (thread.thread_id, thread.fiber)
+        };
+        match self.threads.iter_mut().find(same) {
+            Some(same) => same.frames += thread.frames,
+            None => self.threads.push(thread),
+        }
     }
 }
 

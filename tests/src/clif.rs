@@ -44,6 +44,21 @@ pub enum Error {
 ///
 /// With the line of what is wrong. The unit is then good for nothing.
 pub fn define(unit: &mut impl Module, text: &str) -> Result<Vec<FuncId>, Error> {
+    define_by(unit, text, |unit, id, function| {
+        unit.define_function(id, &mut Context::for_function(function))
+    })
+}
+
+/// Defines all functions of `text` in `unit`, each by calling `define`.
+///
+/// # Errors
+///
+/// As [`define`].
+pub fn define_by<M: Module>(
+    unit: &mut M,
+    text: &str,
+    mut define: impl FnMut(&mut M, FuncId, Function) -> Result<(), ModuleError>,
+) -> Result<Vec<FuncId>, Error> {
     let functions = cranelift_reader::parse_functions(text).map_err(|error| Error::Syntax {
         line: error.location.line_number,
         message: error.message,
@@ -70,8 +85,7 @@ pub fn define(unit: &mut impl Module, text: &str) -> Result<Vec<FuncId>, Error> 
     for (index, mut function) in functions.into_iter().enumerate() {
         let (id, name) = &ids[index];
         resolve_callees(unit, &mut function).map_err(|error| failed(index, name, error))?;
-        unit.define_function(*id, &mut Context::for_function(function))
-            .map_err(|error| failed(index, name, error))?;
+        define(unit, *id, function).map_err(|error| failed(index, name, error))?;
     }
     Ok(ids.into_iter().map(|(id, _)| id).collect())
 }

@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod emit;
 pub mod layers;
 pub mod measure;
+pub mod moving;
 pub mod ops;
 pub mod programs;
 pub mod random;

@@ -1,0 +1,162 @@
+//! What is alive where.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use cranelift_codegen::ir::{Block, Function, Inst, Value};
+
+use super::{Mark, Place};
+
+/// A function in pieces: blocks, of which those with marked calls in them are several.
+pub(super) struct Segments {
+    segments: Vec<Segment>,
+    by_block: HashMap<Block, usize>,
+    by_call: HashMap<Inst, usize>,
+}
+
+/// Instructions that follow each other.
+pub(super) struct Segment {
+    /// The block that it is of, the first of its segments having its parameters.
+    pub(super) block: Block,
+    /// The marked call that comes before it, whose results are what it is entered with.
+    pub(super) after: Option<Inst>,
+    pub(super) insts: Vec<Inst>,
+    /// The marked call that comes after it, which is not one of them.
+    pub(super) before: Option<Inst>,
+    /// The number of the point at the start of the block.
+    pub(super) point: Option<u32>,
+    /// What is alive at its start, without what it is entered with.
+    pub(super) alive: BTreeSet<Value>,
+}
+
+impl Segments {
+    /// Cuts the function up at the places of points, which have these numbers.
+    pub(super) fn new(func: &Function, places: &BTreeMap<Place, u32>) -> Self {
+        let mut this =
+            Self { segments: Vec::new(), by_block: HashMap::new(), by_call: HashMap::new() };
+        for block in func.layout.blocks() {
+            this.by_block.insert(block, this.segments.len());
+            let segment = |after, point| Segment {
+                block,
+                after,
+                insts: Vec::new(),
+                before: None,
+                point,
+                alive: BTreeSet::new(),
+            };
+            let mut current = segment(None, places.get(&Place::Block(block)).copied());
+            for inst in func.layout.block_insts(block) {
+                if !places.contains_key(&Place::Call(inst)) {
+                    current.insts.push(inst);
+                    continue;
+                }
+                current.before = Some(inst);
+                this.segments.push(std::mem::replace(&mut current, segment(Some(inst), None)));
+                this.by_call.insert(inst, this.segments.len());
+            }
+            this.segments.push(current);
+        }
+        this.find_alive(func);
+        this
+    }
+
+    /// The segment that starts with a block.
+    pub(super) fn of_block(&self, block: Block) -> usize {
+        self.by_block[&block]
+    }
+
+    /// The segment that starts at the place of a point.
+    pub(super) fn of_place(&self, place: Place) -> usize {
+        match place {
+            Place::Block(block) => self.by_block[&block],
+            Place::Call(call) => self.by_call[&call],
+        }
+    }
+
+    pub(super) fn get(&self, index: usize) -> &Segment {
+        &self.segments[index]
+    }
+
+    /// What is alive at a point, without the results of the call there: parameters of the block,
+    /// and then the rest in the order of their definitions.
+    pub(super) fn alive(&self, func: &Function, mark: &Mark) -> Vec<Value> {
+        let segment = &self.segments[self.of_place(mark.place)];
+        let mut alive = match mark.place {
+            Place::Block(block) => func.dfg.block_params(block).to_vec(),
+            Place::Call(_) => Vec::new(),
+        };
+        let mut rest = segment.alive.clone();
+        for block in func.layout.blocks() {
+            let of_insts = func.layout.block_insts(block);
+            let of_insts = of_insts.flat_map(|inst| func.dfg.inst_results(inst));
+            let defined = func.dfg.block_params(block).iter().chain(of_insts);
+            alive.extend(defined.copied().filter(|value| rest.remove(value)));
+        }
+        alive
+    }
+
+    /// The values that are used in another segment than the one that defines them.
+    pub(super) fn crossing(&self) -> BTreeSet<Value> {
+        self.segments.iter().flat_map(|segment| &segment.alive).copied().collect()
+    }
+
+    /// The segments that control may go to from the end of this one, by itself.
+    fn successors<'a>(&'a self, func: &'a Function, index: usize) -> impl Iterator<Item = usize> {
+        let insts = &self.segments[index].insts;
+        insts.last().into_iter().flat_map(move |&inst| {
+            let dfg = &func.dfg;
+            let targets =
+                dfg.insts[inst].branch_destination(&dfg.jump_tables, &dfg.exception_tables);
+            targets.iter().map(|target| self.by_block[&target.block(&dfg.value_lists)])
+        })
+    }
+
+    /// The segments that are reached from one, without moving to another version.
+    pub(super) fn reached(&self, func: &Function, from: usize) -> Vec<usize> {
+        let mut reached = BTreeSet::from([from]);
+        let mut pending = vec![from];
+        while let Some(index) = pending.pop() {
+            for successor in self.successors(func, index) {
+                if reached.insert(successor) {
+                    pending.push(successor);
+                }
+            }
+        }
+        reached.into_iter().collect()
+    }
+
+    /// The usual data flow, backwards until nothing changes.
+    fn find_alive(&mut self, func: &Function) {
+        let dfg = &func.dfg;
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for index in (0..self.segments.len()).rev() {
+                let segment = &self.segments[index];
+                let mut alive: BTreeSet<Value> = BTreeSet::new();
+                for successor in self.successors(func, index) {
+                    alive.extend(&self.segments[successor].alive);
+                }
+                if let Some(call) = segment.before {
+                    alive.extend(&self.segments[self.by_call[&call]].alive);
+                }
+                for &inst in segment.before.iter().chain(segment.insts.iter().rev()) {
+                    for result in dfg.inst_results(inst) {
+                        alive.remove(result);
+                    }
+                    alive.extend(dfg.inst_values(inst).map(|value| dfg.resolve_aliases(value)));
+                }
+                let entered_with = match segment.after {
+                    Some(call) => dfg.inst_results(call),
+                    None => dfg.block_params(segment.block),
+                };
+                for value in entered_with {
+                    alive.remove(value);
+                }
+                if alive != segment.alive {
+                    self.segments[index].alive = alive;
+                    changed = true;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The small functions beside the large one: who forwards, who waits, and who stays.
+
+use cranelift_codegen::cursor::FuncCursor;
+use cranelift_codegen::ir::{
+    AbiParam, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, InstructionData,
+    MemFlagsData, Signature, UserExternalName, Value,
+};
+use cranelift_codegen::isa::TargetIsa;
+
+use super::{Place, PlaceNames, PointNames, Resumable, ResumePoint};
+use crate::dispatch::Callee;
+use crate::gate::{at_bottom_of_entry, empty_function};
+use crate::{Symbol, symbol};
+
+impl Resumable<'_> {
+    /// The replaceable function by which frames come to a point: it tail-calls the code, and has no
+    /// use for home.
+    pub fn way_in(&self, point: &ResumePoint, names: &PointNames) -> Function {
+        let (mut func, mut params) = empty_function(self.way_in_signature(point));
+        params.pop();
+        let code = import(&mut func, &names.code, self.code_signature(point));
+        at_bottom_of_entry(&mut func).ins().return_call(code, &params);
+        func
+    }
+
+    /// The way in for frames at a point of other versions, where something else is alive:
+    /// `converter` makes what is alive here of that, and then the code is tail-called.
+    ///
+    /// `converted` is the converter's signature, whose results the point
+    /// [accepts](ResumePoint::accepts).
+    pub fn converting_way_in(
+        &self,
+        point: &ResumePoint,
+        names: &PointNames,
+        converter: &UserExternalName,
+        converted: &Signature,
+    ) -> Function {
+        let signature = self.converting_signature(point, converted);
+        let (mut func, mut params) = empty_function(signature);
+        params.pop();
+        let results = params.split_off(converted.params.len());
+        let converter = import(&mut func, converter, converted.clone());
+        let code = import(&mut func, &names.code, self.code_signature(point));
+        let mut pos = at_bottom_of_entry(&mut func);
+        let call = pos.ins().call(converter, &params);
+        let mut values = pos.func.dfg.inst_results(call).to_vec();
+        values.extend(results);
+        pos.ins().return_call(code, &values);
+        func
+    }
+
+    /// The signature of a [converting way in](Self::converting_way_in).
+    pub fn converting_signature(&self, point: &ResumePoint, converted: &Signature) -> Signature {
+        let mut signature = self.way_in_signature(point);
+        let alive = converted.params.iter().map(|param| AbiParam::new(param.value_type));
+        signature.params.splice(..point.live.len(), alive);
+        signature
+    }
+
+    /// What makes the call of a point in the version itself, and then tail-calls its code: where
+    /// the waiting room is gone.
+    ///
+    /// `None` if the point is not at a call.
+    pub fn plain(&self, point: &ResumePoint, names: &PointNames) -> Option<Function> {
+        let (Place::Call(call), Some(signature)) = (point.place, &point.call) else { return None };
+        let InstructionData::Call { func_ref, .. } = self.func.dfg.insts[call] else { return None };
+        let callee = &self.func.dfg.ext_funcs[func_ref];
+        let (mut func, mut params) = empty_function(point.plain_signature(&self.func.signature));
+        let live = params.split_off(signature.params.len());
+        let name = match callee.name {
+            ExternalName::User(name) => {
+                let name = self.func.params.user_named_funcs()[name].clone();
+                ExternalName::user(func.declare_imported_user_function(name))
+            }
+            ref name => name.clone(),
+        };
+        let signature = func.import_signature(signature.clone());
+        let callee = func.import_function(ExtFuncData { name, signature, ..callee.clone() });
+        let code = import(&mut func, &names.code, self.code_signature(point));
+        let mut pos = at_bottom_of_entry(&mut func);
+        let call = pos.ins().call(callee, &params);
+        let values = [&live, pos.func.dfg.inst_results(call)].concat();
+        pos.ins().return_call(code, &values);
+        Some(func)
+    }
+}
+
+impl PointNames {
+    /// The names of what a point at a call has besides: its waiting room, and
+    /// [`Resumable::plain`].
+    pub fn of_call(&self) -> Option<(&UserExternalName, &UserExternalName)> {
+        match &self.place {
+            PlaceNames::Call { waiting_room, plain } => Some((waiting_room, plain)),
+            PlaceNames::Block { .. } => None,
+        }
+    }
+}
+
+/// Imports a function of the same unit.
+fn import(func: &mut Function, name: &UserExternalName, signature: Signature) -> FuncRef {
+    let name = ExternalName::user(func.declare_imported_user_function(name.clone()));
+    let signature = func.import_signature(signature);
+    func.import_function(ExtFuncData { name, signature, colocated: true, patchable: false })
+}
+
+/// The waiting room of a point at a call: makes the call, with what is alive meanwhile in its own
+/// frame, and then goes on in whichever version is current.
+///
+/// `call` is what it calls, which is the function that has the slot [`Symbol::Slot`]`(0)` if it is
+/// replaceable, or else at the address [`Symbol::StubTarget`]. [`Symbol::Slot`]`(1)` is the slot of
+/// the way in. `signature` is the [waiting room's](Resumable::waiting_room_signature), and
+/// `way_in` that of the [way in](Resumable::way_in_signature).
+///
+/// Whoever takes the way in away sees to it that nobody is in here who would miss it.
+pub fn waiting_room(
+    signature: Signature,
+    call: &Signature,
+    callee: Callee,
+    way_in: &Signature,
+    isa: &dyn TargetIsa,
+) -> Function {
+    let pointer = isa.pointer_type();
+    let (mut func, mut params) = empty_function(signature);
+    params.pop();
+    let live = params.split_off(call.params.len());
+    let call = func.import_signature(call.clone());
+    let way_in = func.import_signature(way_in.clone());
+    let mut pos = at_bottom_of_entry(&mut func);
+    let in_slot = |pos: &mut FuncCursor<'_>, index| {
+        let slot = symbol::value(pos, pointer, Symbol::Slot(index));
+        pos.ins().load(pointer, MemFlagsData::trusted(), slot, 0)
+    };
+    let address = match callee {
+        Callee::Replaceable => in_slot(&mut pos, 0),
+        Callee::Fixed => symbol::value(&mut pos, pointer, Symbol::StubTarget),
+    };
+    let call = pos.ins().call_indirect(call, address, &params);
+    let mut values = [&live, pos.func.dfg.inst_results(call)].concat();
+    let gate = in_slot(&mut pos, 1);
+    // There is always a way in, so nobody goes home.
+    values.push(pos.ins().iconst(pointer, 0));
+    pos.ins().return_call_indirect(way_in, gate, &values);
+    func
+}
+
+/// What takes the place of a way in or a waiting room that is not there: tail-calls home, the last
+/// argument, with the others.
+///
+/// `signature` is that of what is not there.
+pub fn stay(signature: &Signature) -> Function {
+    let (mut func, mut params) = empty_function(signature.clone());
+    let home: Option<Value> = params.pop();
+    let mut at_home = signature.clone();
+    at_home.params.pop();
+    let at_home = func.import_signature(at_home);
+    let mut pos = at_bottom_of_entry(&mut func);
+    let home = home.expect("its last parameter is the address of home");
+    pos.ins().return_call_indirect(at_home, home, &params);
+    func
+}

@@ -1,0 +1,67 @@
+//! Loops that never end, unless a version ends them.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use lastout::VersionState;
+use lastout_tests::call;
+use lastout_tests::moving::install_counted;
+use lastout_tests::support::Drops;
+
+use crate::engines;
+
+/// `(words) -> i64`: adds to the first word in each round, for as long as the second is 0, and
+/// returns how many rounds there were.
+fn spin(plus: i64) -> String {
+    format!(
+        "function %spin(i64) -> i64 tail {{
+         block0(v0: i64):
+            v1 = iconst.i64 0
+            v2 = iconst.i64 {plus}
+            jump block1(v1)
+         block1(v3: i64):
+            v4 = load.i64 v0
+            v5 = iadd v4, v2
+            store v5, v0
+            v6 = iconst.i64 1
+            v7 = iadd v3, v6
+            v8 = load.i64 v0+8
+            brif v8, block2, block1(v7)
+         block2:
+            return v7
+         }}\n"
+    )
+}
+
+#[test]
+fn a_loop_that_never_ends_moves_and_frees_what_it_has_left() {
+    for (name, engine) in engines() {
+        let drops = Drops::new();
+        let words = [AtomicI64::new(0), AtomicI64::new(0)];
+        let address = words.as_ptr().expose_provenance();
+        install_counted(&engine, &spin(1), &drops);
+        let handle = engine.function::<fn(usize) -> i64>("spin").unwrap();
+        let stop = || words[1].store(1, Ordering::SeqCst);
+        let rounds = std::thread::scope(|scope| {
+            let spinning = scope.spawn(|| call!(handle, address).unwrap());
+            while words[0].load(Ordering::SeqCst) < 1000 {}
+            for round in 0..100 {
+                let installed = install_counted(&engine, &spin(-1 - round), &drops);
+                let version = installed.version("spin").unwrap();
+                assert_eq!(version.state(), VersionState::Live);
+                // Back and forth.
+                let next = install_counted(&engine, &spin(1), &drops);
+                assert!(version.wait_freed(Duration::from_secs(10)), "{name}, round {round}");
+                assert_eq!(next.version("spin").unwrap().state(), VersionState::Live);
+            }
+            stop();
+            spinning.join().unwrap()
+        });
+        assert!(rounds > 1000);
+        assert_eq!(drops.count(), 200, "{name}");
+        engine.remove("spin").unwrap();
+        assert_eq!(drops.count(), 201, "{name}");
+        let stats = engine.stats();
+        assert_eq!(stats.alive(), 0, "{name}: {stats:?}");
+    }
+}
