@@ -152,7 +152,9 @@ impl Publication {
         let mut replaced = Vec::with_capacity(roots.len());
         // On an error they are unlocked before the payloads are dropped, which may run anything.
         let mut names = names.lock();
-        let patches = patches(shared, &roots)?;
+        let published =
+            roots.iter().map(|root| &root.seat).chain(rooms.iter().map(|(seat, _)| seat));
+        let patches = patches(shared, published)?;
         names.installs += 1;
         // Before anything of theirs is published.
         let mut tables: Vec<_> = resumable.iter().map(|points| points.lock()).collect();
@@ -230,13 +232,16 @@ impl Publication {
 }
 
 /// What calls of these functions are patched with, if that is how they are called.
-fn patches<'a>(shared: &'a Shared, roots: &[Seated]) -> Result<Option<Patches<'a>>> {
+fn patches<'a, 'b>(
+    shared: &'a Shared,
+    mut published: impl Iterator<Item = &'b FreeSeat>,
+) -> Result<Option<Patches<'a>>> {
     if shared.dispatch != Dispatch::PatchedSites {
         return Ok(None);
     }
     let mut patches = shared.memory.patches();
     // From here on no sites come that these would miss.
-    if roots.iter().any(|root| root.seat.function().sites().any()) {
+    if published.any(|seat| seat.function().sites().any()) {
         patches.prepare()?;
     }
     Ok(Some(patches))

@@ -122,10 +122,11 @@ fn called_from_afar(functions: &[Function]) -> BTreeSet<String> {
 
 /// Gives the functions that `func` refers to the numbers that they have in `unit`. Those that it
 /// does not call, but has as symbols, must have been declared.
-pub(crate) fn resolve_callees(
-    unit: &mut impl Module,
-    func: &mut Function,
-) -> Result<(), ModuleError> {
+///
+/// # Errors
+///
+/// If they cannot be declared.
+pub fn resolve_callees(unit: &mut impl Module, func: &mut Function) -> Result<(), ModuleError> {
     for callee in func.dfg.ext_funcs.keys().collect::<Vec<_>>() {
         let data = &func.dfg.ext_funcs[callee];
         let Some(name) = callee_name(func, &data.name) else { continue };

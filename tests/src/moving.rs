@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use cranelift_codegen::Context;
-use cranelift_codegen::ir::{Block, Function, Inst, InstructionData, Opcode};
+use cranelift_codegen::ir::{Block, Function, Inst, InstructionData, Opcode, Type};
 use cranelift_codegen::isa::CallConv;
 use cranelift_module::{FuncId, Module};
 use lastout::{Engine, Installed, ResumePoints, Unit};
@@ -14,6 +14,16 @@ use crate::support::Drops;
 
 /// What is added to the number of a call among the calls of its function, to make its point's.
 pub const CALLS: u32 = 1000;
+
+/// The integer type of this name.
+///
+/// # Panics
+///
+/// If there is none.
+pub fn ty(name: &str) -> Type {
+    let bits = name.strip_prefix('i').and_then(|bits| bits.parse().ok());
+    bits.and_then(Type::int).expect("it is the name of an integer type")
+}
 
 /// The blocks of a function that a block after them, or they themselves, jump back to.
 pub fn loop_headers(func: &Function) -> Vec<Block> {

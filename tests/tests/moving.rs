@@ -1,8 +1,12 @@
 //! Frames that move to the version that is current: out of loops that never end, and out of calls
 //! that never return.
 
+#[path = "moving/errors.rs"]
+mod errors;
 #[path = "moving/loops.rs"]
 mod loops;
+#[path = "moving/matching.rs"]
+mod matching;
 #[path = "moving/suspended.rs"]
 mod suspended;
 
