@@ -75,6 +75,9 @@ pub enum Place {
 
 /// A value that is alive at a point: it is passed to who resumes there.
 ///
+/// Constants, addresses of functions and data, and what is computed from such alone, are not: they
+/// belong to the code, and who resumes has those of the new version.
+///
 /// Those of two versions are taken to be the same values if they are of the same number and types,
 /// in the order in which they come: first those with a label, by their labels, which have to be the
 /// same too; then the parameters of the block; then the others, in the order of their definitions.

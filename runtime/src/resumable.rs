@@ -133,6 +133,12 @@ impl Unit {
     /// The counts move along, and the last frame to leave a version frees it. A frame that finds
     /// no such point stays where it is, which is no error; [`Engine::versions`] shows it.
     ///
+    /// What is alive goes along as it is. Constants do not, nor addresses of functions and data, nor
+    /// what is computed from these alone: wherever in the function they are defined, a frame that
+    /// has moved has those of its new version. But an address of the version's own data that has
+    /// been through memory, or is merged with others, goes along, and is good for as long as the old
+    /// version is: it is not to be alive at a point.
+    ///
     /// Returns the points, with what is alive at each: what a
     /// [converter](ResumePoints::convert) of a later version would have to take.
     ///

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use cranelift_codegen::ir::{Block, Function, Inst, Value};
+use cranelift_codegen::ir::{Block, Function, Inst, Opcode, Value};
 
 use super::{Mark, Place};
 
@@ -11,6 +11,10 @@ pub(super) struct Segments {
     segments: Vec<Segment>,
     by_block: HashMap<Block, usize>,
     by_call: HashMap<Inst, usize>,
+    /// What is the same however often a version computes it: constants, addresses, and what is
+    /// computed from these alone. It belongs to the code and is never alive, but computed anew
+    /// where it is used: with the constants, and the addresses, of the version that uses it.
+    of_code: BTreeSet<Value>,
 }
 
 /// Instructions that follow each other.
@@ -31,8 +35,12 @@ pub(super) struct Segment {
 impl Segments {
     /// Cuts the function up at the places of points, which have these numbers.
     pub(super) fn new(func: &Function, places: &BTreeMap<Place, u32>) -> Self {
-        let mut this =
-            Self { segments: Vec::new(), by_block: HashMap::new(), by_call: HashMap::new() };
+        let mut this = Self {
+            segments: Vec::new(),
+            by_block: HashMap::new(),
+            by_call: HashMap::new(),
+            of_code: of_code(func),
+        };
         for block in func.layout.blocks() {
             this.by_block.insert(block, this.segments.len());
             let segment = |after, point| Segment {
@@ -70,6 +78,11 @@ impl Segments {
             Place::Block(block) => self.by_block[&block],
             Place::Call(call) => self.by_call[&call],
         }
+    }
+
+    /// Whether a value belongs to the code.
+    pub(super) fn is_of_code(&self, value: Value) -> bool {
+        self.of_code.contains(&value)
     }
 
     pub(super) fn get(&self, index: usize) -> &Segment {
@@ -143,7 +156,8 @@ impl Segments {
                     for result in dfg.inst_results(inst) {
                         alive.remove(result);
                     }
-                    alive.extend(dfg.inst_values(inst).map(|value| dfg.resolve_aliases(value)));
+                    let used = dfg.inst_values(inst).map(|value| dfg.resolve_aliases(value));
+                    alive.extend(used.filter(|value| !self.of_code.contains(value)));
                 }
                 let entered_with = match segment.after {
                     Some(call) => dfg.inst_results(call),
@@ -159,4 +173,33 @@ impl Segments {
             }
         }
     }
+}
+
+/// The values of a function that belong to its code.
+fn of_code(func: &Function) -> BTreeSet<Value> {
+    let mut of_code = BTreeSet::new();
+    // What is defined by what comes later in the layout takes another turn.
+    let mut before = None;
+    while before != Some(of_code.len()) {
+        before = Some(of_code.len());
+        for inst in func.layout.blocks().flat_map(|block| func.layout.block_insts(block)) {
+            let mut used = func.dfg.inst_values(inst);
+            let constant = used.all(|value| of_code.contains(&func.dfg.resolve_aliases(value)));
+            if constant && is_pure(func.dfg.insts[inst].opcode()) {
+                of_code.extend(func.dfg.inst_results(inst));
+            }
+        }
+    }
+    of_code
+}
+
+/// Whether what an instruction computes depends on its arguments alone, and it does nothing else.
+fn is_pure(opcode: Opcode) -> bool {
+    !(opcode.can_load()
+        || opcode.can_store()
+        || opcode.can_trap()
+        || opcode.other_side_effects()
+        || opcode.is_call()
+        || opcode.is_branch()
+        || opcode.is_terminator())
 }

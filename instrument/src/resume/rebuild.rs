@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use cranelift_codegen::ir::instructions::InstructionMapper;
 use cranelift_codegen::ir::{
     self, Block, BlockArg, BlockCall, ExceptionTable, ExceptionTableData, ExceptionTableItem,
-    ExtFuncData, ExternalName, FuncRef, Function, GlobalValueData, InstBuilder, InstBuilderBase,
-    JumpTable, JumpTableData, MemFlagsData, Signature, UserExternalName, Value, ValueList,
+    ExtFuncData, ExternalName, FuncRef, Function, GlobalValueData, Inst, InstBuilder,
+    InstBuilderBase, JumpTable, JumpTableData, MemFlagsData, Signature, UserExternalName, Value,
+    ValueDef, ValueList,
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
@@ -116,17 +117,22 @@ impl Copy<'_, '_> {
         }
         for &inst in &segment.insts {
             self.builder.set_srcloc(old.srcloc(inst));
-            let data = old.dfg.insts[inst].map(&mut *self);
-            let ty = old.dfg.ctrl_typevar(inst);
-            let (copy, _) = self.builder.ins().build(data, ty);
-            let results = self.builder.func.dfg.inst_results(copy).to_vec();
-            for (&value, result) in old.dfg.inst_results(inst).iter().zip(results) {
-                self.define(value, result);
-            }
+            self.copy(inst);
         }
         if let Some(call) = segment.before {
             self.builder.set_srcloc(old.srcloc(call));
             self.wait(Place::Call(call));
+        }
+    }
+
+    fn copy(&mut self, inst: Inst) {
+        let old = self.resumable.func;
+        let data = old.dfg.insts[inst].map(&mut *self);
+        let ty = old.dfg.ctrl_typevar(inst);
+        let (copy, _) = self.builder.ins().build(data, ty);
+        let results = self.builder.func.dfg.inst_results(copy).to_vec();
+        for (&value, result) in old.dfg.inst_results(inst).iter().zip(results) {
+            self.define(value, result);
         }
     }
 
@@ -223,9 +229,15 @@ impl Copy<'_, '_> {
 impl InstructionMapper for Copy<'_, '_> {
     fn map_value(&mut self, value: Value) -> Value {
         let value = self.old().dfg.resolve_aliases(value);
-        match self.local.get(&value) {
-            Some(&copy) => copy,
-            None => self.builder.use_var(self.variables[&value]),
+        if let Some(&copy) = self.local.get(&value) {
+            return copy;
+        }
+        match self.old().dfg.value_def(value) {
+            ValueDef::Result(inst, _) if self.resumable.segments.is_of_code(value) => {
+                self.copy(inst);
+                self.local[&value]
+            }
+            _ => self.builder.use_var(self.variables[&value]),
         }
     }
 

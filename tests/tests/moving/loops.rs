@@ -34,6 +34,28 @@ fn spin(plus: i64) -> String {
 }
 
 #[test]
+fn constants_are_those_of_the_version_that_runs() {
+    for (name, engine) in engines() {
+        let words = [AtomicI64::new(0), AtomicI64::new(0)];
+        let address = words.as_ptr().expose_provenance();
+        let drops = Drops::new();
+        install_counted(&engine, &spin(1), &drops);
+        let handle = engine.function::<fn(usize) -> i64>("spin").unwrap();
+        std::thread::scope(|scope| {
+            let spinning = scope.spawn(|| call!(handle, address).unwrap());
+            while words[0].load(Ordering::SeqCst) < 1000 {}
+            install_counted(&engine, &spin(-(1 << 32)), &drops);
+            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            while words[0].load(Ordering::SeqCst) >= 0 && std::time::Instant::now() < deadline {}
+            let reached = words[0].load(Ordering::SeqCst);
+            words[1].store(1, Ordering::SeqCst);
+            assert!(reached < 0, "{name}: {reached}");
+            spinning.join().unwrap();
+        });
+    }
+}
+
+#[test]
 fn a_loop_that_never_ends_moves_and_frees_what_it_has_left() {
     for (name, engine) in engines() {
         let drops = Drops::new();
