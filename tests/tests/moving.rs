@@ -3,8 +3,12 @@
 
 #[path = "moving/errors.rs"]
 mod errors;
+#[path = "moving/leaving.rs"]
+mod leaving;
 #[path = "moving/loops.rs"]
 mod loops;
+#[path = "moving/many.rs"]
+mod many;
 #[path = "moving/matching.rs"]
 mod matching;
 #[path = "moving/suspended.rs"]

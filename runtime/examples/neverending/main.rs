@@ -180,7 +180,7 @@ impl Tally {
 
 fn after(seen: Option<Duration>) -> String {
     match seen {
-        Some(time) => format!("{:.0} us after the install began", time.as_secs_f64() * 1e6),
+        Some(time) => format!("{:.0} us after its compilation began", time.as_secs_f64() * 1e6),
         None => "not at all".to_owned(),
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn install_serve(engine: &Engine, rule: Rule) -> Result<Installed, Er
                 v9 = iconst.i64 {goes_on}
                 brif v9, block1(v8), block2
              block2:
-                return v4
+                return v8
              }}"
         ),
     )
