@@ -4,8 +4,8 @@
 //! - It does not link, and compiles nothing but the gates and entries that it has in machine code:
 //!   it makes and rewrites CLIF, and says what the symbols in it mean. The runtime compiles, links,
 //!   and owns the memory.
-//! - It changes nothing in a function but calls, and addresses taken, of replaceable functions.
-//!   It adds no counting to their bodies; that is done around them.
+//! - It changes nothing in a function but calls, and addresses taken, of replaceable functions, and
+//!   what is marked as a point. It adds no counting to their bodies; that is done around them.
 //! - It does not unwind. Gates and entries have frames that can be unwound by their frame pointers,
 //!   and [`GateFrame`] says what is where in them: so whoever unwinds can count out, and put back
 //!   the pinned register. If nobody does, the count stays one too high, and the version is never
@@ -37,6 +37,8 @@
 //!   first of these in machine code.
 //! - [`preserving_stub`] emits what a gate's rare calls of the runtime go through, and [`zeros()`]
 //!   what a call comes to that can be a tail call, if the function was removed.
+//! - [`resume`] makes of a function with marked points the functions by which its frames go on in
+//!   another version.
 //! - [`check_gate`] and [`check_entry`] prove of CLIF, without knowing where it is from, that it is
 //!   a gate or an entry. What is machine code is proved by this crate's tests.
 //!

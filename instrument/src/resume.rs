@@ -25,8 +25,25 @@
 //! A marked call is not made by the function but by its *waiting room* ([`waiting_room`]), a
 //! replaceable function of one version that outlives those of the function. It is tail-called with
 //! the arguments of the call and what is alive after it; it makes the call, and then tail-calls
-//! the way in. So while the call is in progress there is no frame of any version on the stack, and
-//! no return address has to be changed: which processors with shadow stacks would not let us.
+//! the way in. So while the call is in progress there is no frame of any version on the stack.
+//!
+//! # Why not by return addresses
+//!
+//! The other way to have a suspended frame go on elsewhere is to overwrite the address that its
+//! callee will return to, with that of code that turns the old frame into a new one. Beside it, this
+//! way
+//!
+//! - costs something for each marked call, where the other costs nothing until a version is
+//!   replaced: `cargo bench -p lastout --bench moving` says how much;
+//! - has no need to find the frame, on the stack of another thread, while that thread runs: it would
+//!   have to be stopped, or to change its own stack at a safe point, which a thread that never
+//!   returns from a call does not come to;
+//! - works where the processor keeps a second copy of return addresses and traps when they differ
+//!   (CET on x86-64, GCS on aarch64), and is unwound by the same tables as everything else: every
+//!   return address is one that a call has put there;
+//! - needs no map of what is in which register and stack slot at the return: what is alive are the
+//!   arguments of a call, and the compiler moves them. So old and new code may be compiled in
+//!   whatever way, and the old code's memory need not be there any more when the frame moves.
 //!
 //! # Points that are gone
 //!

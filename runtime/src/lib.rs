@@ -11,7 +11,7 @@
 //!
 //! If code lives as long as the process, or if you can stop all threads before you free it,
 //! `cranelift-jit` is simpler and calls are a nanosecond cheaper. A version that a thread never
-//! leaves is never freed.
+//! leaves is never freed, unless its frames can [move](#what-never-returns).
 //!
 //! # What is what
 //!
@@ -36,6 +36,26 @@
 //! replaced, while threads execute it. The second way saves a load, which is seldom what a call
 //! waits for, and costs an update of every call site; the README has figures and says who wins
 //! when. Both are followed by the same gates, and freed by the same protocol.
+//!
+//! # What never returns
+//!
+//! A loop that serves for ever, or a frame that waits for a call that does not return, stays in its
+//! version, and keeps it. A front end can let such frames go on in the version that is current:
+//!
+//! - **Loops move over.** It marks the header of a loop as a point. A frame of a replaced version that
+//!   comes by goes on at the same point of the new one.
+//! - **Suspended frames move over.** It marks a call as a point. While the call is in progress the
+//!   frame is of no version, and when the call returns it goes on in the version that is current
+//!   then; the old one has been freed without waiting for it.
+//!
+//! Both are done by [`Unit::define_resumable_function`], and take a function of
+//! [`CallConv::Tail`](cranelift_codegen::isa::CallConv), since moving is a tail call. The counts move
+//! along, no return address is changed, and however often a frame moves, its stack does not grow.
+//! How that is made is described at [`lastout_instrument::resume`].
+//!
+//! A frame at a point that the new version does not have, by its number and the types of what is
+//! alive there, stays where it is; [`Engine::versions`] shows it. It moves as soon as there is a
+//! version that has the point.
 //!
 //! # Guarantees
 //!
@@ -159,13 +179,16 @@
 //!   tail-calls may be the last that keeps what it calls.
 //! - On x86-64, gates whose arguments and results are all in registers are made of machine code
 //!   that is written down, from the same list of steps as those that are CLIF: see
-//!   [`lastout_instrument::machine_gate`]. They are a third as large, and have no frame.
+//!   [`lastout_instrument::machine_gate`]. They are a third as large.
 //! - Entries do not go through a gate, but are gates for the lane that is current as the call
 //!   begins: a call from the host is one call less. Handles have theirs in
 //!   [machine code](lastout_instrument::machine_entry), too.
 //! - A call site that cannot be patched, because its bytes do not lie in an aligned word, goes by
 //!   way of a jump of its unit's that can, and not through the slot: a load less, and one patch for
 //!   all such calls of a function in a unit. [`Stats`] says how many there are.
+//! - A point at which a function is resumed is itself a replaceable function, and a frame moves by
+//!   tail-calling it: so there is no code of its own for moving, and what is proved and tested of
+//!   tail calls holds for it.
 //! - There is no crate for the free ranges of code memory. Those that were looked at either fix how
 //!   many allocations there can be, and pay for all of them when they are made, or look at every
 //!   gap to find the best.
