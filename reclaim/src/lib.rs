@@ -231,6 +231,7 @@
 mod context;
 mod domain;
 mod gate;
+mod hold;
 mod lane;
 mod membarrier;
 mod state;
@@ -242,6 +243,7 @@ mod models;
 pub use context::{Context, HEADER_BYTES};
 pub use domain::{Domain, Frames, Frozen};
 pub use gate::{Counting, Step};
+pub use hold::Hold;
 pub use lane::Lane;
 pub use membarrier::{membarrier, register_membarrier};
 pub use state::{State, StateWord};

@@ -12,7 +12,8 @@ use lastout_reclaim::{Counting, register_membarrier};
 
 use crate::engine::Engine;
 use crate::fork;
-use crate::function::SeatPool;
+use crate::function::{SeatPool, Valets};
+use crate::in_place::Holds;
 use crate::memory::{MAX_SIZE, Memory};
 use crate::payload::{Disposal, DropPolicy};
 use crate::retirement::Retirement;
@@ -253,6 +254,8 @@ impl EngineBuilder {
             retirement: Retirement::new(counting),
             host_entries: HostEntries::default(),
             seats: SeatPool::default(),
+            valets: Valets::default(),
+            holds: Holds::default(),
         }))
     }
 }

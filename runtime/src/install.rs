@@ -25,10 +25,18 @@ use crate::{Error, Result};
 /// It keeps the exposed functions of the unit alive, and nothing else.
 pub struct Installed {
     versions: Vec<Version>,
+    /// Where the code of each starts.
+    addresses: Vec<usize>,
     functions: HashMap<FuncId, Arc<Function>>,
 }
 
 impl Installed {
+    /// A version that was written over another.
+    pub(crate) fn in_place(version: Version, root: Root) -> Self {
+        let functions = root.exposed.map(|id| (id, root.function)).into_iter().collect();
+        Self { versions: vec![version], addresses: vec![root.body], functions }
+    }
+
     /// The versions that were installed, one for each function that the unit exports or exposes.
     pub fn versions(&self) -> &[Version] {
         &self.versions
@@ -37,6 +45,16 @@ impl Installed {
     /// The version of the function with this name.
     pub fn version(&self, name: &str) -> Option<&Version> {
         self.versions.iter().find(|version| version.function() == name)
+    }
+
+    /// Where the code of the version of the function with this name starts.
+    ///
+    /// Calls of this address are not counted. Who makes one sees to it that the version is not
+    /// freed meanwhile, nor [written over](crate::Engine::replace_in_place): addresses to hand out
+    /// are those of [`Handle::c_address`].
+    pub fn address(&self, name: &str) -> Option<usize> {
+        let found = self.versions.iter().position(|version| version.function() == name)?;
+        Some(self.addresses[found])
     }
 
     /// A handle to an exposed function of the unit.
@@ -126,7 +144,8 @@ impl Publication {
     ) -> Result<(Installed, Vec<Closing>, Pass)> {
         let Self { roots, functions } = self;
         let versions = roots.iter().map(|root| root.payload.version().clone()).collect();
-        let installed = Installed { versions, functions };
+        let addresses = roots.iter().map(|root| root.body).collect();
+        let installed = Installed { versions, addresses, functions };
         let mut replaced = Vec::with_capacity(roots.len());
         // On an error they are unlocked before the payloads are dropped, which may run anything.
         let mut names = names.lock();

@@ -188,6 +188,7 @@ mod fiber;
 mod fork;
 mod function;
 mod handle;
+mod in_place;
 mod install;
 mod link;
 mod memory;
