@@ -48,6 +48,18 @@ impl Hold {
         &self.word
     }
 
+    /// Which word of every ledger counts the callers that wait.
+    #[cfg(test)]
+    pub(crate) fn cell(&self) -> u32 {
+        self.cell
+    }
+
+    /// Whether the holder decides, when the word is this.
+    #[cfg(test)]
+    pub(crate) fn is_deciding(word: u32) -> bool {
+        word & PHASE == DECIDING
+    }
+
     /// Whether somebody holds the callers.
     pub fn is_on(&self) -> bool {
         self.word.load(Ordering::Relaxed) & PHASE != OFF
@@ -126,11 +138,21 @@ impl Hold {
         lane: &Lane<P>,
         ledger: *const u32,
         may_pass: bool,
-        mut park: impl FnMut(&AtomicU32, u32) -> bool,
+        park: impl FnMut(&AtomicU32, u32) -> bool,
     ) {
         // SAFETY: as the caller says: it is the ledger of a context of this domain.
         let cell = |cell: u32| unsafe { &*ledger.add(cell as usize).cast::<AtomicU32>() };
-        let (frames, waiting) = (cell(lane.cell()), cell(self.cell));
+        self.wait_as(cell(lane.cell()), cell(self.cell), may_pass, park);
+    }
+
+    /// The same for a context with these counts, of the frames in the lane and of those that wait.
+    pub(crate) fn wait_as(
+        &self,
+        frames: &AtomicU32,
+        waiting: &AtomicU32,
+        may_pass: bool,
+        mut park: impl FnMut(&AtomicU32, u32) -> bool,
+    ) {
         let mut waited = None;
         loop {
             if !mutated(Mutant::WaitWithoutFence) {
