@@ -73,7 +73,12 @@ impl Hold {
     /// from, is not there any more.
     pub unsafe fn begin(&self) {
         let number = (self.word.load(Ordering::Relaxed) & !PHASE).wrapping_add(PHASE + 1);
-        self.word.store(number | ON, Ordering::Relaxed);
+        // Release: who goes on from an earlier hold may find this, and not the end of that.
+        let ordering = match mutated(Mutant::BeginWithoutRelease) {
+            true => Ordering::Relaxed,
+            false => Ordering::Release,
+        };
+        self.word.store(number | ON, ordering);
     }
 
     /// The frames of those that are inside of the lane at some moment during the call, and do not
@@ -105,7 +110,8 @@ impl Hold {
         if inside.is_empty() {
             return Ok(());
         }
-        self.word.store(on, Ordering::Relaxed);
+        // Release: as in `begin`.
+        self.word.store(on, Ordering::Release);
         Err(inside)
     }
 

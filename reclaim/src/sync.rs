@@ -29,6 +29,8 @@ pub(crate) enum Mutant {
     PassDecision,
     /// `wait` has no full fence.
     WaitWithoutFence,
+    /// What has ended a hold is not to be found by who finds that the next has begun.
+    BeginWithoutRelease,
 }
 
 #[cfg(not(test))]

@@ -31,10 +31,14 @@ impl Thread {
     /// whether it has.
     pub(super) fn replace_in_place(&self, function: &'static Function) -> bool {
         let world = self.world;
+        let _holding = world.holding.lock();
         let (latest, gate) = {
             let _turn = function.turn.lock();
             let latest = function.latest.get().expect("a version to replace");
             let gate = function.gate(address(latest));
+            if gate.seat.hold.is_none() {
+                return false;
+            }
             // SAFETY: this thread is the one that holds the callers, and with the turn nobody
             // closes the lane.
             unsafe {
@@ -49,8 +53,12 @@ impl Thread {
             if function.latest.get() != Some(latest) {
                 break;
             }
+            let waiting = world.waiting.get() > 0;
             // SAFETY: this thread holds the callers, and there was a fence.
             if unsafe { hold(&gate).decide(&gate.seat.lane) }.is_ok() {
+                if waiting {
+                    world.seen.note(Event::ReplacedUnderWaiter);
+                }
                 self.write(function, &gate, latest);
                 return true;
             }
@@ -73,9 +81,6 @@ impl Thread {
     fn write(&self, function: &Function, gate: &Rc<Gate>, latest: usize) {
         let world = self.world;
         world.seen.note(Event::ReplacedInPlace);
-        if world.waiting.get() > 0 {
-            world.seen.note(Event::ReplacedUnderWaiter);
-        }
         let code = function.code(address(latest));
         code.overwrite();
         let callees = code.callees().iter().map(|callee| callee.handle()).collect();
@@ -104,10 +109,16 @@ impl Thread {
             let inside = self.running.get() > 0 && !Hold::is_deciding(seen);
             assert!(!inside, "wait: a thread that is inside, for itself");
             self.interrupted(Interrupt::Waiting, function);
-            waited = true;
             world.waiting.set(world.waiting.get() + 1);
-            yield_now();
+            if waited {
+                // What the holder has done before is visible from here on. It is not if the first
+                // look was enough.
+                drop(world.holding.lock());
+            } else {
+                yield_now();
+            }
             world.waiting.set(world.waiting.get() - 1);
+            waited = true;
             true
         });
         if self.running.get() > 0 && !waited && hold.is_on() {

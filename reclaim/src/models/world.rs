@@ -62,6 +62,8 @@ pub(super) struct World {
     contexts: RefCell<Vec<*const Context>>,
     /// How many threads are spawned and have not ended.
     running: Cell<usize>,
+    /// Held by the one who holds callers, so that these need not look again and again.
+    pub(super) holding: Mutex<()>,
     /// How many callers are held.
     pub(super) waiting: Cell<usize>,
     /// How often `leave` and `retire` have said that they freed a version.
@@ -104,6 +106,7 @@ impl World {
             pipelines: RefCell::default(),
             contexts: RefCell::default(),
             running: Cell::new(0),
+            holding: Mutex::new(()),
             waiting: Cell::new(0),
             freed: Cell::new(0),
             seen: Arc::clone(seen),

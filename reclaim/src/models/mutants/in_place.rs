@@ -1,7 +1,7 @@
 //! Mistakes in replacing a version where it is.
 
-use crate::models::explore::Fault;
 use crate::models::events::Event;
+use crate::models::explore::Fault;
 use crate::models::machine::{HeavyFence, Machine};
 use crate::models::scenarios;
 use crate::sync::Mutant;
@@ -11,16 +11,13 @@ const IN_PLACE: Machine = Machine::IN_PLACE;
 /// A caller has found the body itself, and its count is not visible yet.
 #[test]
 fn no_heavy_fence_after_the_valet_is_set() {
-    Machine { heavy_fence: HeavyFence::Missing, ..IN_PLACE }.refute(
-        1,
-        scenarios::in_place_one_caller,
-        Fault::UseAfterFree,
-    );
-    Machine { heavy_fence: HeavyFence::Own, ..IN_PLACE }.refute(
-        1,
-        scenarios::in_place_one_caller,
-        Fault::UseAfterFree,
-    );
+    for heavy_fence in [HeavyFence::Missing, HeavyFence::Own] {
+        Machine { heavy_fence, ..IN_PLACE }.refute(
+            1,
+            scenarios::in_place_one_caller,
+            Fault::Race,
+        );
+    }
 }
 
 /// Who comes while the code is written is in it.
@@ -29,7 +26,7 @@ fn a_context_is_let_through_that_is_not_inside() {
     Machine { mutant: Some(Mutant::NobodyWaits), ..IN_PLACE }.refute(
         1,
         scenarios::in_place_one_caller,
-        Fault::UseAfterFree,
+        Fault::Race,
     );
 }
 
@@ -60,18 +57,29 @@ fn who_is_inside_waits() {
 #[test]
 fn who_is_let_through_does_not_wait_for_the_decision() {
     Machine { mutant: Some(Mutant::PassDecision), ..IN_PLACE }.refute(
-        2,
+        1,
         scenarios::in_place_interrupted,
-        Fault::UseAfterFree,
+        Fault::Race,
     );
 }
 
 /// Who has waited and goes on is taken for one that waits, by the next who holds callers.
 #[test]
 fn going_on_without_a_fence() {
-    Machine { mutant: Some(Mutant::WaitWithoutFence), ..IN_PLACE }.refute(
+    Machine { mutant: Some(Mutant::WaitWithoutFence), causal: false, ..IN_PLACE }.refute(
         2,
         scenarios::in_place_twice,
         Fault::UseAfterFree,
+    );
+}
+
+/// Who has waited for one replacement finds the next begun, and runs what the first has written
+/// without knowing that it is written.
+#[test]
+fn going_on_from_one_hold_in_the_next_without_an_order() {
+    Machine { mutant: Some(Mutant::BeginWithoutRelease), ..IN_PLACE }.refute(
+        3,
+        scenarios::in_place_twice,
+        Fault::Race,
     );
 }

@@ -76,10 +76,7 @@ pub(in crate::models) fn in_place_and_elsewhere(world: &'static World) {
         caller.call(&world.f);
     });
     let replaces = retirer.spawn(|retirer| retirer.replace(&world.f));
-    // The first to take the turn may be the other.
-    if world.f.latest.get() == Some(0) {
-        holder.replace_in_place(&world.f);
-    }
+    holder.replace_in_place(&world.f);
     calls.join().unwrap();
     replaces.join().unwrap();
 }

@@ -20,7 +20,7 @@ mod plain {
             in_place_from_inside, 3, [GaveUp];
 
         the_version_may_be_replaced_elsewhere_meanwhile:
-            in_place_and_elsewhere, 2, [ReplacedInPlace, LostPlace, GaveUp, FreedByLeaver, Bailed];
+            in_place_and_elsewhere, 2, [ReplacedInPlace, LostPlace, FreedByLeaver, Bailed];
 
         a_handler_calls_on_the_way_in:
             in_place_interrupted, 3, [ReplacedInPlace, GaveUp];
