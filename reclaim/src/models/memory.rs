@@ -135,59 +135,6 @@ impl Code {
     }
 
     /// The functions that it may tail-call.
-    callees: Vec<&'static Function>,
-    memory: Memory,
-    /// How many frames are in it.
-    frames: Cell<usize>,
-    /// How often it was written over.
-    edition: Cell<usize>,
-}
-
-impl Code {
-    /// Writes the code.
-    pub(super) fn write(gate: &Rc<Gate>, callees: &[&'static Function], causal: bool) -> Rc<Self> {
-        let memory = Memory::new("code", causal);
-        let (gate, callees) = (Rc::clone(gate), callees.to_vec());
-        let (frames, edition) = (Cell::new(0), Cell::new(0));
-        Rc::new(Self { gate, callees, memory, frames, edition })
-    }
-
-    /// Whether it may tail-call `function`.
-    pub(super) fn calls(&self, function: &Function) -> bool {
-        self.callees.iter().any(|callee| ptr::eq(*callee, function))
-    }
-
-    /// A frame enters.
-    pub(super) fn enter(&self) {
-        self.memory.touch();
-        self.frames.set(self.frames.get() + 1);
-    }
-
-    /// A frame is about to leave.
-    pub(super) fn exit(&self) {
-        self.memory.touch();
-        self.frames.set(self.frames.get() - 1);
-    }
-
-    /// How often it was written over.
-    pub(super) fn edition(&self) -> usize {
-        self.edition.get()
-    }
-
-    /// Other code is written in its place, which takes some time.
-    pub(super) fn overwrite(&self, meanwhile: impl FnOnce()) {
-        let check = || {
-            let frames = self.frames.get();
-            assert!(frames == 0, "use after free: frames are in code that is written over");
-        };
-        check();
-        self.memory.write();
-        meanwhile();
-        check();
-        self.edition.set(self.edition.get() + 1);
-    }
-
-    /// The functions that it may tail-call.
     pub(super) fn callees(&self) -> &[&'static Function] {
         &self.callees
     }
