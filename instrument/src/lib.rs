@@ -35,6 +35,7 @@
 //!   thread's table of counts, in the pinned register: gates themselves, for whichever lane is
 //!   current, or calls of that lane's gate where it can be tail-called. [`machine_entry`] does the
 //!   first of these in machine code.
+//! - [`machine_valet`] makes what gates call instead of the body while callers are held.
 //! - [`preserving_stub`] emits what a gate's rare calls of the runtime go through, and [`zeros()`]
 //!   what a call comes to that can be a tail call, if the function was removed.
 //! - [`check_gate`] and [`check_entry`] prove of CLIF, without knowing where it is from, that it is

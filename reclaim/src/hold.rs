@@ -171,8 +171,7 @@ impl Hold {
             // decision to wait for.
             let inside = frames.load(Ordering::Relaxed) - waiting.load(Ordering::Relaxed) > 1;
             let inside = inside && !mutated(Mutant::RecursionWaits);
-            let passes =
-                inside || may_pass || waited.is_some_and(|number| number != seen & !PHASE);
+            let passes = inside || may_pass || waited.is_some_and(|number| number != seen & !PHASE);
             let deciding = seen & PHASE == DECIDING && !mutated(Mutant::PassDecision);
             if seen & PHASE == OFF || passes && !deciding || mutated(Mutant::NobodyWaits) {
                 return;

@@ -124,7 +124,9 @@ impl EngineBuilder {
     /// one, at addresses of its own. Either way, nothing is ever writable where it is executable.
     ///
     /// If calls are [patched](Dispatch::PatchedSites), which takes single stores, a strict engine
-    /// has a view of its code while it patches.
+    /// has a view of its code while it patches; and it has one while it
+    /// [replaces](Engine::replace_in_place) a version in its place, which must not be left half
+    /// done.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self

@@ -17,6 +17,9 @@
 //! the valet in the lane and nobody who would let callers go, so there they do not wait, and the
 //! [first to settle](settle) puts the body back.
 //!
+//! Each seat has a valet of its own, made when it is first needed: with one for each function, who
+//! has waited in one seat would not know the body of it when callers of the next are held.
+//!
 //! A signal handler may call the function on the thread that holds its callers. It is let through,
 //! and while the thread decides and writes, it takes no signals.
 
@@ -67,10 +70,10 @@ pub(crate) fn settle(shared: &Shared, names: &Names) {
     let stale = |(_, of): &(LiveSeat, u64)| *of != fork::generation();
     let stale: Vec<_> = holds.extract_if(.., |hold| stale(hold)).collect();
     drop(holds);
-    for (target, _) in &stale {
-        // SAFETY: the names are locked, so this thread is the only one publishing, and nobody else
-        // finds this hold.
-        unsafe { target.go_on() };
+    for (target, since) in &stale {
+        // SAFETY: the names are locked, so this thread is the only one publishing, and another
+        // process is the one that held the callers.
+        unsafe { target.go_on(*since) };
     }
     // They may be the last that keep their functions.
     drop(lock);
@@ -120,16 +123,16 @@ pub(crate) fn replace(
         drop(lock);
         let holding = Holding { shared, names, target, since };
         let attached = || std::mem::take(&mut unit.attached);
-        return holding.replace(&place.block, linked, attached, pauses).map_err(|failed| {
-            match failed {
+        return holding.replace(&place.block, linked, attached, pauses).map_err(
+            |failed| match failed {
                 Failed::Inside(frames) => Error::StillInside {
                     function: name.clone(),
                     threads: frames.into_iter().map(ThreadFrames::new).collect(),
                 },
                 Failed::Lost => not_in_place("it was replaced or removed meanwhile"),
                 Failed::Error(error) => error,
-            }
-        });
+            },
+        );
     }
 }
 
@@ -238,7 +241,7 @@ impl Holding<'_> {
         if self.shared.holds.forget(&self.target, self.since) {
             // SAFETY: the names are locked, so this thread is the only one publishing, and it has
             // held the callers until now.
-            unsafe { self.target.go_on() };
+            unsafe { self.target.go_on(self.since) };
         }
     }
 

@@ -59,7 +59,11 @@ impl Hooks {
     }
 
     /// The stub's call.
-    pub(crate) unsafe extern "C" fn step(_lane: *const Seat, ledger: *const u32, hooks: *const Self) {
+    pub(crate) unsafe extern "C" fn step(
+        _lane: *const Seat,
+        ledger: *const u32,
+        hooks: *const Self,
+    ) {
         // SAFETY: the stub has the address of those that the engine keeps beside it.
         let hooks = unsafe { &*hooks };
         if hooks.checked && !thread::counts_in(ledger) {

@@ -111,13 +111,12 @@ impl Seat {
             holder: AtomicU64::new(0),
             process: AtomicU64::new(0),
         });
-        let code = instantiate(&Object::from_machine_code(code), &shared.memory, |symbol| {
-            match symbol {
+        let code =
+            instantiate(&Object::from_machine_code(code), &shared.memory, |symbol| match symbol {
                 Symbol::Hold => stub,
                 Symbol::Held => std::ptr::from_ref(&*held).expose_provenance(),
                 _ => unreachable!("a valet refers to nothing else"),
-            }
-        })?;
+            })?;
         code.describe(Arc::new(Description::Helper));
         let valet = Box::new(Valet { code, held });
         let _pass = Pass::new();
@@ -262,14 +261,18 @@ impl LiveSeat {
         unsafe { self.seat().lane.exchange(payload) }
     }
 
-    /// Has callers go on to the body.
+    /// Has callers go on to the body that are held since the process had this
+    /// [generation](fork::generation), if they still are.
     ///
     /// # Safety
     ///
-    /// The caller is the only one publishing, and holds the callers; or has found out that who did
-    /// was in another process.
-    pub(crate) unsafe fn go_on(&self) {
+    /// The caller is the only one publishing. It was the one that held the callers then, or this is
+    /// another process.
+    pub(crate) unsafe fn go_on(&self, since: u64) {
         let held = self.held();
+        if held.process.load(Ordering::Relaxed) != since {
+            return;
+        }
         // Else it was closed, and the body is for those who wait only.
         if self.is_live() {
             // SAFETY: as the caller says. The code at the body is that of the version there.

@@ -47,9 +47,8 @@ impl Footprint {
 impl Block {
     pub(crate) fn footprint(&self) -> Footprint {
         let sections = self.memory.sections.lock();
-        let place = |start: usize, extent: &Range<u32>| {
-            start..start + extent.len() * super::section::LINE
-        };
+        let place =
+            |start: usize, extent: &Range<u32>| start..start + extent.len() * super::section::LINE;
         let (read_only, writable) = match self.data.as_deref() {
             Some([read_only, writable]) => (
                 place(sections.read_only.address(read_only), read_only),
@@ -70,8 +69,7 @@ impl Block {
     /// are for the [footprint](Self::footprint) of this block.
     pub(crate) unsafe fn overwrite(&self, contents: &Contents) -> Result<()> {
         let mut sections = self.memory.sections.lock();
-        let (code, read_only, writable) =
-            (&contents.code, &contents.read_only, &contents.writable);
+        let (code, read_only, writable) = (&contents.code, &contents.read_only, &contents.writable);
         // All that can fail comes first. A strict engine has a view for the time of this: what the
         // system writes for it may end half done.
         let code_view = sections.code.view()?;

@@ -75,8 +75,7 @@ fn no_call_runs_a_mixture_of_versions() {
              }",
         );
         let [f, g] = ["f", "g"].map(|name| engine.function::<fn(i64) -> i64>(name).unwrap());
-        let (by_f, by_g) =
-            (|| number(call!(f, 5).unwrap(), 5), || number(call!(g, 7).unwrap(), 7));
+        let (by_f, by_g) = (|| number(call!(f, 5).unwrap(), 5), || number(call!(g, 7).unwrap(), 7));
         let replaced = storm(&engine, Duration::from_secs(2), &[&by_f, &by_g, &by_f]);
         assert!(replaced > 5, "only {replaced}");
         assert_eq!(engine.stats().alive(), 2);
