@@ -12,6 +12,8 @@ mod meanwhile;
 mod parallel;
 #[path = "in_place/refused.rs"]
 mod refused;
+#[path = "in_place/sites.rs"]
+mod sites;
 #[path = "fibers/task.rs"]
 mod task;
 

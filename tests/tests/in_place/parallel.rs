@@ -1,5 +1,6 @@
 //! Threads that call without pause.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use lastout_tests::support::OnDrop;
@@ -11,7 +12,7 @@ const ADDS: i64 = 48;
 
 /// A function that adds a number many times over, in code of the same length for all numbers: what
 /// runs partly in one version and partly in another has another result.
-fn adding(number: i64) -> String {
+pub(super) fn adding(number: i64) -> String {
     let mut text = "function %f(i64) -> i64 system_v {\nss0 = explicit_slot 8\nblock0(v0: i64):\n\
         v1000 = stack_addr.i64 ss0\n"
         .to_owned();
@@ -27,7 +28,7 @@ fn adding(number: i64) -> String {
     text + &format!("return v{}\n}}\n", 3 * ADDS)
 }
 
-fn number(sum: i64, argument: i64) -> i64 {
+pub(super) fn number(sum: i64, argument: i64) -> i64 {
     let sum = sum - argument - ADDS * (1 << 40);
     assert_eq!(sum % ADDS, 0, "a mixture of versions: {sum}");
     sum / ADDS
@@ -60,10 +61,22 @@ fn storm(engine: &Engine, time: Duration, calls: &[&(dyn Fn() -> i64 + Sync)]) -
     done.into_inner()
 }
 
+/// What gates, and valets, call between any two steps: lets another thread run, now and then.
+extern "C" fn hesitate() {
+    thread_local! {
+        static STEPS: Cell<u32> = const { Cell::new(0) };
+    }
+    STEPS.set(STEPS.get() + 1);
+    if STEPS.get() % 7 == 0 {
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn no_call_runs_a_mixture_of_versions() {
-    for (counting, strict) in COUNTINGS.into_iter().zip([false, true]) {
-        let engine = builder!().counting(counting).strict(strict).build().unwrap();
+    let [plain, atomic] = COUNTINGS.map(|counting| builder!().counting(counting));
+    for builder in [plain, atomic.strict(true), builder!().interleave(hesitate)] {
+        let engine = builder.build().unwrap();
         install(&engine, &adding(0));
         install(
             &engine,
