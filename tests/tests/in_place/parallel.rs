@@ -67,7 +67,7 @@ extern "C" fn hesitate() {
         static STEPS: Cell<u32> = const { Cell::new(0) };
     }
     STEPS.set(STEPS.get() + 1);
-    if STEPS.get() % 7 == 0 {
+    if STEPS.get().is_multiple_of(7) {
         thread::yield_now();
     }
 }
