@@ -35,6 +35,7 @@
 //!   thread's table of counts, in the pinned register: gates themselves, for whichever lane is
 //!   current, or calls of that lane's gate where it can be tail-called. [`machine_entry`] does the
 //!   first of these in machine code.
+//! - [`machine_valet`] makes what gates call instead of the body while callers are held.
 //! - [`preserving_stub`] emits what a gate's rare calls of the runtime go through, and [`zeros()`]
 //!   what a call comes to that can be a tail call, if the function was removed.
 //! - [`resume`] makes of a function with marked points the functions by which its frames go on in
@@ -91,6 +92,7 @@ mod machine_code;
 mod machine_entry;
 mod machine_gate;
 mod machine_tail;
+mod machine_valet;
 pub mod resume;
 mod signature;
 mod stub;
@@ -106,6 +108,7 @@ pub use machine_code::{Fixup, MachineCode};
 pub use machine_entry::machine_entry;
 pub use machine_gate::{LaneLayout, MACHINE_GATE, MachineGate, machine_gate, machine_tails};
 pub use machine_tail::{can_be_tail_called, stack_bytes, tail_gate, tail_gate_head, zeros};
+pub use machine_valet::machine_valet;
 pub use signature::check_signature;
 pub use stub::preserving_stub;
 pub use symbol::{Symbol, symbol_name};

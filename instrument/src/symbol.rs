@@ -52,13 +52,18 @@ pub enum Symbol {
     /// What a preserving stub passes on besides: a number to the linker, and whatever it may be to
     /// the host.
     StubData,
+    /// A preserving stub: takes what is at [`Symbol::Held`], and returns when the caller is to go
+    /// on to the body.
+    Hold,
+    /// What a [valet](crate::machine_valet) passes to that: it starts with the address of the body.
+    Held,
 }
 
 const SLOTS: u32 = 2;
 const ENTRIES: u32 = 3;
 const GATES: u32 = 4;
 const SINGLE: u32 = 5;
-const SINGLES: [Symbol; 13] = [
+const SINGLES: [Symbol; 15] = [
     Symbol::Lane,
     Symbol::CellOffset,
     Symbol::Current,
@@ -72,6 +77,8 @@ const SINGLES: [Symbol; 13] = [
     Symbol::CurrentLedger,
     Symbol::TailGate,
     Symbol::StubData,
+    Symbol::Hold,
+    Symbol::Held,
 ];
 
 impl Symbol {

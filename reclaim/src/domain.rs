@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::context::{Context, Contexts};
 use crate::sync::{HEADER, Ordering};
-use crate::{Error, Lane};
+use crate::{Error, Hold, Lane};
 
 /// The threads and lanes of one world of gates; a program has one.
 ///
@@ -58,19 +58,31 @@ impl Domain {
     ///
     /// [`Error::TooManyLanes`] if the domain has as many as it was made for.
     pub fn lane<P>(self: &Arc<Self>) -> Result<Lane<P>, Error> {
-        let mut cells = self.lock_cells();
-        let cell = match cells.free.pop() {
-            Some(cell) => cell,
-            None if cells.unused < cells.limit => {
-                cells.unused += 1;
-                cells.unused - 1
-            }
-            None => return Err(Error::TooManyLanes),
-        };
-        Ok(Lane::new(Arc::clone(self), cell))
+        Ok(Lane::new(Arc::clone(self), self.take_cell()?))
     }
 
-    /// Takes back the cell of a lane that is gone.
+    /// What the callers of a lane can be held with. It has a cell like a lane.
+    ///
+    /// # Errors
+    ///
+    /// As for a lane.
+    pub fn hold(self: &Arc<Self>) -> Result<Hold, Error> {
+        Ok(Hold::new(Arc::clone(self), self.take_cell()?))
+    }
+
+    fn take_cell(&self) -> Result<u32, Error> {
+        let mut cells = self.lock_cells();
+        match cells.free.pop() {
+            Some(cell) => Ok(cell),
+            None if cells.unused < cells.limit => {
+                cells.unused += 1;
+                Ok(cells.unused - 1)
+            }
+            None => Err(Error::TooManyLanes),
+        }
+    }
+
+    /// Takes back the cell of a lane or hold that is gone.
     pub(crate) fn return_cell(&self, cell: u32) {
         self.lock_cells().free.push(cell);
     }
@@ -130,10 +142,22 @@ impl Domain {
 
     /// The contexts that are counted in at `cell`, and how deep.
     pub(crate) fn frames(&self, cell: u32) -> Vec<Frames> {
+        self.frames_but(cell, None)
+    }
+
+    /// The same, less the counts in another cell.
+    ///
+    /// The other is read first, with acquire: who finds that a frame waits there finds it counted
+    /// in. And acquire pairs with the release of the count that brought the cell to that number, as
+    /// in [`is_empty`](Self::is_empty).
+    pub(crate) fn frames_but(&self, cell: u32, waiting: Option<u32>) -> Vec<Frames> {
         let frames = |context: &Context| {
-            let frames = context.cell(cell).load(Ordering::Relaxed);
+            let waiting = waiting.map_or(0, |cell| context.cell(cell).load(Ordering::Acquire));
+            let counted = context.cell(cell).load(Ordering::Acquire);
+            // Who goes on from a hold may be seen between the two.
+            let frames = counted.saturating_sub(waiting).max(1);
             let (owner, runner) = (context.owner(), context.runner());
-            (frames != 0).then_some(Frames { owner, runner, frames })
+            (counted != waiting).then_some(Frames { owner, runner, frames })
         };
         let present = self.contexts.iter().filter(|context| !context.has_vanished());
         present.filter_map(frames).collect()

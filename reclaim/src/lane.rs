@@ -87,6 +87,36 @@ impl<P> Lane<P> {
         self.body.store(body, Ordering::Release);
     }
 
+    /// Has gates call other code instead: the [valet](crate::Hold) while callers are held, and the
+    /// body again.
+    ///
+    /// # Safety
+    ///
+    /// - The lane is `Live`, and nobody closes it or does this at the same time.
+    /// - `body` is not 0, and is code that gates of this lane may call for as long as they could
+    ///   call what `occupy` was given.
+    pub unsafe fn divert(&self, body: usize) {
+        debug_assert_eq!(self.state().state(), State::Live);
+        // Release: as in `occupy`.
+        self.body.store(body, Ordering::Release);
+    }
+
+    /// Puts the payload of another version into the lane, in the place of the one there, which is
+    /// the caller's from now on.
+    ///
+    /// # Safety
+    ///
+    /// - The lane is `Live`, and nobody closes it or does this at the same time.
+    /// - Callers are held, and [nobody is inside](crate::Hold::decide).
+    pub unsafe fn exchange(&self, payload: P) -> Option<P> {
+        debug_assert_eq!(self.state().state(), State::Live);
+        self.payload.with_mut(|seat| {
+            // SAFETY: only those look at the payload who are inside or may close the lane, and only
+            // who frees it takes it, which nobody does before it is closed.
+            unsafe { (*seat).replace(payload) }
+        })
+    }
+
     /// Makes the lane impossible to enter: the first half of retiring, to be followed by a heavy
     /// fence and [`retire`](Self::retire).
     ///
@@ -192,11 +222,13 @@ impl<P> Lane<P> {
     ///
     /// # Safety
     ///
-    /// The calling context is counted in at this lane, past the check of the gate. What `look` does
-    /// with the payload may be done by several threads at once.
+    /// The calling context is counted in at this lane, past the check of the gate; or the lane is
+    /// `Live`, and the caller keeps others from closing it. What `look` does with the payload may be
+    /// done by several threads at once.
     pub unsafe fn look<R>(&self, look: impl FnOnce(&P) -> R) -> Option<R> {
         self.payload.with(|seat| {
-            // SAFETY: nobody takes a payload or puts one in while somebody is inside.
+            // SAFETY: nobody takes a payload or puts one in while somebody is inside, nor while
+            // nobody can close the lane.
             unsafe { (*seat).as_ref() }.map(look)
         })
     }

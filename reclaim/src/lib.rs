@@ -34,6 +34,8 @@
 //!   for each lane of the **[`Domain`]**.
 //! - **Install, retire, drain, free**: publish a version; unpublish it; its last frame leaves; its
 //!   payload is dropped.
+//! - **[`Hold`]**, **valet**: while a version is replaced in its place, callers are held, in code
+//!   that gates call instead of the body.
 //! - **Light fence, heavy fence**: an asymmetric pair. The light one keeps a thread's accesses in
 //!   order in the program and costs nothing. The heavy one makes every running thread execute a
 //!   full fence, wherever it is: [`membarrier`].
@@ -42,10 +44,10 @@
 //!
 //! ```text
 //!             written by                      read by
-//!  body       occupy, close                   gates, at entry and at exit
+//!  body       occupy, divert, close           gates, at entry and at exit
 //!  state      occupy, close, retire, freer    retirer and leavers
-//!  payload    occupy, freer                   freer
-//!  cell[c]    context c, in gates             retirer and leavers, of every c
+//!  payload    occupy, exchange, freer         freer
+//!  cell[c]    context c, in gates             retirer, leavers and holder, of every c
 //! ```
 //!
 //! `body` is the address to call, or 0 if the lane cannot be entered. `state` is a [`State`] and a
@@ -94,6 +96,18 @@
 //! 11. A lane stays where it is until all functions are gone that lanes may pass between, and its
 //!     gate until the lane is taken for another function. It is taken only when the function that
 //!     had it is gone and it is `Free`, and it keeps its generation.
+//!
+//! Where a version is replaced in its place, by a [`Hold`]:
+//!
+//! 12. Only the installer has gates call the valet, and only it has them call the body again; in
+//!     between others may close the lane.
+//! 13. Who comes to the valet waits, and is noted as one that waits before it does; or it goes on
+//!     after a full fence if it then finds that nobody decides, and either nobody holds callers, or
+//!     it has frames in the lane besides those that wait, or it has waited before.
+//! 14. The holder writes code and payload only if, in this order, it has had gates call the valet,
+//!     has executed a heavy fence, has said that it decides, has executed a full fence, and has
+//!     read as many frames in the lane's cell of every ledger as there are callers that wait. It
+//!     decides until it has written.
 //!
 //! # The races, and how each ends
 //!
@@ -176,6 +190,26 @@
 //! gone. But somebody has made the first call of those that it is inside of, and keeps that function
 //! until it returns (rule 9), and with it all lanes (rule 11).
 //!
+//! # The races of a hold
+//!
+//! **Entering against holding** is entering against closing, with the valet for 0: a caller that
+//! finds the body is found by the holder.
+//!
+//! **Passing against deciding.** A caller that goes on from the valet has counted in, and is not
+//! noted as one that waits, before its fence, and reads the word after it; the holder writes the
+//! word, executes a fence, and reads the counts. One of the fences is first. If the caller's is, it
+//! is found inside; if the holder's is, it finds the decision, and waits for that. So it does not
+//! matter for safety why a caller may pass. That it may if it has frames inside is for those to
+//! leave: otherwise they, the caller and the holder would wait for each other.
+//!
+//! **Who has waited against the next hold.** It is woken, and may find another hold on. It is still
+//! noted: so it must take that back before its fence, or the next holder would take it for one that
+//! waits. And what it finds in the word must be released by who began that hold, who knows of the
+//! end of the one before: it runs what was written then.
+//!
+//! **A signal handler** that calls from between the steps of a gate makes the frame that it has
+//! interrupted look as if it was inside. Nothing comes of it but that the handler's call passes.
+//!
 //! # Other accesses
 //!
 //! `Live` is stored with release and `Retired` loaded with acquire, so that the freer finds the
@@ -216,6 +250,12 @@
 //! that go when they are free, or change hands when they are not, or forget their generation; no
 //! heavy fence as a function goes; and versions and hosts that do not keep what they call.
 //!
+//! And with holds: of callers, of recursion, of calls that a signal handler makes on its way in or
+//! while its thread waits, of tail calls, two in a row, and with installs in between. Mutants are a
+//! missing heavy fence, callers that pass though they are not inside, or without waiting for the
+//! decision, or without their fence, waiters that count as inside, recursion that waits, and a
+//! hold that is begun without release.
+//!
 //! Where two threads are at work, two to five preemptions are explored, and where three are, two.
 //!
 //! What they do not cover: more than three threads, more preemptions than each test says, and
@@ -231,6 +271,7 @@
 mod context;
 mod domain;
 mod gate;
+mod hold;
 mod lane;
 mod membarrier;
 mod state;
@@ -242,6 +283,7 @@ mod models;
 pub use context::{Context, HEADER_BYTES};
 pub use domain::{Domain, Frames, Frozen};
 pub use gate::{Counting, Step};
+pub use hold::Hold;
 pub use lane::Lane;
 pub use membarrier::{membarrier, register_membarrier};
 pub use state::{State, StateWord};

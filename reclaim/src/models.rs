@@ -83,6 +83,14 @@
 //! called first, as if it was there that the body returns to, though other gates have taken over
 //! its frame since. A gate may as well have that part in common with all others.
 //!
+//! # Replacing in place
+//!
+//! A valet is a body that stands for another. A thread that comes to one runs
+//! [`Hold`](crate::Hold) as it is, with a yield where it would wait, and the code is written over,
+//! which must come after the last frame that was there, as a free must. The holder looks twice and
+//! gives up then, as when its time is over. A signal may interrupt a thread, once, at a place where
+//! it is counted in and not inside, and its handler calls the function too.
+//!
 //! # What is not modelled
 //!
 //! - Instructions: that a processor fetches the new code and not what was there before is the
@@ -96,7 +104,7 @@
 //! # Reading on
 //!
 //! [`machine`] is what can vary, [`memory`], [`function`] and [`world`] are what there is,
-//! [`call`], [`install`] and [`ownership`] what happens to it, [`scenarios`] the programs that run,
+//! [`call`], [`install`], [`in_place`] and [`ownership`] what happens to it, [`scenarios`] the programs that run,
 //! [`events`] what must happen in them. [`sound`] says what holds in them;
 //! [`mutants`] and [`literal`] are mistakes, each of which loom has to refute in a scenario that
 //! without it passes. [`explore`] calls loom.
@@ -107,6 +115,7 @@ mod call;
 mod events;
 mod explore;
 mod function;
+mod in_place;
 mod install;
 mod literal;
 mod machine;

@@ -19,6 +19,18 @@ pub(crate) enum Mutant {
     LeaveWithoutFence,
     /// The generation stays what it was when a lane is freed.
     NoGeneration,
+    /// Who waits in a hold counts as inside.
+    WaitersInside,
+    /// Who is inside waits in a hold like others.
+    RecursionWaits,
+    /// Callers pass that are not inside.
+    NobodyWaits,
+    /// Who need not wait in a hold does not wait for the decision either.
+    PassDecision,
+    /// `wait` has no full fence.
+    WaitWithoutFence,
+    /// What has ended a hold is not to be found by who finds that the next has begun.
+    BeginWithoutRelease,
 }
 
 #[cfg(not(test))]

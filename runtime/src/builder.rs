@@ -12,7 +12,8 @@ use lastout_reclaim::{Counting, register_membarrier};
 
 use crate::engine::Engine;
 use crate::fork;
-use crate::function::SeatPool;
+use crate::function::{SeatPool, Valets};
+use crate::in_place::Holds;
 use crate::memory::{MAX_SIZE, Memory};
 use crate::payload::{Disposal, DropPolicy};
 use crate::retirement::Retirement;
@@ -123,7 +124,9 @@ impl EngineBuilder {
     /// one, at addresses of its own. Either way, nothing is ever writable where it is executable.
     ///
     /// If calls are [patched](Dispatch::PatchedSites), which takes single stores, a strict engine
-    /// has a view of its code while it patches.
+    /// has a view of its code while it patches; and it has one while it
+    /// [replaces](Engine::replace_in_place) a version in its place, which must not be left half
+    /// done.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
@@ -253,6 +256,8 @@ impl EngineBuilder {
             retirement: Retirement::new(counting),
             host_entries: HostEntries::default(),
             seats: SeatPool::default(),
+            valets: Valets::default(),
+            holds: Holds::default(),
         }))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::TargetIsa;
@@ -11,6 +12,7 @@ use crate::builder::EngineBuilder;
 use crate::fork::Guard;
 use crate::function::Function;
 use crate::handle::Handle;
+use crate::in_place;
 use crate::install::{Installed, Publication};
 use crate::link::link;
 use crate::names::{Names, Table};
@@ -85,10 +87,43 @@ impl Engine {
         if !unit.belongs_to(&self.shared) {
             return Err(Error::ForeignUnit);
         }
-        self.shared.retirement.settle(&self.shared.seats);
+        self.settle();
         let linked = link(&self.shared, &self.names, &unit)?;
         let attached = || std::mem::take(&mut unit.attached);
         self.publish(Publication::new(&self.shared, linked, attached)?)
+    }
+
+    /// Replaces the version of a function by another at the same address: callers wait at the gate
+    /// until everyone who is inside has left, the new code and data are written over the old, and
+    /// the callers go on, in the new version. For those who have handed out the
+    /// [address](Installed::address) of the code, or want no second version in memory; everybody
+    /// else is better served by [`install`](Self::install), which lets nobody wait.
+    ///
+    /// A thread that is inside and calls the function again is let through, and so can leave. But
+    /// if it waits for another thread that calls the function, neither goes on before the time is
+    /// over; nor if this is called from inside. A caller waits for one replacement at most.
+    ///
+    /// The unit gives a version to one function and no more, which it exports; and so did the unit
+    /// that is written over, since others could call into it directly. It may have grown only as
+    /// far as that one has [reserved](Unit::reserve) room. The version that is replaced is freed
+    /// when this returns: what was attached to it is dropped, though not before the new version
+    /// runs. This takes two heavy fences.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StillInside`] if threads were inside all the time until `limit` was over,
+    /// [`Error::DoesNotFit`], [`Error::NotInPlace`] if the units are not such, the code is
+    /// [adopted](Self::adopt), another replacement in its place took all the time or the function
+    /// was installed anew or removed meanwhile, or the host is not x86-64;
+    /// [`Error::UnknownFunction`] if there is none to be replaced; and as
+    /// [`install`](Self::install). In all cases what was current before still is, and callers go on
+    /// in it.
+    pub fn replace_in_place(&self, unit: Unit, limit: Duration) -> Result<Installed> {
+        if !unit.belongs_to(&self.shared) {
+            return Err(Error::ForeignUnit);
+        }
+        self.settle();
+        in_place::replace(&self.shared, &self.names, unit, limit)
     }
 
     /// Installs code that something else owns, all of its exports at once, as
@@ -101,9 +136,16 @@ impl Engine {
     /// ([`Error::Instrument`]), or is at the null address ([`Error::Undefined`]); or there is no
     /// memory. Then the owner lets go of the code, and what was current before still is.
     pub fn adopt(&self, adopted: Adopted) -> Result<Installed> {
-        self.shared.retirement.settle(&self.shared.seats);
+        self.settle();
         let linked = adopted.link(&self.shared, &self.names)?;
         self.publish(Publication::new(&self.shared, linked, Vec::new)?)
+    }
+
+    /// Has a process that was forked do first what is to be done there.
+    fn settle(&self) {
+        if self.shared.retirement.settle(&self.shared.seats) {
+            in_place::settle(&self.shared, &self.names);
+        }
     }
 
     fn publish(&self, publication: Publication) -> Result<Installed> {
@@ -140,7 +182,7 @@ impl Engine {
     ///
     /// [`Error::UnknownFunction`] if there is none of this name.
     pub fn remove(&self, name: &str) -> Result<()> {
-        self.shared.retirement.settle(&self.shared.seats);
+        self.settle();
         let unknown = || Error::UnknownFunction(name.to_owned());
         let mut names = self.names.lock();
         let function = names.remove(name).ok_or_else(unknown)?;
@@ -225,7 +267,7 @@ impl Engine {
     /// [`DropPolicy::Collector`](crate::DropPolicy::Collector) has them wait for this. Returns how
     /// many versions that were.
     pub fn collect(&self) -> usize {
-        self.shared.retirement.settle(&self.shared.seats);
+        self.settle();
         self.shared.retirement.retry();
         self.shared.disposal.collect()
     }
@@ -250,7 +292,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.retirement.settle(&self.shared.seats);
+        self.settle();
         let mut names = self.names.lock();
         let functions = names.take_all();
         self.retire_all(names, functions);
@@ -277,7 +319,7 @@ pub struct Stats {
     /// Those of them that have been freed.
     pub freed: u64,
     /// Heavy fences executed so far: one for each install or removal that had a version to retire,
-    /// however many it had.
+    /// however many it had, and two for each replacement in place.
     pub heavy_fences: u64,
     /// With [`Dispatch::PatchedSites`](crate::Dispatch::PatchedSites), the calls of replaceable
     /// functions in installed units that are patched themselves; else 0.

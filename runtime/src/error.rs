@@ -9,6 +9,7 @@ use cranelift_codegen::ir::Signature;
 
 use crate::unwind::Exception;
 use crate::unwind::traps::Trap;
+use crate::version::ThreadFrames;
 use cranelift_module::ModuleError;
 
 /// What can go wrong with an engine, an install, a lookup or a call.
@@ -62,6 +63,35 @@ pub enum Error {
         /// What is wrong with that.
         why: &'static str,
     },
+    /// The time for a replacement in place is over, and threads are inside of the version that was
+    /// to be replaced.
+    #[error("`{function}` cannot be replaced in its place yet, as threads are inside: {}", list(.threads))]
+    StillInside {
+        /// The function.
+        function: String,
+        /// The threads, and how deep they are inside. Those that wait for the replacement are not
+        /// among them.
+        threads: Vec<ThreadFrames>,
+    },
+    /// The function cannot be replaced in its place, or not now, or not by this unit.
+    #[error("`{function}` cannot be replaced in its place: {why}")]
+    NotInPlace {
+        /// The function; where the unit does not say which, what it exports.
+        function: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A unit does not fit where the code and data are that it is to be written over: see
+    /// [`Unit::reserve`](crate::Unit::reserve).
+    #[error("{needed} bytes of {what} are needed, and there are {room}")]
+    DoesNotFit {
+        /// Of what there is not enough.
+        what: &'static str,
+        /// How many bytes are needed.
+        needed: usize,
+        /// How many there are.
+        room: usize,
+    },
     /// The engine's code memory is used up, see
     /// [`EngineBuilder::code_memory`](crate::EngineBuilder::code_memory).
     #[error("out of code memory: {needed} bytes are needed, {available} are left")]
@@ -91,6 +121,15 @@ pub enum Error {
     /// There are too many threads or functions at once.
     #[error(transparent)]
     Reclaim(#[from] lastout_reclaim::Error),
+}
+
+/// Threads and their frames, for a message.
+fn list(threads: &[ThreadFrames]) -> String {
+    let thread = |thread: &ThreadFrames| {
+        let name = thread.name.as_deref().unwrap_or("?");
+        format!("{name} ({}) in {} calls", thread.thread_id, thread.frames)
+    };
+    threads.iter().map(thread).collect::<Vec<_>>().join(", ")
 }
 
 /// Why a call through a [`Handle`](crate::Handle) has no result.

@@ -22,6 +22,11 @@ use crate::thread;
 use crate::version::{ThreadFrames, Version, VersionInfo, VersionState};
 use crate::{Error, Result};
 
+mod in_place;
+
+use in_place::Valet;
+pub(crate) use in_place::{LiveSeat, Valets};
+
 /// A name and a signature, with the slot that callers load and the lanes that versions occupy.
 ///
 /// Whoever can call a function owns it: handles, and the units that import it. So as long as a
@@ -83,6 +88,8 @@ pub(crate) struct Seat {
     /// Whose it is; null while it is in the pool. Only used by those who are on their way in, by
     /// a gate of the function, which is there as long as somebody is.
     function: AtomicPtr<Function>,
+    /// Made when a version is first replaced in its place here.
+    valet: OnceLock<Box<Valet>>,
 }
 
 /// Where entries and the tails of gates find what they need.
@@ -99,7 +106,8 @@ impl Seat {
     fn new(function: *const Function) -> Result<Self> {
         let lane = thread::domain().lane()?;
         let cell_offset = lane.cell() as usize * size_of::<u32>();
-        Ok(Self { lane, cell_offset, function: AtomicPtr::new(function.cast_mut()) })
+        let function = AtomicPtr::new(function.cast_mut());
+        Ok(Self { lane, cell_offset, function, valet: OnceLock::new() })
     }
 
     /// The version that sits here.

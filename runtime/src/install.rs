@@ -26,10 +26,18 @@ use crate::{Error, Result};
 /// It keeps the exposed functions of the unit alive, and nothing else.
 pub struct Installed {
     versions: Vec<Version>,
+    /// Where the code of each starts.
+    addresses: Vec<usize>,
     functions: HashMap<FuncId, Arc<Function>>,
 }
 
 impl Installed {
+    /// A version that was written over another.
+    pub(crate) fn in_place(version: Version, root: Root) -> Self {
+        let functions = root.exposed.map(|id| (id, root.function)).into_iter().collect();
+        Self { versions: vec![version], addresses: vec![root.body], functions }
+    }
+
     /// The versions that were installed, one for each function that the unit exports or exposes.
     pub fn versions(&self) -> &[Version] {
         &self.versions
@@ -38,6 +46,16 @@ impl Installed {
     /// The version of the function with this name.
     pub fn version(&self, name: &str) -> Option<&Version> {
         self.versions.iter().find(|version| version.function() == name)
+    }
+
+    /// Where the code of the version of the function with this name starts.
+    ///
+    /// Calls of this address are not counted. Who makes one sees to it that the version is not
+    /// freed meanwhile, nor [written over](crate::Engine::replace_in_place): addresses to hand out
+    /// are those of [`Handle::c_address`].
+    pub fn address(&self, name: &str) -> Option<usize> {
+        let found = self.versions.iter().position(|version| version.function() == name)?;
+        Some(self.addresses[found])
     }
 
     /// A handle to an exposed function of the unit.
@@ -145,7 +163,8 @@ impl Publication {
         let Self { roots, rooms, functions } = self;
         let wholes = || roots.iter().filter(|root| !root.part);
         let versions = wholes().map(|root| root.payload.version().clone()).collect();
-        let installed = Installed { versions, functions };
+        let addresses = wholes().map(|root| root.body).collect();
+        let installed = Installed { versions, addresses, functions };
         let resumable: Vec<_> = wholes()
             .filter_map(|root| root.seat.function().known_points().map(Arc::clone))
             .collect();

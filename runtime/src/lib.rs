@@ -62,7 +62,8 @@
 //! - No thread runs or returns into freed code. The protocol behind that, and what is proved about
 //!   it, is described in [`lastout_reclaim`].
 //! - A version is freed once, by the last thread to leave it or by the one that replaced it, and
-//!   nobody waits: not callers, not leavers, not installers for callers.
+//!   nobody waits: not callers, not leavers, not installers for callers. The exception is asked
+//!   for: [`Engine::replace_in_place`] has callers wait until nobody is inside.
 //! - Install is all or nothing. When it has returned, no call that begins later runs a replaced
 //!   version. While it runs, calls may find some of the unit's functions new and others old. With
 //!   [slots](Dispatch::Slot), no thread ever goes back to an older version of a function; with
@@ -132,7 +133,8 @@
 //! [set](EngineBuilder::code_memory) when it is made. Freed memory is joined, used again, and given
 //! back to the system when whole pages are empty. What is executable is never writable, freed code
 //! is filled with traps, and a [strict](EngineBuilder::strict) engine has no view through which
-//! code could be written, but for the moment in which it patches calls. Gates, lanes, slots and
+//! code could be written, but for the moment in which it patches calls or replaces a version in its
+//! place. Gates, lanes, slots and
 //! entries go with their function; only what functions of a signature have in common stays for as
 //! long as the engine does.
 //!
@@ -211,6 +213,7 @@ mod fiber;
 mod fork;
 mod function;
 mod handle;
+mod in_place;
 mod install;
 mod link;
 mod memory;

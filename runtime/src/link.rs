@@ -16,7 +16,7 @@ use lastout_instrument::{self as instrument, Symbol};
 use crate::code_map::{Description, FunctionCode, MoreCode, UnitCode};
 use crate::function::Function;
 use crate::install::{Linked, Root};
-use crate::memory::{Block, Draft, Memory, Sizes};
+use crate::memory::{Block, Contents, Draft, Footprint, Memory, Patches, Sizes};
 use crate::names::Names;
 use crate::payload::{Code, UnitPoints};
 use crate::points::{RoomCallee, RoomKey};
@@ -30,29 +30,52 @@ use crate::{Error, Result};
 
 /// Links `unit` against what `names` knows. On an error nothing has changed.
 pub(crate) fn link(shared: &Arc<Shared>, names: &Names, unit: &Unit) -> Result<Linked> {
-    let mut linker = Linker::new(shared, names, unit);
-    linker.check_definitions()?;
-    linker.find_roots()?;
+    let mut linker = Linker::new(shared, names, unit, Layout::new(unit, None))?;
     linker.find_rooms()?;
-    let (block, callees) = linker.link()?;
-    let description = Arc::new(Description::Unit(linker.describe()));
+    let mut draft = shared.memory.allocate(linker.layout.sizes)?;
+    let calls = linker.write(&mut draft)?;
+    let description = linker.description();
+    let points = std::mem::take(&mut linker.points);
+    let (block, callees) = publish(draft, calls, &shared.memory)?;
     block.describe(Arc::clone(&description));
-    let start = block.address();
-    let Linker { layout, roots, points, .. } = linker;
-    let numbers: Vec<_> = roots.keys().copied().collect();
-    let roots = roots.into_iter().map(|(id, function)| {
-        let point = unit.points.points.get(&id);
-        let public = is_public(unit.declarations().get_function_decl(id).linkage);
-        Root {
-            function,
-            body: start + layout.functions[&id],
-            public: public && point.is_none(),
-            exposed: unit.exposed.contains(&id).then_some(id),
-            part_of: point.and_then(|point| numbers.binary_search(&point.function).ok()),
-        }
-    });
-    let code = Code::Block { _block: block, description };
-    Ok(Linked { roots: roots.collect(), callees, code, points })
+    let roots: Vec<_> = linker.roots(block.address()).collect();
+    let only = if let [root] = &*roots { Some(root.body) } else { None };
+    let code = Code::Block { block: Arc::new(block), description, only };
+    Ok(Linked { roots, callees, code, points })
+}
+
+/// A unit that is ready to be written over another.
+pub(crate) struct LinkedOver {
+    pub(crate) contents: Contents,
+    pub(crate) calls: OutgoingCalls,
+    pub(crate) root: Root,
+    pub(crate) description: Arc<Description>,
+}
+
+/// Links `unit`, whose only function with a version is `id`, to be written where another unit is,
+/// whose function starts at `body`.
+pub(crate) fn link_over(
+    shared: &Arc<Shared>,
+    names: &Names,
+    unit: &Unit,
+    id: FuncId,
+    place: &Footprint,
+    body: usize,
+) -> Result<LinkedOver> {
+    let start = body - place.code.start;
+    let object = unit.functions.get(&id).ok_or_else(|| Error::Undefined(id.to_string()))?;
+    if !start.is_multiple_of(object.least_align) {
+        let (what, needed) = ("alignment", object.least_align);
+        return Err(Error::DoesNotFit { what, needed, room: 1 << start.trailing_zeros() });
+    }
+    let first = Some((id, object, start));
+    let mut linker = Linker::new(shared, names, unit, Layout::new(unit, first))?;
+    let mut contents = place.contents(linker.layout.sizes)?;
+    let calls = linker.write(&mut contents)?;
+    let description = linker.description();
+    let root = linker.roots(place.code.start).next();
+    let root = root.ok_or_else(|| Error::Undefined(id.to_string()))?;
+    Ok(LinkedOver { contents, calls, root, description })
 }
 
 /// Whether functions of this linkage are known in the engine by their names.
@@ -118,14 +141,20 @@ struct CallSites {
 }
 
 impl Layout {
-    fn new(unit: &Unit) -> Self {
+    /// A function may be told where it is to start, before all others.
+    fn new(unit: &Unit, first: Option<(FuncId, &Object, usize)>) -> Self {
         let mut layout = Self::default();
         // An empty object takes a byte, so that it has an address of its own.
         let len = |object: &Object| object.bytes.len().max(1);
-        for (&id, object) in &unit.functions {
-            let shift = shift(unit, object);
-            let start = layout.sizes.code.add(shift + len(object), object.align) + shift;
+        if let Some((id, object, start)) = first {
+            layout.sizes.code.add(start + len(object), object.least_align);
             layout.functions.insert(id, start);
+        }
+        for (&id, object) in &unit.functions {
+            layout.functions.entry(id).or_insert_with(|| {
+                let shift = shift(unit, object);
+                layout.sizes.code.add(shift + len(object), object.align) + shift
+            });
             for reloc in &object.relocs {
                 layout.note_fixed_slot(unit, reloc);
             }
@@ -140,6 +169,11 @@ impl Layout {
         for offset in layout.fixed_slots.values_mut() {
             *offset = layout.sizes.read_only.add(size_of::<usize>(), align_of::<usize>());
         }
+        let Sizes { code, read_only, writable } = &mut layout.sizes;
+        let (reserved_code, reserved_data) = unit.reserved;
+        code.len = code.len.max(reserved_code);
+        read_only.len = read_only.len.max(reserved_data);
+        writable.len = writable.len.max(reserved_data);
         layout
     }
 
@@ -211,10 +245,36 @@ struct Linker<'a> {
 }
 
 impl<'a> Linker<'a> {
-    fn new(shared: &'a Arc<Shared>, names: &'a Names, unit: &'a Unit) -> Self {
-        let layout = Layout::new(unit);
+    /// On its way, once the functions are there that the unit gives versions to.
+    fn new(
+        shared: &'a Arc<Shared>,
+        names: &'a Names,
+        unit: &'a Unit,
+        layout: Layout,
+    ) -> Result<Self> {
         let (roots, callees) = (BTreeMap::new(), HashMap::new());
-        Self { shared, names, unit, layout, roots, callees, points: UnitPoints::default() }
+        let points = UnitPoints::default();
+        let mut linker = Self { shared, names, unit, layout, roots, callees, points };
+        linker.check_definitions()?;
+        linker.find_roots()?;
+        Ok(linker)
+    }
+
+    /// The functions that the unit gives versions to, whose code starts at an address.
+    fn roots(self, code: usize) -> impl Iterator<Item = Root> {
+        let Self { unit, layout, roots, .. } = self;
+        let numbers: Vec<_> = roots.keys().copied().collect();
+        roots.into_iter().map(move |(id, function)| {
+            let point = unit.points.points.get(&id);
+            let public = is_public(unit.declarations().get_function_decl(id).linkage);
+            Root {
+                function,
+                body: code + layout.functions[&id],
+                public: public && point.is_none(),
+                exposed: unit.exposed.contains(&id).then_some(id),
+                part_of: point.and_then(|point| numbers.binary_search(&point.function).ok()),
+            }
+        })
     }
 
     fn declaration(&self, id: FuncId) -> &'a FunctionDeclaration {
@@ -294,7 +354,7 @@ impl<'a> Linker<'a> {
     }
 
     /// What there is to know of the unit's code.
-    fn describe(&self) -> UnitCode {
+    fn description(&self) -> Arc<Description> {
         let mut more = MoreCode::default();
         let functions = self.unit.functions.iter().map(|(id, object)| {
             let start = self.layout.functions[id] as u32;
@@ -305,46 +365,48 @@ impl<'a> Linker<'a> {
             };
             FunctionCode { start, saved: object.frame.saved, name }
         });
-        // They lie one after the other as they are numbered.
-        let functions = functions.collect();
+        let mut functions: Box<[_]> = functions.collect();
+        functions.sort_by_key(|code| code.start);
         let more = (!more.is_empty()).then(|| Box::new(more));
         let len = self.layout.sizes.code.len as u32;
-        UnitCode { len, functions, more, number: AtomicU64::new(0) }
+        let code = UnitCode { len, functions, more, number: AtomicU64::new(0) };
+        Arc::new(Description::Unit(code))
     }
 
-    /// Writes code and data into memory, with all addresses in them.
-    fn link(&mut self) -> Result<(Block, Vec<Callee>)> {
+    /// Writes code and data, with all addresses in them but those that are patched.
+    fn write(&mut self, contents: &mut Contents) -> Result<OutgoingCalls> {
         let unit = self.unit;
-        let mut draft = self.shared.memory.allocate(self.layout.sizes)?;
         let base = Bases {
-            code: draft.code().1,
-            read_only: draft.read_only().1,
-            writable: draft.writable().1,
+            code: contents.code().1,
+            read_only: contents.read_only().1,
+            writable: contents.writable().1,
         };
         let mut veneers = Veneers { free: self.layout.veneers.clone(), made: HashMap::new() };
         for (&id, object) in &unit.functions {
             let offset = self.layout.functions[&id];
-            let (code, address) = draft.code();
-            self.write(code, address, offset, object, base, &mut veneers)?;
+            let (code, address) = contents.code();
+            self.write_object(code, address, offset, object, base, &mut veneers)?;
         }
         for offset in self.layout.sites.values().filter_map(|sites| sites.jump) {
             let (jump, _) = JUMP;
-            draft.code().0[offset..offset + jump.len()].copy_from_slice(&jump);
+            contents.code().0[offset..offset + jump.len()].copy_from_slice(&jump);
         }
         for (&target, &offset) in &veneers.made {
             let veneer = relocation::veneer(self.shared.isa.triple(), target);
-            draft.code().0[offset..offset + veneer.len()].copy_from_slice(&veneer);
+            contents.code().0[offset..offset + veneer.len()].copy_from_slice(&veneer);
         }
         for (&id, data) in &unit.data {
             let offset = self.layout.data[&id];
-            let (section, start) = if data.writable { draft.writable() } else { draft.read_only() };
-            self.write(section, start, offset, &data.contents, base, &mut Veneers::default())?;
+            let (section, start) =
+                if data.writable { contents.writable() } else { contents.read_only() };
+            let veneers = &mut Veneers::default();
+            self.write_object(section, start, offset, &data.contents, base, veneers)?;
         }
         for (&id, &offset) in &self.layout.fixed_slots {
             let function = self.layout.functions.get(&id);
             let function = function.ok_or_else(|| Error::Undefined(self.name(id)))?;
             let word = (base.code + function).to_ne_bytes();
-            draft.read_only().0[offset..offset + word.len()].copy_from_slice(&word);
+            contents.read_only().0[offset..offset + word.len()].copy_from_slice(&word);
         }
         let ways_in = self.unit.points.points.values();
         for (used, point) in self.points.uses.iter_mut().zip(ways_in) {
@@ -352,26 +414,18 @@ impl<'a> Linker<'a> {
                 used.set_flag(base.writable + self.layout.data[&flag]);
             }
         }
-        self.publish(draft, base.code)
-    }
-
-    /// Makes the code runnable, and its calls such that they are patched.
-    fn publish(&mut self, draft: Draft, base: usize) -> Result<(Block, Vec<Callee>)> {
         let sites = std::mem::take(&mut self.layout.sites);
-        let called =
-            sites.iter().map(|(&id, sites)| Ok((Arc::clone(self.replaceable(id)?), sites)));
-        let called = called.collect::<Result<Vec<_>>>()?;
-        let (block, mut callees) = if called.is_empty() {
-            (draft.publish()?, Vec::new())
-        } else {
-            publish_patched(draft, &self.shared.memory, base, &called)?
-        };
+        for &id in sites.keys() {
+            self.replaceable(id)?;
+        }
         let others = self.callees.iter().filter(|(id, _)| !sites.contains_key(id));
-        callees.extend(others.map(|(_, function)| Callee::new(Arc::clone(function))));
-        Ok((block, callees))
+        let others = others.map(|(_, function)| Callee::new(Arc::clone(function))).collect();
+        let sites = sites.into_iter().map(|(id, sites)| (Arc::clone(&self.callees[&id]), sites));
+        let sites = sites.collect();
+        Ok(OutgoingCalls { code: base.code, sites, others })
     }
 
-    fn write(
+    fn write_object(
         &mut self,
         section: &mut [u8],
         start: usize,
@@ -544,30 +598,54 @@ fn make_room(
     Ok((Function::of_point(name, signature, shared)?, Arc::new(code)))
 }
 
-/// Makes code at `base` runnable in which functions are called from sites, and has these patched
-/// from now on.
-fn publish_patched(
-    mut draft: Draft,
-    memory: &Memory,
-    base: usize,
-    called: &[(Arc<Function>, &CallSites)],
-) -> Result<(Block, Vec<Callee>)> {
-    // What is in a slot at this moment is what the next to change it counts on.
-    let _patches = memory.patches();
-    let (code, _) = draft.code();
-    for (function, sites) in called {
-        for &offset in &sites.offsets {
-            relocation::aim(code, offset, base + offset, function.gate())
-                .map_err(|why| Error::Link { symbol: function.name().to_string(), why })?;
+/// The replaceable functions that a unit refers to, and how its code calls them.
+pub(crate) struct OutgoingCalls {
+    /// Where the code is.
+    code: usize,
+    /// Calls that are patched.
+    sites: Vec<(Arc<Function>, CallSites)>,
+    others: Vec<Callee>,
+}
+
+impl OutgoingCalls {
+    /// Has the sites in `code` call what calls go to while nobody patches any.
+    pub(crate) fn aim(&self, code: &mut [u8], _turn: &Patches<'_>) -> Result<()> {
+        for (function, sites) in &self.sites {
+            for &offset in &sites.offsets {
+                relocation::aim(code, offset, self.code + offset, function.gate())
+                    .map_err(|why| Error::Link { symbol: function.name().to_string(), why })?;
+            }
         }
+        Ok(())
     }
+
+    /// Has the sites patched from now on. They are [aimed](Self::aim), in the same turn.
+    pub(crate) fn register(self, memory: &Memory, _turn: &Patches<'_>) -> Vec<Callee> {
+        let start = self.code - memory.code_start();
+        let register = |(function, sites): (Arc<Function>, CallSites)| {
+            let places = sites.offsets.iter().map(|offset| Site::at(start + offset));
+            Callee::register(function, places.collect(), sites.calls)
+        };
+        let mut callees: Vec<_> = self.sites.into_iter().map(register).collect();
+        callees.extend(self.others);
+        callees
+    }
+}
+
+/// Makes code runnable, and has its sites patched from now on.
+fn publish(
+    mut draft: Draft,
+    calls: OutgoingCalls,
+    memory: &Memory,
+) -> Result<(Block, Vec<Callee>)> {
+    if calls.sites.is_empty() {
+        return Ok((draft.publish()?, calls.others));
+    }
+    // What is in a slot at this moment is what the next to change it counts on.
+    let turn = memory.patches();
+    calls.aim(draft.code().0, &turn)?;
     let block = draft.publish()?;
-    let start = base - memory.code_start();
-    let register = |(function, sites): &(Arc<Function>, &CallSites)| {
-        let places = sites.offsets.iter().map(|offset| Site::at(start + offset));
-        Callee::register(Arc::clone(function), places.collect(), sites.calls)
-    };
-    Ok((block, called.iter().map(register).collect()))
+    Ok((block, calls.register(memory, &turn)))
 }
 
 /// Jumps to what is called from too far away.

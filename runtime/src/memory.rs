@@ -45,7 +45,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, OnceLock};
 
 use lastout_reclaim::Counting;
@@ -57,12 +57,14 @@ use crate::unwind::{Registered, Table};
 use crate::{Error, Result, sys};
 
 mod extents;
+mod overwrite;
 mod pages;
 mod patches;
 mod section;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use overwrite::Footprint;
 pub(crate) use patches::Patches;
 use section::{Section, TRAP_BYTE, Use};
 
@@ -254,12 +256,12 @@ impl Memory {
         drop(sections);
         let content =
             |address, room: Room, byte: u8| Content { address, bytes: vec![byte; room.len] };
-        Ok(Draft {
+        let contents = Contents {
             code: content(code, sizes.code, TRAP_BYTE),
             read_only: content(read_only, sizes.read_only, 0),
             writable: content(writable, sizes.writable, 0),
-            allocated: Allocated { memory: Arc::clone(self), parts },
-        })
+        };
+        Ok(Draft { contents, allocated: Allocated { memory: Arc::clone(self), parts } })
     }
 }
 
@@ -386,10 +388,15 @@ impl Drop for Allocated {
 
 /// Memory that is being written: it lies elsewhere until it is published.
 pub(crate) struct Draft {
+    contents: Contents,
+    allocated: Allocated,
+}
+
+/// What will be in a block.
+pub(crate) struct Contents {
     code: Content,
     read_only: Content,
     writable: Content,
-    allocated: Allocated,
 }
 
 /// What will be in one section.
@@ -399,7 +406,21 @@ struct Content {
     bytes: Vec<u8>,
 }
 
-impl Draft {
+impl Deref for Draft {
+    type Target = Contents;
+
+    fn deref(&self) -> &Contents {
+        &self.contents
+    }
+}
+
+impl DerefMut for Draft {
+    fn deref_mut(&mut self) -> &mut Contents {
+        &mut self.contents
+    }
+}
+
+impl Contents {
     /// The code, and the address where it will be run.
     pub(crate) fn code(&mut self) -> (&mut [u8], usize) {
         (&mut self.code.bytes, self.code.address)
@@ -414,10 +435,12 @@ impl Draft {
     pub(crate) fn writable(&mut self) -> (&mut [u8], usize) {
         (&mut self.writable.bytes, self.writable.address)
     }
+}
 
+impl Draft {
     /// Makes the block runnable for every thread of the process.
     pub(crate) fn publish(self) -> Result<Block> {
-        let Self { code, read_only, writable, mut allocated } = self;
+        let Self { contents: Contents { code, read_only, writable }, mut allocated } = self;
         let memory = Arc::clone(&allocated.memory);
         {
             let mut sections = memory.sections.lock();

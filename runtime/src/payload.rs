@@ -55,7 +55,13 @@ unsafe impl Sync for Attached {}
 /// Who owns the code and data of a unit.
 pub(crate) enum Code {
     /// The engine's memory.
-    Block { _block: Block, description: Arc<Description> },
+    Block {
+        /// Shared with the version that is written over this one.
+        block: Arc<Block>,
+        description: Arc<Description>,
+        /// Where the code of the unit's function starts, if only one of them has a version.
+        only: Option<usize>,
+    },
     /// Something else, which is told to let go of it.
     Adopted { _owner: Owner },
     /// A waiting room.
@@ -247,6 +253,21 @@ impl Payload {
         version.set_number(number);
         image.set_number(number);
         disposal.installed.fetch_add(1, Ordering::Release);
+    }
+
+    /// The code that it shares with other versions of its unit.
+    pub(crate) fn code(&self) -> &Code {
+        &self.resident().image.code
+    }
+
+    /// Has no calls in its code patched any more, as that is written over. It is the only version
+    /// of its unit.
+    pub(crate) fn deregister_sites(&mut self) {
+        let resident = self.resident.as_mut();
+        let image = resident.and_then(|resident| Arc::get_mut(&mut resident.image));
+        for callee in image.into_iter().flat_map(|image| &mut image.callees) {
+            callee.deregister();
+        }
     }
 
     /// Whose payload it is.

@@ -85,13 +85,13 @@ impl Retirement {
     }
 
     /// Has a process that was forked, the first time that it calls this, free what only threads were
-    /// inside of that it does not have, or were about to free.
+    /// inside of that it does not have, or were about to free. Returns whether it is that time.
     ///
     /// Must not be called with a lock held: dropping a payload may run anything.
-    pub(crate) fn settle(&self, seats: &SeatPool) {
+    pub(crate) fn settle(&self, seats: &SeatPool) -> bool {
         let generation = fork::generation();
         if self.settled.swap(generation, Ordering::Relaxed) == generation {
-            return;
+            return false;
         }
         let pass = Pass::new();
         thread::domain().empty_vanished();
@@ -102,6 +102,7 @@ impl Retirement {
         drop(pass);
         functions.iter().for_each(|function| function.leave_retired());
         seats.leave_retired();
+        true
     }
 
     /// How many heavy fences there have been.
@@ -109,7 +110,14 @@ impl Retirement {
         self.fences.load(Ordering::Relaxed)
     }
 
-    fn heavy_fence(&self) -> io::Result<()> {
+    /// Has every thread fetch anew what was written over code that nobody was in. Where the system
+    /// has no such fence, it is for the processor to see to that, as x86-64 processors do.
+    pub(crate) fn serialize(&self) {
+        self.fences.fetch_add(1, Ordering::Relaxed);
+        let _ = sys::heavy_fence();
+    }
+
+    pub(crate) fn heavy_fence(&self) -> io::Result<()> {
         self.fences.fetch_add(1, Ordering::Relaxed);
         match self.counting {
             Counting::Plain => sys::heavy_fence(),

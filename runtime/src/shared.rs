@@ -10,7 +10,8 @@ use lastout_instrument::{Dispatch, Symbol, machine_tails};
 
 use crate::code_map::Description;
 use crate::fork::Lock;
-use crate::function::{LANE_LAYOUT, Seat, SeatPool};
+use crate::function::{LANE_LAYOUT, Seat, SeatPool, Valets};
+use crate::in_place::Holds;
 use crate::memory::{Block, Memory};
 use crate::payload::Disposal;
 use crate::relocation::Object;
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) retirement: Retirement,
     pub(crate) host_entries: HostEntries,
     pub(crate) seats: SeatPool,
+    pub(crate) valets: Valets,
+    pub(crate) holds: Holds,
 }
 
 /// Entries for typed calls, one for each pair of signatures.
@@ -56,7 +59,11 @@ impl Hooks {
     }
 
     /// The stub's call.
-    unsafe extern "C" fn step(_lane: *const Seat, ledger: *const u32, hooks: *const Self) {
+    pub(crate) unsafe extern "C" fn step(
+        _lane: *const Seat,
+        ledger: *const u32,
+        hooks: *const Self,
+    ) {
         // SAFETY: the stub has the address of those that the engine keeps beside it.
         let hooks = unsafe { &*hooks };
         if hooks.checked && !thread::counts_in(ledger) {
@@ -105,7 +112,7 @@ pub(crate) struct Stubs {
     /// Of functions that can be tail-called, where there are any.
     tail_gate: Option<Block>,
     /// What is done between any two steps, if anything is.
-    _hooks: Option<Box<Hooks>>,
+    hooks: Option<Box<Hooks>>,
 }
 
 impl Stubs {
@@ -115,22 +122,12 @@ impl Stubs {
         isa: &dyn TargetIsa,
         hooks: Hooks,
     ) -> Result<Self> {
-        let template = templates.get(Kind::Stub)?;
         let described = |block: Block| {
             block.describe(Arc::new(Description::Helper));
             block
         };
         let hooks = hooks.any().then(|| Box::new(hooks));
-        let data =
-            hooks.as_deref().map_or(0, |hooks| std::ptr::from_ref(hooks).expose_provenance());
-        let stub = |target: usize| {
-            let stub = instantiate(&template, memory, |symbol| match symbol {
-                Symbol::StubTarget => target,
-                Symbol::StubData => data,
-                _ => unreachable!("a stub refers to nothing else"),
-            });
-            stub.map(described)
-        };
+        let stub = |target| stub(target, hooks.as_deref(), templates, memory);
         let leave = stub(Seat::leave as *const () as usize)?;
         let removed = stub(Seat::removed as *const () as usize)?;
         let tail = |code| {
@@ -148,7 +145,7 @@ impl Stubs {
         };
         let step = || stub(Hooks::step as *const () as usize);
         let interleave = hooks.is_some().then(step).transpose()?;
-        let mut stubs = Self { leave, removed, interleave, tails, tail_gate: None, _hooks: hooks };
+        let mut stubs = Self { leave, removed, interleave, tails, tail_gate: None, hooks };
         if let Some(code) = templates.shared_tail_gate() {
             let code = Object::from_machine_code(code);
             let gate = instantiate(&code, memory, |symbol| stubs.address(symbol))?;
@@ -156,6 +153,16 @@ impl Stubs {
             stubs.tail_gate = Some(gate);
         }
         Ok(stubs)
+    }
+
+    /// Another stub, of what is not called by gates.
+    pub(crate) fn another(
+        &self,
+        target: usize,
+        templates: &Templates,
+        memory: &Arc<Memory>,
+    ) -> Result<Block> {
+        stub(target, self.hooks.as_deref(), templates, memory)
     }
 
     /// The address of the stub that a gate refers to.
@@ -170,4 +177,22 @@ impl Stubs {
             _ => unreachable!("gates refer to no other stub"),
         }
     }
+}
+
+/// A stub that calls `target` with what it is given, the ledger, and the hooks.
+fn stub(
+    target: usize,
+    hooks: Option<&Hooks>,
+    templates: &Templates,
+    memory: &Arc<Memory>,
+) -> Result<Block> {
+    let template = templates.get(Kind::Stub)?;
+    let data = hooks.map_or(0, |hooks| std::ptr::from_ref(hooks).expose_provenance());
+    let stub = instantiate(&template, memory, |symbol| match symbol {
+        Symbol::StubTarget => target,
+        Symbol::StubData => data,
+        _ => unreachable!("a stub refers to nothing else"),
+    })?;
+    stub.describe(Arc::new(Description::Helper));
+    Ok(stub)
 }

@@ -154,12 +154,19 @@ impl Callee {
     }
 }
 
-impl Drop for Callee {
-    fn drop(&mut self) {
-        if let Some(Registered { key, calls }) = self.registered {
+impl Callee {
+    /// From now on the sites are not patched any more.
+    pub(crate) fn deregister(&mut self) {
+        if let Some(Registered { key, calls }) = self.registered.take() {
             self.function.sites().remove(key);
             self.function.shared().calls.subtract(calls);
         }
+    }
+}
+
+impl Drop for Callee {
+    fn drop(&mut self) {
+        self.deregister();
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Unit {
     pub(crate) exposed: BTreeSet<FuncId>,
     pub(crate) attached: Vec<Box<dyn Any + Send>>,
     pub(crate) points: UnitPoints,
+    /// How many bytes of code, and of data, there is to be room for at least.
+    pub(crate) reserved: (usize, usize),
 }
 
 /// A data object that is defined.
@@ -69,6 +71,7 @@ impl Unit {
             exposed: BTreeSet::new(),
             attached: Vec::new(),
             points: UnitPoints::default(),
+            reserved: (0, 0),
         }
     }
 
@@ -82,6 +85,13 @@ impl Unit {
     /// If the unit is not installed, the value is dropped with the unit.
     pub fn attach(&mut self, value: impl Any + Send) {
         self.attached.push(Box::new(value));
+    }
+
+    /// Has this unit take room for at least so many bytes of code, and so many of read-only and of
+    /// writable data each: for larger units that are to
+    /// [replace it in its place](crate::Engine::replace_in_place).
+    pub fn reserve(&mut self, code: usize, data: usize) {
+        self.reserved = (code, data);
     }
 
     /// Makes a function callable from the host that need not have a name in the engine: an

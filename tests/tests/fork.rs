@@ -7,6 +7,9 @@
 mod closing;
 #[path = "fork/fibers.rs"]
 mod fibers;
+#[cfg(target_arch = "x86_64")]
+#[path = "fork/in_place.rs"]
+mod in_place;
 #[path = "fork/inside.rs"]
 mod inside;
 #[path = "fork/process.rs"]

@@ -3,6 +3,8 @@
 
 #![cfg(target_arch = "x86_64")]
 
+#[path = "signals/held.rs"]
+mod held;
 #[path = "signals/leaving.rs"]
 mod leaving;
 #[path = "signals/replaced.rs"]

@@ -6,10 +6,11 @@ use std::rc::Rc;
 
 use super::events::Event;
 use super::function::{Function, version};
+use super::in_place;
 use super::machine::{Convention, Dispatch, LightFence, Machine, Restart, Transfer};
 use super::memory::{Payload, Seat};
 use super::ownership::Owner;
-use super::world::Thread;
+use super::world::{Interrupt, Thread};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, fence};
 use crate::{Lane, Step};
 
@@ -39,6 +40,8 @@ struct Call {
     found: usize,
     /// The version that it cannot run an older one than.
     settled: Option<usize>,
+    /// Of the first version, how often it was written over at least.
+    edition: usize,
 }
 
 /// How a thread gets out of a gate.
@@ -130,7 +133,8 @@ impl Thread {
         function.memory.touch();
         let word = self.next_call(function);
         let found = word.load(fetch);
-        let call = Call { function, found, settled };
+        let edition = function.edition.get();
+        let call = Call { function, found, settled, edition };
         let (mut gate, mut restarted) = (found, None);
         loop {
             match self.follow(steps, call, gate, bodies) {
@@ -177,11 +181,19 @@ impl Thread {
         };
         loop {
             assert_ne!(body, 0, "use after free: a thread jumps to where no code is");
+            if let Some(held) = in_place::held(body) {
+                self.wait(call.function, held);
+                body = held;
+            }
             let code = call.function.code(body);
             code.enter();
+            self.running.set(self.running.get() + 1);
             self.instant();
             self.check_order(call, version(body));
+            let current = version(body) > 0 || code.edition() >= call.edition;
+            assert!(current, "stale call: what was written over");
             let callee = bodies(call.function).filter(|callee| code.calls(callee));
+            self.running.set(self.running.get() - 1);
             code.exit();
             self.check_current(call, version(body));
             let Some(callee) = callee else { return Some(version(body)) };
@@ -253,6 +265,7 @@ impl Thread {
                     LightFence::Full => fence(Ordering::SeqCst),
                 },
                 Step::LoadBody => {
+                    self.interrupted(Interrupt::CountedIn, call.function);
                     body = own.lane().body(load_body);
                     if body == 0 {
                         self.world.seen.note(Event::Bailed);

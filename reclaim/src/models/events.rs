@@ -37,6 +37,16 @@ pub(super) enum Event {
     /// It freed a version of that one.
     FreedForAnother,
     ReusedContext,
+    /// A version was written over in its place.
+    ReplacedInPlace,
+    /// It was while a caller waited.
+    ReplacedUnderWaiter,
+    /// A caller was let through that was inside already.
+    LetThrough,
+    /// Somebody was inside for as long as the replacer has looked.
+    GaveUp,
+    /// The version was replaced or removed while callers were held.
+    LostPlace,
 }
 
 /// Which events have happened in the executions of an exploration.

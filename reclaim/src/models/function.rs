@@ -41,6 +41,9 @@ pub(super) struct Function {
     pub(super) latest: Cell<Option<usize>>,
     /// No call that begins now can run a version older than this.
     pub(super) settled: Cell<Option<usize>>,
+    /// Calls that begin now do not run what was there before the first version was written over
+    /// so often.
+    pub(super) edition: Cell<usize>,
     /// By owner.
     callers: RefCell<BTreeMap<u64, Caller>>,
 }
@@ -68,6 +71,7 @@ impl Function {
             codes: RefCell::default(),
             latest: Cell::new(None),
             settled: Cell::new(None),
+            edition: Cell::new(0),
             callers: RefCell::default(),
         }
     }

@@ -29,6 +29,8 @@ pub(super) struct Machine {
     pub(super) load_body: Ordering,
     /// Of the store in [`Step::CountOut`](crate::Step::CountOut).
     pub(super) count_out: Ordering,
+    /// Whether callers can be held of the version that is first.
+    pub(super) in_place: bool,
     /// A mistake in the slow path.
     pub(super) mutant: Option<Mutant>,
     /// Whether a free that has not happened after the last frame is a fault of its own, even if
@@ -194,6 +196,7 @@ impl Machine {
         heavy_fence: HeavyFence::Interrupt,
         load_body: Ordering::Acquire,
         count_out: Ordering::Release,
+        in_place: false,
         mutant: None,
         causal: true,
     };
@@ -228,6 +231,19 @@ impl Machine {
 
     /// The same with calls that are patched.
     pub(super) const TAIL_SITES: Self = Self::SITES.tail();
+
+    /// Plain counts, and versions that are replaced in their place.
+    pub(super) const IN_PLACE: Self = Self::PLAIN.in_place();
+
+    /// The same where there is no membarrier.
+    pub(super) const ATOMIC_IN_PLACE: Self = Self::ATOMIC.in_place();
+
+    /// The same with functions that can be tail-called.
+    pub(super) const TAIL_IN_PLACE: Self = Self::TAIL.in_place();
+
+    const fn in_place(self) -> Self {
+        Self { in_place: true, ..self }
+    }
 
     /// The same machine with functions that can be tail-called.
     const fn tail(self) -> Self {

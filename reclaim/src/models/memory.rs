@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use super::function::Function;
 use super::ownership::Owner;
-use crate::Lane;
 use crate::sync::UnsafeCell;
+use crate::{Hold, Lane};
 
 /// Something that is in memory until it is freed.
 pub(super) struct Memory {
@@ -47,6 +47,12 @@ impl Memory {
         }
     }
 
+    fn write(&self) {
+        if self.causal {
+            self.cell.with_mut(|_| ());
+        }
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.gone.get()
     }
@@ -55,6 +61,8 @@ impl Memory {
 /// A lane, where gates know it.
 pub(super) struct Seat {
     pub(super) lane: Lane<Payload>,
+    /// What its callers can be held with.
+    pub(super) hold: Option<Hold>,
     pub(super) memory: Memory,
     /// The function that it belongs to, or the last that it did.
     pub(super) tenant: Cell<Option<&'static Function>>,
@@ -84,6 +92,8 @@ pub(super) struct Code {
     memory: Memory,
     /// How many frames are in it.
     frames: Cell<usize>,
+    /// How often it was written over.
+    edition: Cell<usize>,
 }
 
 impl Code {
@@ -91,7 +101,8 @@ impl Code {
     pub(super) fn write(gate: &Rc<Gate>, callees: &[&'static Function], causal: bool) -> Rc<Self> {
         let memory = Memory::new("code", causal);
         let (gate, callees) = (Rc::clone(gate), callees.to_vec());
-        Rc::new(Self { gate, callees, memory, frames: Cell::new(0) })
+        let (frames, edition) = (Cell::new(0), Cell::new(0));
+        Rc::new(Self { gate, callees, memory, frames, edition })
     }
 
     /// Whether it may tail-call `function`.
@@ -109,6 +120,23 @@ impl Code {
     pub(super) fn exit(&self) {
         self.memory.touch();
         self.frames.set(self.frames.get() - 1);
+    }
+
+    /// How often it was written over.
+    pub(super) fn edition(&self) -> usize {
+        self.edition.get()
+    }
+
+    /// Other code is written in its place.
+    pub(super) fn overwrite(&self) {
+        assert!(self.frames.get() == 0, "use after free: frames are in code that is written over");
+        self.memory.write();
+        self.edition.set(self.edition.get() + 1);
+    }
+
+    /// The functions that it may tail-call.
+    pub(super) fn callees(&self) -> &[&'static Function] {
+        &self.callees
     }
 
     pub(super) fn is_freed(&self) -> bool {

@@ -3,6 +3,7 @@
 //! Each scenario passes in [`sound`](super::sound), explored as far or further, so it is the
 //! mistake alone that makes the difference.
 
+mod in_place;
 mod tail;
 
 use super::explore::Fault;

@@ -4,8 +4,10 @@
 
 use super::world::World;
 
+mod in_place;
 mod tail;
 
+pub(super) use in_place::*;
 pub(super) use tail::*;
 
 /// One thread calls while another replaces.

@@ -27,6 +27,7 @@ macro_rules! hold {
     };
 }
 
+mod in_place;
 mod tail;
 
 /// With plain counts and a heavy fence, and calls by the slot.

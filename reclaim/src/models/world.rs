@@ -62,6 +62,10 @@ pub(super) struct World {
     contexts: RefCell<Vec<*const Context>>,
     /// How many threads are spawned and have not ended.
     running: Cell<usize>,
+    /// Held by the one who holds callers, so that these need not look again and again.
+    pub(super) holding: Mutex<()>,
+    /// How many callers are held.
+    pub(super) waiting: Cell<usize>,
     /// How often `leave` and `retire` have said that they freed a version.
     freed: Cell<usize>,
     pub(super) seen: Arc<Seen>,
@@ -77,9 +81,10 @@ struct Pipeline {
 impl World {
     fn run(machine: Machine, scenario: Scenario, seen: &Arc<Seen>) {
         let causal = machine.causal;
-        let domain = Domain::new(5);
-        let seat = |_| Seat {
+        let domain = Domain::new(5 + u32::from(machine.in_place));
+        let seat = |number| Seat {
             lane: domain.lane().expect("a cell"),
+            hold: (machine.in_place && number == 0).then(|| domain.hold().expect("a cell")),
             memory: Memory::new("a seat", causal),
             tenant: Cell::new(None),
             calls: Cell::new(0),
@@ -101,6 +106,8 @@ impl World {
             pipelines: RefCell::default(),
             contexts: RefCell::default(),
             running: Cell::new(0),
+            holding: Mutex::new(()),
+            waiting: Cell::new(0),
             freed: Cell::new(0),
             seen: Arc::clone(seen),
         }));
@@ -240,7 +247,8 @@ impl Newcomer {
             contexts.push(context);
         }
         let frames = RefCell::default();
-        Thread { world, owner, pipeline, context, frames, calls: Cell::new(0) }
+        let (calls, running, interrupt) = (Cell::new(0), Cell::new(0), Cell::new(None));
+        Thread { world, owner, pipeline, context, frames, calls, running, interrupt }
     }
 
     /// Runs `program` as this thread.
@@ -265,14 +273,27 @@ pub(super) struct Thread {
     pub(super) frames: RefCell<Vec<Frame>>,
     /// How many calls are in progress that are not tail calls.
     pub(super) calls: Cell<usize>,
+    /// How many bodies it is running.
+    pub(super) running: Cell<usize>,
+    /// Where a signal interrupts it, once, whose handler calls the same function.
+    pub(super) interrupt: Cell<Option<Interrupt>>,
+}
+
+/// See [`Thread::interrupt`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Interrupt {
+    /// Between counting in and loading the body.
+    CountedIn,
+    /// While it waits.
+    Waiting,
 }
 
 impl Thread {
     /// Runs `program` as this thread.
     pub(super) fn spawn(self, program: impl FnOnce(Self) + 'static) -> JoinHandle<()> {
-        let Self { world, owner, pipeline, context, frames, calls } = self;
+        let Self { world, owner, pipeline, context, frames, calls, running, interrupt } = self;
         Newcomer { world, owner, pipeline }.spawn(move |Newcomer { world, owner, pipeline }| {
-            program(Self { world, owner, pipeline, context, frames, calls });
+            program(Self { world, owner, pipeline, context, frames, calls, running, interrupt });
         })
     }
 

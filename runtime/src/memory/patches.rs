@@ -14,11 +14,11 @@ pub(crate) struct Patches<'a> {
     /// is.
     _turn: Guard<'a, ()>,
     /// Where code can be written, once that is [prepared](Self::prepare).
-    view: Option<CodeView>,
+    view: Option<WritableView>,
 }
 
-/// A view through which code can be written.
-pub(super) struct CodeView {
+/// A view through which a section can be written.
+pub(super) struct WritableView {
     pub(super) start: usize,
     /// Its addresses, if it is there for this purpose only.
     pub(super) _own: Option<Reserved>,
@@ -35,7 +35,7 @@ impl Patches<'_> {
     /// Does all that may fail: makes the code this process's own, and maps a view to write through
     /// where there is none.
     pub(crate) fn prepare(&mut self) -> Result<()> {
-        self.view = Some(self.memory.sections.lock().code.code_view()?);
+        self.view = Some(self.memory.sections.lock().code.view()?);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use wasmtime_internal_jit_icache_coherence as icache;
 use super::Reserved;
 use super::extents::Extents;
 use super::pages::Pages;
-use super::patches::CodeView;
+use super::patches::WritableView;
 use crate::sys::View;
 use crate::{Error, Result, fork, sys};
 
@@ -243,21 +243,26 @@ impl Section {
         matches!(self.backing, Backing::File(File { view: View::Execute, .. }))
     }
 
-    /// A view through which published code can be written, for as long as the file stays the one
-    /// that it is.
-    pub(super) fn code_view(&mut self) -> io::Result<CodeView> {
+    /// Where the section starts.
+    pub(super) fn start(&self) -> usize {
+        self.address
+    }
+
+    /// A view through which what is published can be written, for as long as the file stays the
+    /// one that it is.
+    pub(super) fn view(&mut self) -> io::Result<WritableView> {
         self.own()?;
         match &self.backing {
             Backing::File(File { writable: Some(start), .. }) => {
-                Ok(CodeView { start: *start, _own: None })
+                Ok(WritableView { start: *start, _own: None })
             }
             Backing::File(File { file, .. }) => {
                 let own = Reserved::new(self.len)?;
                 // SAFETY: the addresses were reserved for this just now.
                 unsafe { sys::map_file(own.start, self.len, View::Write, file)? };
-                Ok(CodeView { start: own.start, _own: Some(own) })
+                Ok(WritableView { start: own.start, _own: Some(own) })
             }
-            Backing::Private => unreachable!("code is in a file"),
+            Backing::Private => Ok(WritableView { start: self.address, _own: None }),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use cranelift_codegen::ir::{AbiParam, Signature, types};
 use cranelift_codegen::isa::CallConv;
@@ -178,6 +179,15 @@ impl Trial {
         self.change(|| self.engine.install(self.adder(name, adder)), name, Some(adder));
     }
 
+    /// The same in the place of what is installed.
+    fn install_over(&self, name: &'static str, plus: i64, callee: Option<&'static str>) {
+        let adder = Adder { plus, callee };
+        let replace = || self.engine.replace_in_place(self.adder(name, adder), Duration::ZERO);
+        if cfg!(target_arch = "x86_64") {
+            self.change(replace, name, Some(adder));
+        }
+    }
+
     fn remove(&self, name: &'static str) {
         self.change(|| self.engine.remove(name), name, None);
     }
@@ -185,7 +195,9 @@ impl Trial {
     fn replace_and_remove(&self) {
         self.install("inner", 10, None);
         self.install("outer", 100, Some("inner"));
+        self.install_over("outer", 110, Some("inner"));
         self.install("inner", 30, None);
+        self.install_over("inner", 40, None);
         self.call_from_c();
         self.remove("inner");
         self.call_from_c();

@@ -1,0 +1,41 @@
+//! The valet in machine code, for x86-64: what gates of a lane call instead of the body while its
+//! callers are held.
+//!
+//! It is entered like the body, which may have any calling convention, and jumps to the body with
+//! every register and the stack as it has found them. It has no frame, so what unwinds the body
+//! does not know of it.
+//!
+//! ```text
+//!   valet        push  rdi
+//!                mov   rdi, held                 what the stub is told
+//!                call  hold stub                 which keeps every register
+//!                mov   rdi, [rdi]                the body
+//!                xchg  [rsp], rdi
+//!                ret                             jump to the body
+//! ```
+
+use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::isa::TargetIsa;
+use target_lexicon::Architecture;
+
+use crate::Symbol;
+use crate::machine_code::MachineCode;
+
+/// The valet of a lane; `None` where there is none.
+///
+/// It refers to [`Symbol::Held`], and to the [preserving stub](crate::preserving_stub)
+/// [`Symbol::Hold`], which has to be in reach of a relative call.
+pub fn machine_valet(isa: &dyn TargetIsa) -> Option<MachineCode> {
+    if !matches!(isa.triple().architecture, Architecture::X86_64) {
+        return None;
+    }
+    let mut code = MachineCode::default();
+    code.put(&[0x57]); // push rdi
+    code.put(&[0x48, 0xbf]); // mov rdi, held
+    code.fixup::<8>(Reloc::Abs8, Symbol::Held, 0);
+    code.jump(0xe8, Symbol::Hold); // call
+    code.put(&[0x48, 0x8b, 0x3f]); // mov rdi, [rdi]
+    code.put(&[0x48, 0x87, 0x3c, 0x24]); // xchg [rsp], rdi
+    code.put(&[0xc3]); // ret
+    Some(code)
+}
