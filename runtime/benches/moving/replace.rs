@@ -78,6 +78,12 @@ fn install(engine: &Engine, unit: Unit) -> Result<(), Error> {
     Ok(())
 }
 
+/// Writes the new version over the old, once nobody is inside.
+fn in_place(engine: &Engine, unit: Unit) -> Result<(), Error> {
+    engine.replace_in_place(unit, Duration::from_secs(10))?;
+    Ok(())
+}
+
 fn unmarked(_: &Function) -> ResumePoints {
     ResumePoints::new()
 }
@@ -98,7 +104,7 @@ fn at_call(func: &Function) -> ResumePoints {
     points
 }
 
-const TECHNIQUES: [Technique; 4] = [
+const TECHNIQUES: [Technique; 5] = [
     Technique {
         name: "trampoline: a gate by slot",
         dispatch: Dispatch::Slot,
@@ -113,6 +119,14 @@ const TECHNIQUES: [Technique; 4] = [
         text: calls,
         points: unmarked,
         install,
+        suspended: false,
+    },
+    Technique {
+        name: "safe point: in place",
+        dispatch: Dispatch::Slot,
+        text: calls,
+        points: unmarked,
+        install: in_place,
         suspended: false,
     },
     Technique {
@@ -198,7 +212,7 @@ impl Technique {
             .build()?;
         STOP.store(false, Ordering::SeqCst);
         *SEEN.lock().expect("nobody panics with it") = None;
-        (self.install)(&engine, self.unit(&engine, 0)?)?;
+        engine.install(self.unit(&engine, 0)?)?;
         let mut unit = engine.unit();
         let driver = "function %drive(i64) -> i64 system_v {
                 fn0 = %work(i64) -> i64 tail
@@ -230,6 +244,8 @@ impl Technique {
 
     fn unit(&self, engine: &Engine, version: i64) -> Result<Unit, Error> {
         let mut unit = engine.unit();
+        // Not all numbers take as many bytes.
+        unit.reserve(256, 0);
         moving::define(&mut unit, &(self.text)(version), self.points)?;
         Ok(unit)
     }

@@ -43,7 +43,7 @@ fn code_of_others() {
     unsafe { adopted.export("f", &signature, hundred as *const u8) };
     engine.adopt(adopted).unwrap();
     let (_, reason) = why(try_replace(&engine, &constant("f", 3), LIMIT));
-    assert_eq!(reason, "its code is not the engine's own");
+    assert_eq!(reason, "its code is not a unit's");
     assert_eq!(call!(engine.function::<fn() -> i64>("f").unwrap()).unwrap(), 100);
 }
 
