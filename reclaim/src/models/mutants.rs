@@ -3,6 +3,7 @@
 //! Each scenario passes in [`sound`](super::sound), explored as far or further, so it is the
 //! mistake alone that makes the difference.
 
+mod moving;
 mod tail;
 
 use super::explore::Fault;

@@ -4,8 +4,10 @@
 
 use super::world::World;
 
+mod moving;
 mod tail;
 
+pub(super) use moving::*;
 pub(super) use tail::*;
 
 /// One thread calls while another replaces.

@@ -27,6 +27,7 @@ macro_rules! hold {
     };
 }
 
+mod moving;
 mod tail;
 
 /// With plain counts and a heavy fence, and calls by the slot.
