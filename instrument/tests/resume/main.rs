@@ -9,3 +9,5 @@ mod program;
 mod refused;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(all(target_arch = "x86_64", unix))]
+mod world;

@@ -4,7 +4,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, Block, BlockArg, BlockCall, ExtFuncData, ExternalName, FuncRef, Function, Inst,
     InstBuilder, InstructionData, JumpTableData, MemFlagsData, Opcode, Signature, UserExternalName,
-    types::*,
+    Value, types::*,
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
@@ -173,7 +173,7 @@ impl Build<'_> {
         self.end(&End::Return);
     }
 
-    fn integer(&mut self, number: usize) -> cranelift_codegen::ir::Value {
+    fn integer(&mut self, number: usize) -> Value {
         self.builder.use_var(self.integers[number % INTEGERS])
     }
 
