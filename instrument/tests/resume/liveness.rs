@@ -16,7 +16,7 @@ proptest! {
     #[test]
     fn what_is_alive_is_what_is_used_before_it_is_defined(program in programs()) {
         let isa = support::isa("x86_64");
-        let func = program.function(&*isa);
+        let func = program.function(0, &*isa);
         support::verify(&func, &*isa);
         let labels: Vec<_> = values(&func).map(|value| (value.as_u32(), value)).collect();
         let mut marks = marks(&func);

@@ -5,7 +5,7 @@
 
 use proptest::prelude::*;
 
-use crate::program::programs;
+use crate::program::{End, Op, Program, programs};
 use crate::world::{Options, World};
 
 fn options() -> impl Strategy<Value = Options> {
@@ -35,8 +35,36 @@ proptest! {
         let world = World::new(&program, options);
         let expected = world.run_original(arguments);
         for script in scripts(script) {
-            let happened = world.run(arguments, script);
+            let (happened, _) = world.run(arguments, script);
             prop_assert_eq!(&happened, &expected, "{:b}\n{}", script, world.original());
         }
     }
+}
+
+const ALL: Options = Options { rooms: true, convert: false, marked: u64::MAX };
+
+fn callers(program: &Program, options: Options, script: u64) -> Vec<usize> {
+    let (_, callers) = World::new(program, options).run([3, 5, 7], script);
+    callers
+}
+
+#[test]
+fn a_loop_moves_in_the_next_round() {
+    let blocks = vec![(vec![Op::Tick(0), Op::Tick(1)], End::Jump(0))];
+    let program = Program { fuel: 5, blocks };
+    assert_eq!(callers(&program, ALL, 0), [0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(callers(&program, ALL, 0b100), [0, 0, 0, 0, 1, 1, 1, 1]);
+    assert_eq!(callers(&program, ALL, 0b10010), [0, 0, 1, 1, 1, 1, 0, 0]);
+    let unmarked = Options { marked: 0, ..ALL };
+    assert_eq!(callers(&program, unmarked, 0b100), [0, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_call_goes_on_in_what_is_current_when_it_returns() {
+    let blocks = vec![(vec![Op::Ask(1, 0), Op::Tick(1)], End::Return)];
+    let program = Program { fuel: 2, blocks };
+    assert_eq!(callers(&program, ALL, 0), [0, 0]);
+    assert_eq!(callers(&program, ALL, 1), [0, 1]);
+    let at_home = Options { rooms: false, ..ALL };
+    assert_eq!(callers(&program, at_home, 1), [0, 0]);
 }

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 const INTEGERS: usize = 4;
 pub(crate) const PARAMS: usize = 3;
 
-/// What a function calls.
+/// What a function calls, and twice its version.
 pub(crate) const TICK: u32 = 0;
 pub(crate) const ASK: u32 = 1;
 
@@ -23,13 +23,13 @@ pub(crate) const ASK: u32 = 1;
 /// many blocks, if not before.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
-    fuel: u8,
-    blocks: Vec<(Vec<Op>, End)>,
+    pub(crate) fuel: u8,
+    pub(crate) blocks: Vec<(Vec<Op>, End)>,
 }
 
 /// Numbers of variables, and of blocks, are taken modulo how many there are.
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     Add(usize, usize, usize),
     Multiply(usize, usize, i8),
     /// By way of the variable that is a narrow integer.
@@ -43,7 +43,7 @@ enum Op {
 }
 
 #[derive(Clone, Debug)]
-enum End {
+pub(crate) enum End {
     Jump(usize),
     /// Which of the two depends on whether one variable is less than the other.
     Branch(usize, usize, usize, usize),
@@ -115,7 +115,7 @@ struct Build<'a> {
 }
 
 impl Program {
-    pub(crate) fn function(&self, isa: &dyn TargetIsa) -> Function {
+    pub(crate) fn function(&self, version: u32, isa: &dyn TargetIsa) -> Function {
         let mut func = Function::new();
         func.signature = signature();
         let mut context = FunctionBuilderContext::new();
@@ -139,7 +139,7 @@ impl Program {
         let value = builder.ins().iconst(I64, i64::from(self.fuel));
         builder.def_var(fuel, value);
         let [tick, ask] = [TICK, ASK].map(|index| {
-            let name = UserExternalName { namespace: 0, index };
+            let name = UserExternalName { namespace: 0, index: index + 2 * version };
             let name = ExternalName::user(builder.func.declare_imported_user_function(name));
             let signature = builder.import_signature(host_signatures()[index as usize].clone());
             let (colocated, patchable) = (false, false);

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::mem::{take, transmute};
+use std::mem::transmute;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserExternalName, Value};
@@ -36,6 +36,9 @@ pub(crate) struct Happened {
     result: i64,
 }
 
+/// Which version has made each of the calls.
+pub(crate) type Callers = Vec<usize>;
+
 pub(crate) struct World {
     /// Until this is dropped.
     module: Option<JITModule>,
@@ -62,6 +65,7 @@ struct Host {
     current: usize,
     words: Words,
     calls: Vec<(u32, i64)>,
+    callers: Callers,
 }
 
 thread_local! {
@@ -84,10 +88,11 @@ impl Words {
 }
 
 impl Host {
-    fn called(callee: u32, argument: i64) {
+    fn called(by: usize, callee: u32, argument: i64) {
         HOST.with_borrow_mut(|host| {
             let number = host.calls.len();
             host.calls.push((callee, argument));
+            host.callers.push(by);
             if number < 64 && host.script >> number & 1 != 0 {
                 host.current = 1 - host.current;
                 host.words.set(host.current);
@@ -96,34 +101,37 @@ impl Host {
     }
 }
 
-extern "sysv64" fn tick(argument: i64) {
-    Host::called(TICK, argument);
+extern "sysv64" fn tick<const BY: usize>(argument: i64) {
+    Host::called(BY, TICK, argument);
 }
 
-extern "sysv64" fn ask(argument: i64) -> i64 {
-    Host::called(ASK, argument);
+extern "sysv64" fn ask<const BY: usize>(argument: i64) -> i64 {
+    Host::called(BY, ASK, argument);
     argument.rotate_left(9) ^ 0x55
 }
 
 impl World {
     pub(crate) fn new(program: &Program, options: Options) -> Self {
         let isa = support::isa("x86_64");
-        let original = program.function(&*isa);
+        let functions = [0, 1].map(|version| program.function(version, &*isa));
         let mut linker = Linker::new(&isa);
-        let entry = linker.entry(original.clone());
-        let mut marks = marks(&original);
+        let entry = linker.entry(functions[0].clone());
+        let mut marks = marks(&functions[0]);
         marks.retain(|mark| options.marked >> (mark.id % 64) & 1 != 0);
-        let resumable = Resumable::new(&original, &marks, &*isa).expect("it is resumable");
-        let points: Vec<_> =
-            resumable.points().iter().map(|point| linker.declare(&resumable, point)).collect();
+        let resumables = functions
+            .each_ref()
+            .map(|func| Resumable::new(func, &marks, &*isa).expect("it is resumable"));
+        let points = resumables[0].points().iter();
+        let points: Vec<_> = points.map(|point| linker.declare(&resumables[0], point)).collect();
         let versions = [0, 1].map(|version| {
+            let resumable = &resumables[version];
             let names: Vec<_> = points.iter().map(|point| point.names(version)).collect();
             for (point, declared) in resumable.points().iter().zip(&points) {
                 let own = declared.names(version);
                 let parts = &declared.versions[version];
                 linker.define(parts.code, resumable.code(point, &names));
                 let way_in = match options.convert && version == 1 {
-                    true => linker.converting(&resumable, point, &own),
+                    true => linker.converting(resumable, point, &own),
                     false => resumable.way_in(point, &own),
                 };
                 linker.define(parts.way_in, way_in);
@@ -133,9 +141,9 @@ impl World {
             }
             linker.entry(resumable.start(&names))
         });
-        for (point, declared) in resumable.points().iter().zip(&points) {
+        for (point, declared) in resumables[0].points().iter().zip(&points) {
             if point.call.is_some() {
-                let func = linker.room(&resumable, point, declared, options);
+                let func = linker.room(&resumables[0], point, declared, options);
                 linker.define(declared.room, func);
             }
         }
@@ -155,7 +163,8 @@ impl World {
         });
         let words = Words { flags, slots: slots.collect() };
         // SAFETY: its slot holds an address, like those of ways in.
-        unsafe { word(linker.ask_slot).write(ask as *const () as usize) };
+        unsafe { word(linker.ask_slot).write(ask::<0> as *const () as usize) };
+        let [original, _] = functions;
         Self { module: Some(linker.module), original, entries, words }
     }
 
@@ -165,21 +174,27 @@ impl World {
     }
 
     pub(crate) fn run_original(&self, arguments: [i64; PARAMS]) -> Happened {
-        self.call(self.entries[0], arguments, 0)
+        self.call(self.entries[0], arguments, 0).0
     }
 
     /// Calls the first version, which is current, but not after the calls of the host that the
     /// script says.
-    pub(crate) fn run(&self, arguments: [i64; PARAMS], script: u64) -> Happened {
+    pub(crate) fn run(&self, arguments: [i64; PARAMS], script: u64) -> (Happened, Callers) {
         self.call(self.entries[1], arguments, script)
     }
 
-    fn call(&self, entry: Entry, [one, two, three]: [i64; PARAMS], script: u64) -> Happened {
+    fn call(
+        &self,
+        entry: Entry,
+        [one, two, three]: [i64; PARAMS],
+        script: u64,
+    ) -> (Happened, Callers) {
         self.words.set(0);
         let words = self.words.clone();
         HOST.set(Host { script, words, ..Host::default() });
         let result = entry(one, two, three);
-        Happened { calls: take(&mut HOST.take().calls), result }
+        let Host { calls, callers, .. } = HOST.take();
+        (Happened { calls, result }, callers)
     }
 }
 
@@ -244,12 +259,17 @@ impl Linker {
         // All of it in reach of everything.
         let memory = ArenaMemoryProvider::new_with_size(16 << 20).expect("there is memory");
         builder.memory_provider(Box::new(memory));
-        builder.symbol("tick", tick as *const u8).symbol("ask", ask as *const u8);
+        let host = [
+            ("tick", TICK, tick::<0> as *const u8),
+            ("ask", ASK, ask::<0> as *const u8),
+            ("tick of the second", TICK + 2, tick::<1> as *const u8),
+            ("ask of the second", ASK + 2, ask::<1> as *const u8),
+        ];
+        builder.symbols(host.map(|(name, _, address)| (name, address)));
         let mut module = JITModule::new(builder);
-        for ((name, number), signature) in
-            [("tick", TICK), ("ask", ASK)].into_iter().zip(host_signatures())
-        {
-            let id = module.declare_function(name, Linkage::Import, &signature).unwrap();
+        let signatures = host_signatures();
+        for ((name, number, _), signature) in host.into_iter().zip(signatures.iter().cycle()) {
+            let id = module.declare_function(name, Linkage::Import, signature).unwrap();
             assert_eq!(id.as_u32(), number);
         }
         let ask_slot = word(&mut module);
