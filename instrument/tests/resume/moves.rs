@@ -51,7 +51,7 @@ fn callers(program: &Program, options: Options, script: u64) -> Vec<usize> {
 #[test]
 fn a_loop_moves_in_the_next_round() {
     let blocks = vec![(vec![Op::Tick(0), Op::Tick(1)], End::Jump(0))];
-    let program = Program { fuel: 5, blocks };
+    let program = Program { fuel: 4, blocks };
     assert_eq!(callers(&program, ALL, 0), [0, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(callers(&program, ALL, 0b100), [0, 0, 0, 0, 1, 1, 1, 1]);
     assert_eq!(callers(&program, ALL, 0b10010), [0, 0, 1, 1, 1, 1, 0, 0]);

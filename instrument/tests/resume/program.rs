@@ -162,10 +162,12 @@ impl Build<'_> {
         let [go_on, out] = [(); 2].map(|()| self.builder.create_block());
         self.builder.switch_to_block(self.blocks[number]);
         let fuel = self.builder.use_var(self.fuel);
-        let one = self.builder.ins().iconst(I64, 1);
+        let [one, few] = [1, 16].map(|bound| self.builder.ins().iconst(I64, bound));
         let left = self.builder.ins().isub(fuel, one);
         self.builder.def_var(self.fuel, left);
-        self.builder.ins().brif(left, go_on, &[], out, &[]);
+        // A function that is wrong may lose it, and is to end all the same.
+        let is_left = self.builder.ins().icmp(IntCC::UnsignedLessThan, left, few);
+        self.builder.ins().brif(is_left, go_on, &[], out, &[]);
         self.builder.switch_to_block(go_on);
         ops.iter().for_each(|op| self.op(op));
         self.end(end);

@@ -353,7 +353,7 @@ impl Linker {
         let signature = resumable.waiting_room_signature(point);
         let (Some(call), true) = (&point.call, options.rooms) else { return stay(&signature) };
         let way_in = resumable.way_in_signature(point);
-        let callee = if point.id % 2 == 0 { Callee::Fixed } else { Callee::Replaceable };
+        let callee = if point.id.is_multiple_of(2) { Callee::Fixed } else { Callee::Replaceable };
         let mut func = waiting_room(signature, call, callee, &way_in, &*self.isa);
         let names = [
             (Symbol::StubTarget, UserExternalName { namespace: 0, index: ASK }),
