@@ -153,6 +153,7 @@ pub enum PlaceNames {
 pub struct Resumable<'a> {
     func: &'a Function,
     isa: &'a dyn TargetIsa,
+    entry: Block,
     segments: Segments,
     points: Vec<ResumePoint>,
 }
@@ -164,11 +165,14 @@ impl<'a> Resumable<'a> {
     ///
     /// - [`Error::Signature`] if the function cannot be tail-called on this host: so this is for
     ///   functions of [`CallConv::Tail`], on x86-64.
-    /// - [`Error::NotResumable`] if the function has stack slots, or looks at its frame.
+    /// - [`Error::NotResumable`] if the function has stack slots, or looks at its frame, or has no
+    ///   blocks.
     /// - [`Error::Point`] if there is no such block or call, or another point has its number or
     ///   place.
     pub fn new(func: &'a Function, marks: &[Mark], isa: &'a dyn TargetIsa) -> Result<Self, Error> {
         check_function(func, isa)?;
+        let no_blocks = Error::NotResumable { why: "it has no blocks" };
+        let entry = func.layout.entry_block().ok_or(no_blocks)?;
         let mut places = BTreeMap::new();
         let mut ids = BTreeSet::new();
         for mark in marks {
@@ -207,7 +211,7 @@ impl<'a> Resumable<'a> {
             }
             points.push(point);
         }
-        Ok(Self { func, isa, segments, points })
+        Ok(Self { func, isa, entry, segments, points })
     }
 
     /// The points, in the order of their marks. What names there are for them is given in the same
@@ -241,9 +245,8 @@ impl<'a> Resumable<'a> {
 
     /// The function, with its points in it.
     pub fn start(&self, names: &[PointNames]) -> Function {
-        let entry = self.func.layout.entry_block().expect("it was checked");
-        let values = self.func.dfg.block_params(entry).to_vec();
-        let segment = self.segments.of_block(entry);
+        let values = self.func.dfg.block_params(self.entry).to_vec();
+        let segment = self.segments.of_block(self.entry);
         self.rebuild(self.func.signature.clone(), segment, &values, names)
     }
 

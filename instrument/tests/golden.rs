@@ -3,7 +3,7 @@
 //! A file of `golden/` is a header, functions in CLIF, a line `; ---- after ----`, and what the
 //! pass makes of each function. The header's lines are `; key: value`:
 //! - `pass`: `gate`, `machine_gate`, `tail_gate`, `host_entry`, `machine_entry`, `c_entry`, `zeros`,
-//!   `preserving_stub` or `route_calls`. A gate, or entry, is made for the signature of the
+//!   `preserving_stub`, `route_calls` or `resume`. A gate, or entry, is made for the signature of the
 //!   function, whose body is left empty. After `gate`, `tail_gate`, `host_entry` and `c_entry` comes
 //!   how it counts, `plain` or `atomic`, plain if left out, and `interleave` if it should.
 //!   `host_entry` and `machine_entry` take functions by twos: the first has the outer signature,
@@ -12,6 +12,9 @@
 //! - `target`: the architecture, x86-64 if left out.
 //! - `replaceable`, `fixed`: for `route_calls`, the indices of the functions that are declared.
 //! - `dispatch`: for `route_calls`, `patched` if calls are to be patched.
+//! - `point`: for `resume`, the number of a point and its place, a block or the first, second and so
+//!   on of the calls, from `call0` on, and then labels, such as `v3=7`. There may be several.
+//! - `converter`: for `resume`, the number of a point, and types that are alive at it elsewhere.
 //! - `valid`: `no` if Cranelift's verifier would refuse the functions, too.
 //! - `print`: `code` to show instructions of the machine where they are of interest, else CLIF.
 //!
@@ -23,6 +26,8 @@
 
 #[path = "machine/listing.rs"]
 mod listing;
+#[path = "resume/resumed.rs"]
+mod resumed;
 mod support;
 
 use std::path::Path;
@@ -84,6 +89,7 @@ fn output(name: &str, input: &str) -> String {
     match header.get("pass") {
         Some("machine_gate") => return machine_gates(&functions, &*isa),
         Some("machine_entry") => return machine_entries(&functions, &*isa),
+        Some("resume") => return resumed::resumed(name, &header, &functions, &*isa),
         Some(pass) if let Some(words) = pass.strip_prefix("tail_gate") => {
             let options = gate_options(name, &words.split_whitespace().collect::<Vec<_>>());
             let head = tail_gate_head(48);
@@ -259,6 +265,12 @@ impl<'a> Header<'a> {
 
     fn get(&self, key: &str) -> Option<&'a str> {
         self.0.iter().find(|(other, _)| *other == key).map(|(_, value)| *value)
+    }
+
+    /// The values of all lines with `key`.
+    fn all(&self, key: &str) -> impl Iterator<Item = &'a str> {
+        let lines = self.0.iter().filter(move |(other, _)| *other == key);
+        lines.map(|(_, value)| *value)
     }
 
     /// Whether the value of `key` is a list with the function `u0:index`.

@@ -91,11 +91,25 @@
 //! gives up then, as when its time is over. A signal may interrupt a thread, once, at a place where
 //! it is counted in and not inside, and its handler calls the function too.
 //!
+//! # Points
+//!
+//! Where frames move is said by a *point*, of which the runtime keeps a table. The table is the
+//! runtime's, so [`point`] says over again what it does: the order in which an install makes its
+//! changes, the lock under which it does, and leases, which are counted as `Arc` and `Weak` do.
+//! Gates, transfers and freeing are those of all other calls.
+//!
+//! A body that may tail-call the way in looks at its version's flag first. A tail call that finds no
+//! version of a way in or a waiting room goes *home*: the code that it comes from goes on, which has
+//! to be there. But who comes from a waiting room has no home, and that is checked. In the end the
+//! way in is there if, and only if, the point is covered.
+//!
 //! # What is not modelled
 //!
 //! - Instructions: that a processor fetches the new code and not what was there before is the
 //!   heavy fence's promise.
-//! - Several functions that are published together.
+//! - Several functions that are published together, but those of a point.
+//! - Points at which something else is alive, which are points of their own, and several waiting
+//!   rooms of one.
 //! - Lanes that are added, but for those of functions that are gone, see [`function::Function`].
 //! - A name that is let go of while its function is being replaced: who replaces keeps it.
 //! - More than three threads, and more preemptions than each test says. loom, too, is a little
@@ -103,7 +117,7 @@
 //!
 //! # Reading on
 //!
-//! [`machine`] is what can vary, [`memory`], [`function`] and [`world`] are what there is,
+//! [`machine`] is what can vary, [`memory`], [`function`], [`point`] and [`world`] are what there is,
 //! [`call`], [`install`], [`in_place`] and [`ownership`] what happens to it, [`scenarios`] the programs that run,
 //! [`events`] what must happen in them. [`sound`] says what holds in them;
 //! [`mutants`] and [`literal`] are mistakes, each of which loom has to refute in a scenario that
@@ -122,6 +136,7 @@ mod machine;
 mod memory;
 mod mutants;
 mod ownership;
+mod point;
 mod scenarios;
 mod sound;
 mod world;

@@ -183,14 +183,9 @@ impl Publication {
             uses.map(|used| table.cover(used)).collect::<Vec<_>>()
         });
         let covers: Vec<_> = covers.collect();
-        let mut seats = Vec::with_capacity(roots.len());
-        for Seated { seat, body, public, part, payload } in roots {
-            if !part {
-                payload.publish(names.installs);
-            }
-            if public {
-                names.publish(seat.function());
-            }
+        let (parts, wholes): (Vec<_>, Vec<_>) = roots.into_iter().partition(|root| root.part);
+        let mut seats = Vec::with_capacity(parts.len() + wholes.len() + rooms.len());
+        let mut open = |seat: FreeSeat, body, payload| {
             // Where calls go by slots, no thread is to go back to an older version. So the slot
             // comes first. A caller that finds the new gate and not the body yet bails, to what is
             // still current. One that finds the body, even by way of a lane that it was late for,
@@ -199,10 +194,34 @@ impl Publication {
             if patches.is_none() {
                 seat.enter_slot();
             }
-            // SAFETY: the names are locked, so this thread is the only one publishing. `body` was
-            // compiled with the function's signature into the image that the payload keeps.
+            // SAFETY: the names and the tables are locked, so this thread is the only one
+            // publishing. `body` is code of the function's signature, which the payload keeps.
             replaced.extend(unsafe { seat.publish(body, payload) });
             seats.push(seat);
+        };
+        for whole in &wholes {
+            whole.payload.publish(names.installs);
+        }
+        // Whoever is in a waiting room finds the way in, and who comes from a function that calls
+        // from there finds the room.
+        for Seated { seat, body, payload, .. } in parts {
+            open(seat, body, payload);
+        }
+        for (seat, room) in rooms {
+            let mut covers = covers.iter().flatten();
+            let cover = covers.find(|cover| cover.lease.is_for(&room.way_in));
+            if let Some(Cover { lease, .. }) = cover
+                && !room.function.is_published()
+            {
+                let (body, payload) = room.version(Arc::clone(lease), &shared.disposal);
+                open(seat, body, payload);
+            }
+        }
+        for Seated { seat, body, public, payload, .. } in wholes {
+            if public {
+                names.publish(seat.function());
+            }
+            open(seat, body, payload);
         }
         let mut uncovered = Vec::with_capacity(tables.len());
         for (table, covers) in tables.iter_mut().zip(covers) {
@@ -210,23 +229,6 @@ impl Publication {
             let mut left = unsafe { table.uncover_others(covers) };
             replaced.append(&mut left.closing);
             uncovered.push(left);
-        }
-        // Whoever is in one finds the way in.
-        for (seat, room) in rooms {
-            let mut covers = uncovered.iter().flat_map(|left| &left.covered);
-            let lease = covers.find(|cover| cover.lease.is_for(&room.way_in));
-            let Some(Cover { lease, .. }) = lease else { continue };
-            if room.function.is_published() {
-                continue;
-            }
-            if patches.is_none() {
-                seat.enter_slot();
-            }
-            let (body, payload) = room.version(Arc::clone(lease), &shared.disposal);
-            // SAFETY: as above, and this is the one who publishes waiting rooms. The payload keeps
-            // the code.
-            replaced.extend(unsafe { seat.publish(body, payload) });
-            seats.push(seat);
         }
         // Not before all that is new is current: callers turn away from a closed gate to what is,
         // and would find half a unit.

@@ -35,8 +35,14 @@ pub(crate) fn link(shared: &Arc<Shared>, names: &Names, unit: &Unit) -> Result<L
     let mut draft = shared.memory.allocate(linker.layout.sizes)?;
     let calls = linker.write(&mut draft)?;
     let description = linker.description();
-    let points = std::mem::take(&mut linker.points);
+    let mut points = std::mem::take(&mut linker.points);
+    let writable = draft.writable().1;
     let (block, callees) = publish(draft, calls, &shared.memory)?;
+    for (used, point) in points.uses.iter_mut().zip(unit.points.points.values()) {
+        if let Some(flag) = point.flag {
+            used.set_flag(writable + linker.layout.data[&flag]);
+        }
+    }
     block.describe(Arc::clone(&description));
     let roots: Vec<_> = linker.roots(block.address()).collect();
     let only = if let [root] = &*roots { Some(root.body) } else { None };
@@ -407,12 +413,6 @@ impl<'a> Linker<'a> {
             let function = function.ok_or_else(|| Error::Undefined(self.name(id)))?;
             let word = (base.code + function).to_ne_bytes();
             contents.read_only().0[offset..offset + word.len()].copy_from_slice(&word);
-        }
-        let ways_in = self.unit.points.points.values();
-        for (used, point) in self.points.uses.iter_mut().zip(ways_in) {
-            if let Some(flag) = point.flag {
-                used.set_flag(base.writable + self.layout.data[&flag]);
-            }
         }
         let sites = std::mem::take(&mut self.layout.sites);
         for &id in sites.keys() {

@@ -147,6 +147,10 @@ pub fn waiting_room(
 /// argument, with the others.
 ///
 /// `signature` is that of what is not there.
+///
+/// # Panics
+///
+/// If `signature` has no parameters, and so none for home.
 pub fn stay(signature: &Signature) -> Function {
     let (mut func, mut params) = empty_function(signature.clone());
     let home: Option<Value> = params.pop();

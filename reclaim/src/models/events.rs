@@ -47,6 +47,12 @@ pub(super) enum Event {
     GaveUp,
     /// The version was replaced or removed while callers were held.
     LostPlace,
+    /// A call found no version of a way in or a waiting room.
+    WentHome,
+    /// A point was covered again while somebody had a lease.
+    ReusedLease,
+    /// The last to have a lease found another one made since.
+    KeptByNewLease,
 }
 
 /// Which events have happened in the executions of an exploration.

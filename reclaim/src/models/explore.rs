@@ -54,6 +54,8 @@ pub(super) enum Fault {
     Growth,
     /// A version moves in with another.
     Occupied,
+    /// A call that has left its version finds none to go on in.
+    Lost,
 }
 
 impl Fault {
@@ -68,6 +70,7 @@ impl Fault {
             Self::Wait => "wait: ",
             Self::Growth => "growth: ",
             Self::Occupied => "occupied: ",
+            Self::Lost => "lost: ",
         }
     }
 }

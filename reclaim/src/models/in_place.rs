@@ -1,5 +1,6 @@
 //! Replacing a version where it is, while callers are held.
 
+use std::cell::RefCell;
 use std::mem::forget;
 use std::rc::Rc;
 
@@ -84,7 +85,8 @@ impl Thread {
         let code = function.code(address(latest));
         code.overwrite();
         let callees = code.callees().iter().map(|callee| callee.handle()).collect();
-        let payload = Payload { code: Rc::clone(&code), callees, with_gate: false };
+        let (lease, point) = (None, RefCell::default());
+        let payload = Payload { code: Rc::clone(&code), callees, with_gate: false, lease, point };
         // SAFETY: nobody is inside, and with the turn nobody closes the lane.
         let mut before = unsafe { gate.seat.lane.exchange(payload) }.expect("a version was there");
         // SAFETY: as above, and this thread holds the callers.

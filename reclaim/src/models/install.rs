@@ -1,5 +1,6 @@
 //! Replacing and removing functions.
 
+use std::cell::RefCell;
 use std::ptr;
 use std::rc::Rc;
 
@@ -11,6 +12,33 @@ use super::world::{Thread, World};
 use crate::State;
 use crate::sync::Ordering;
 
+/// A version that is being published.
+pub(super) struct Installing {
+    function: &'static Function,
+    /// The gate of the one before.
+    before: Option<Rc<Gate>>,
+    gate: Rc<Gate>,
+    body: usize,
+    /// Until the version moves in.
+    pub(super) payload: Option<Payload>,
+}
+
+impl Installing {
+    /// What it replaces.
+    pub(super) fn replaced(self) -> Option<Closing> {
+        let Self { function, before, body, .. } = self;
+        Some(Closing { function, gate: before?, next: version(body) })
+    }
+}
+
+/// A version that is not current any more, and is to be closed, and retired after a heavy fence.
+pub(super) struct Closing {
+    function: &'static Function,
+    gate: Rc<Gate>,
+    /// Calls that begin after the fence run this version or a later one.
+    next: usize,
+}
+
 impl Thread {
     /// Gives `function` its next version and retires the one before, if there is one.
     pub(super) fn replace(&self, function: &'static Function) {
@@ -19,10 +47,8 @@ impl Thread {
 
     /// The same, with a version that may tail-call these functions.
     pub(super) fn replace_by(&self, function: &'static Function, callees: &[&'static Function]) {
-        let (version, before) = self.world.publish(function, callees);
-        if let Some(before) = before {
-            self.world.retire_replaced(function, &before.seat, version);
-        }
+        let replaced = self.world.publish(function, callees);
+        self.world.retire_all(replaced.into_iter().collect());
     }
 
     /// Leaves `function` without a version.
@@ -31,55 +57,91 @@ impl Thread {
     }
 }
 
+impl Closing {
+    pub(super) fn close(&self) {
+        // SAFETY: this thread is the one installing, and the lane was current until it was
+        // unpublished.
+        unsafe { self.gate.seat.lane.close() };
+    }
+}
+
 impl World {
-    /// Publishes the next version of `function`. Returns it, and the gate of the one before, which
-    /// is closed.
+    /// Publishes the next version of `function`. Returns the one before, which is closed.
     fn publish(
         &self,
         function: &'static Function,
         callees: &[&'static Function],
-    ) -> (usize, Option<Rc<Gate>>) {
+    ) -> Option<Closing> {
         let _turn = function.turn.lock();
+        let mut installing = self.prepare(function, callees);
+        for change in self.machine.order {
+            self.change(&mut installing, *change);
+        }
+        installing.replaced()
+    }
+
+    /// The next version of `function`, with nothing of it published.
+    pub(super) fn prepare(
+        &self,
+        function: &'static Function,
+        callees: &[&'static Function],
+    ) -> Installing {
         let before = function.latest.get().map(|version| function.gate(address(version)));
         let gate = function.free_gate().expect("a lane for every version that is alive");
-        let lane = &gate.seat.lane;
-        if lane.state().generation() != 0 {
+        if gate.seat.lane.state().generation() != 0 {
             self.seen.note(Event::ReusedLane);
         }
-        let Machine { dispatch, order, .. } = self.machine;
         let (body, payload) = self.compile(function, &gate, callees);
-        let mut payload = Some(payload);
+        Installing { function, before, gate, body, payload: Some(payload) }
+    }
+
+    /// The first half of publishing several versions together: all can be entered.
+    pub(super) fn open(&self, installing: &mut [Installing]) {
+        for version in installing {
+            let order = self.machine.order.iter().take_while(|change| **change != Change::Close);
+            order.for_each(|change| self.change(version, *change));
+        }
+    }
+
+    /// The second half: what they replace is closed.
+    pub(super) fn close(&self, installing: &mut [Installing]) {
+        let order = self.machine.order.iter().skip_while(|change| **change != Change::Close);
         for change in order {
-            match change {
-                Change::Calls => {
-                    let changing = match dispatch {
-                        Dispatch::Slot => &function.calls[..1],
-                        Dispatch::Sites { stale } => &function.calls[stale..],
-                    };
-                    for call in changing {
-                        call.store(body, Ordering::Release);
-                    }
-                }
-                Change::Occupy => {
-                    let payload = payload.take().expect("a version moves in once");
-                    // SAFETY: the lane is free, and installers of this function take turns. `body`
-                    // stands for code that is there until the payload is dropped.
-                    unsafe { lane.occupy(body, payload) };
-                }
-                // Release: who goes on from here finds the lane.
-                Change::Current => function.current.store(body, Ordering::Release),
-                Change::Close => {
-                    if let Some(before) = &before {
-                        // SAFETY: this thread is the one installing, and the lane was current.
-                        unsafe { before.seat.lane.close() };
-                    }
+            installing.iter_mut().for_each(|version| self.change(version, *change));
+        }
+    }
+
+    fn change(&self, installing: &mut Installing, change: Change) {
+        let dispatch = self.machine.dispatch;
+        let Installing { function, before, gate, body, payload } = installing;
+        match change {
+            Change::Calls => {
+                let changing = match dispatch {
+                    Dispatch::Slot => &function.calls[..1],
+                    Dispatch::Sites { stale } => &function.calls[stale..],
+                };
+                for call in changing {
+                    call.store(*body, Ordering::Release);
                 }
             }
-            if *change == dispatch.decisive() {
-                function.latest.set(Some(version(body)));
+            Change::Occupy => {
+                let payload = payload.take().expect("a version moves in once");
+                // SAFETY: the lane is free, and installers of this function take turns. `body`
+                // stands for code that is there until the payload is dropped.
+                unsafe { gate.seat.lane.occupy(*body, payload) };
+            }
+            // Release: who goes on from here finds the lane.
+            Change::Current => function.current.store(*body, Ordering::Release),
+            Change::Close => {
+                if let Some(before) = before {
+                    // SAFETY: this thread is the one installing, and the lane was current.
+                    unsafe { before.seat.lane.close() };
+                }
             }
         }
-        (version(body), before)
+        if change == dispatch.decisive() {
+            function.latest.set(Some(version(*body)));
+        }
     }
 
     /// The code of the next version of `function`, which is to sit in the lane of `gate`: the
@@ -97,8 +159,13 @@ impl World {
             Callees::KeptButItself => !ptr::eq(**callee, function),
         });
         let callees = kept.map(|callee| callee.handle()).collect();
-        let payload =
-            Payload { code: Rc::clone(&code), callees, with_gate: gates == Gates::GoWithVersion };
+        let payload = Payload {
+            code: Rc::clone(&code),
+            callees,
+            with_gate: gates == Gates::GoWithVersion,
+            lease: None,
+            point: RefCell::default(),
+        };
         (function.add(&code), payload)
     }
 
@@ -126,21 +193,30 @@ impl World {
 
     /// Leaves `function` without a version.
     pub(super) fn remove(&self, function: &'static Function) {
-        let removed = function.latest.take().expect("a version to remove");
-        // Before the lane is closed, so that whoever bails out of it knows why.
-        function.current.store(0, Ordering::Release);
-        let gate = function.gate(address(removed));
-        // SAFETY: this thread alone publishes here, and the lane was current.
-        unsafe { gate.seat.lane.close() };
-        self.retire_replaced(function, &gate.seat, function.versions());
+        let removed = self.unpublish(function).expect("a version to remove");
+        removed.close();
+        self.retire_all(vec![removed]);
     }
 
-    /// Retires what sits in `seat`, which is closed. Calls that begin after it run `next` or a
-    /// later version.
-    fn retire_replaced(&self, function: &Function, seat: &Seat, next: usize) {
+    /// Takes the version from `function`, if it has one.
+    pub(super) fn unpublish(&self, function: &'static Function) -> Option<Closing> {
+        let removed = function.latest.take()?;
+        // Before the lane is closed, so that whoever bails out of it knows why.
+        function.current.store(0, Ordering::Release);
+        let (gate, next) = (function.gate(address(removed)), function.versions());
+        Some(Closing { function, gate, next })
+    }
+
+    /// Retires versions that are closed, with one fence for all of them.
+    pub(super) fn retire_all(&self, closed: Vec<Closing>) {
+        if closed.is_empty() {
+            return;
+        }
         self.heavy_fence();
-        function.settled.set(function.settled.get().max(Some(next)));
-        self.retire(seat);
+        for Closing { function, next, .. } in &closed {
+            function.settled.set(function.settled.get().max(Some(*next)));
+        }
+        closed.iter().for_each(|closed| self.retire(&closed.gate.seat));
     }
 
     /// Retires what sits in `seat`, which was closed before the last heavy fence.

@@ -21,6 +21,9 @@ pub(super) struct Machine {
     pub(super) callees: Callees,
     pub(super) dropped: Dropped,
     pub(super) seats: Seats,
+    /// How many lanes the waiting room has.
+    pub(super) rooms: usize,
+    pub(super) moving: Moving,
     /// Whether the host keeps a handle that it calls by until the call returns.
     pub(super) host_keeps: bool,
     pub(super) light_fence: LightFence,
@@ -158,6 +161,25 @@ pub(super) enum Seats {
     GoWhenFree,
 }
 
+/// What installs do with [points](super::point).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moving {
+    /// What they should.
+    Sound,
+    /// A waiting room has no lease.
+    RoomsWithoutLease,
+    /// Waiting rooms can be entered before the way in can.
+    RoomsFirst,
+    /// Waiting rooms are not closed.
+    RoomsStayOpen,
+    /// The way in is taken away by who uncovers the point.
+    WayInGoesAtOnce,
+    /// A lease is made whenever the point is covered.
+    LeasesNotReused,
+    /// The last to have a lease takes the way in away, whoever has another.
+    LeasesTakeAway,
+}
+
 /// What [`Step::LightFence`](crate::Step::LightFence) does.
 #[derive(Clone, Copy)]
 pub(super) enum LightFence {
@@ -191,6 +213,8 @@ impl Machine {
         callees: Callees::Kept,
         dropped: Dropped::Retires { fence: true },
         seats: Seats::Pooled,
+        rooms: 0,
+        moving: Moving::Sound,
         host_keeps: true,
         light_fence: LightFence::Nothing,
         heavy_fence: HeavyFence::Interrupt,
@@ -244,6 +268,15 @@ impl Machine {
     const fn in_place(self) -> Self {
         Self { in_place: true, ..self }
     }
+
+    /// With functions that can be tail-called, and a point.
+    pub(super) const MOVING: Self = Self { rooms: 2, ..Self::TAIL };
+
+    /// The same where there is no membarrier.
+    pub(super) const ATOMIC_MOVING: Self = Self { rooms: 2, ..Self::ATOMIC_TAIL };
+
+    /// The same with calls that are patched.
+    pub(super) const MOVING_SITES: Self = Self { rooms: 2, ..Self::TAIL_SITES };
 
     /// The same machine with functions that can be tail-called.
     const fn tail(self) -> Self {

@@ -4,12 +4,13 @@
 //! elsewhere in the models, is therefore not part of the model but what its observer knows. No
 //! modelled thread acts on it, except that installers, who take turns, know what is current.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::rc::Rc;
 
 use super::function::Function;
-use super::ownership::Owner;
+use super::ownership::{Counted, Owner};
+use super::point::{Flag, Lease, Use};
 use crate::sync::UnsafeCell;
 use crate::{Hold, Lane};
 
@@ -89,6 +90,8 @@ pub(super) struct Code {
     pub(super) gate: Rc<Gate>,
     /// The functions that it may tail-call.
     callees: Vec<&'static Function>,
+    /// What its frames look at before they tail-call anything.
+    pub(super) flag: RefCell<Option<Rc<Flag>>>,
     memory: Memory,
     /// How many frames are in it.
     frames: Cell<usize>,
@@ -102,12 +105,13 @@ impl Code {
         let memory = Memory::new("code", causal);
         let (gate, callees) = (Rc::clone(gate), callees.to_vec());
         let (frames, edition) = (Cell::new(0), Cell::new(0));
-        Rc::new(Self { gate, callees, memory, frames, edition })
+        Rc::new(Self { gate, callees, flag: RefCell::default(), memory, frames, edition })
     }
 
-    /// Whether it may tail-call `function`.
+    /// Whether a frame that may tail-call `function` does so.
     pub(super) fn calls(&self, function: &Function) -> bool {
-        self.callees.iter().any(|callee| ptr::eq(*callee, function))
+        let leaves = || self.flag.borrow().as_ref().is_none_or(|flag| flag.is_set());
+        self.callees.iter().any(|callee| ptr::eq(*callee, function)) && leaves()
     }
 
     /// A frame enters.
@@ -157,11 +161,17 @@ pub(super) struct Payload {
     pub(super) callees: Vec<Owner>,
     /// Whether its gate is freed with it, as no gate must be.
     pub(super) with_gate: bool,
+    /// If it is a waiting room's.
+    pub(super) lease: Option<Lease>,
+    /// If the version has the point.
+    pub(super) point: RefCell<Option<Counted<Use>>>,
 }
 
 impl Drop for Payload {
     fn drop(&mut self) {
+        self.lease = None;
         self.callees.clear();
+        self.point.take();
         self.code.free();
         if self.with_gate {
             self.code.gate.memory.free();

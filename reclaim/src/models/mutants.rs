@@ -4,6 +4,7 @@
 //! mistake alone that makes the difference.
 
 mod in_place;
+mod moving;
 mod tail;
 
 use super::explore::Fault;

@@ -19,7 +19,7 @@ use crate::State;
 pub(super) struct Counted<T>(ManuallyDrop<Arc<T>>);
 
 impl<T> Counted<T> {
-    fn new(value: T) -> Self {
+    pub(super) fn new(value: T) -> Self {
         Self(ManuallyDrop::new(Arc::new(value)))
     }
 }

@@ -5,9 +5,11 @@
 use super::world::World;
 
 mod in_place;
+mod moving;
 mod tail;
 
 pub(super) use in_place::*;
+pub(super) use moving::*;
 pub(super) use tail::*;
 
 /// One thread calls while another replaces.

@@ -28,6 +28,7 @@ macro_rules! hold {
 }
 
 mod in_place;
+mod moving;
 mod tail;
 
 /// With plain counts and a heavy fence, and calls by the slot.

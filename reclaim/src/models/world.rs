@@ -1,6 +1,6 @@
 //! The world of a model: functions, and the threads that call, replace and remove them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::function::Function;
 use super::machine::{Dropped, HeavyFence, Machine, Planted, Seats};
 use super::memory::{Gate, Memory, Seat};
 use super::ownership::{Engine, Owner};
+use super::point::Point;
 use crate::sync::{Ordering, fence};
 use crate::{Context, Domain, State};
 
@@ -49,8 +50,10 @@ impl Machine {
 pub(super) struct World {
     pub(super) f: Function,
     pub(super) g: Function,
-    /// It has no seats of its own.
+    /// If it is no waiting room, it has no seats of its own.
     pub(super) h: Function,
+    /// What scenarios about moving begin with.
+    pub(super) point: OnceCell<Point>,
     pub(super) machine: Machine,
     pub(super) seats: Vec<Rc<Seat>>,
     /// The gates of functions that are gone, with their seats.
@@ -81,7 +84,8 @@ struct Pipeline {
 impl World {
     fn run(machine: Machine, scenario: Scenario, seen: &Arc<Seen>) {
         let causal = machine.causal;
-        let domain = Domain::new(5 + u32::from(machine.in_place));
+        let seats = 5 + machine.rooms;
+        let domain = Domain::new(seats as u32 + u32::from(machine.in_place));
         let seat = |number| Seat {
             lane: domain.lane().expect("a cell"),
             hold: (machine.in_place && number == 0).then(|| domain.hold().expect("a cell")),
@@ -89,15 +93,16 @@ impl World {
             tenant: Cell::new(None),
             calls: Cell::new(0),
         };
-        let seats: Vec<_> = (0..5).map(seat).map(Rc::new).collect();
+        let seats: Vec<_> = (0..seats).map(seat).map(Rc::new).collect();
         let function = |seats: &[Rc<Seat>]| {
             let gates = seats.iter().map(|seat| Gate::new(Rc::clone(seat), causal));
             Function::new(gates.collect(), causal)
         };
         let world = Box::into_raw(Box::new(Self {
             f: function(&seats[..3]),
-            g: function(&seats[3..]),
-            h: function(&[]),
+            g: function(&seats[3..5]),
+            h: function(&seats[5..]),
+            point: OnceCell::new(),
             machine,
             seats,
             pool: Mutex::default(),
@@ -146,6 +151,7 @@ impl World {
     /// engine is gone.
     fn end(&'static self) {
         self.check_freed();
+        self.check_point();
         self.tear_down();
         self.check_freed();
         for function in self.functions() {
@@ -169,6 +175,7 @@ impl World {
 
     /// Lets everything go that the engine keeps, as when it is dropped.
     pub(super) fn tear_down(&'static self) {
+        self.remove_with_point();
         for function in self.functions() {
             if function.latest.get().is_some() {
                 self.remove(function);

@@ -1,0 +1,126 @@
+//! All that is made of a function with points, for the golden files.
+
+use cranelift_codegen::ir::{
+    AbiParam, Block, Function, Inst, Opcode, Signature, UserExternalName, Value,
+};
+use cranelift_codegen::isa::{CallConv, TargetIsa};
+use cranelift_reader::parse_functions;
+use lastout_instrument::Callee;
+use lastout_instrument::resume::{
+    Mark, Place, PlaceNames, PointNames, Resumable, ResumePoint, stay, waiting_room,
+};
+
+use crate::{Header, support, with_symbols};
+
+/// What a point's functions are called: these, and its number. Its flag is `u1` and its number.
+const WAY_IN: u32 = 100;
+const CODE: u32 = 200;
+const WAITING_ROOM: u32 = 300;
+const PLAIN: u32 = 400;
+const CONVERTER: u32 = 500;
+
+pub(crate) fn resumed(
+    name: &str,
+    header: &Header<'_>,
+    functions: &[Function],
+    isa: &dyn TargetIsa,
+) -> String {
+    let marks = |func: &Function| -> Vec<_> {
+        let points = header.all("point");
+        points.map(|point| mark(func, point).unwrap_or_else(|| panic!("{name}: {point}"))).collect()
+    };
+    let outputs = functions.iter().map(|func| match Resumable::new(func, &marks(func), isa) {
+        Ok(resumable) => everything(&resumable, header, isa),
+        Err(error) => format!("; refused: {error}\n"),
+    });
+    outputs.collect::<Vec<_>>().join("\n")
+}
+
+/// A line such as `1 block2 v3=7`.
+fn mark(func: &Function, point: &str) -> Option<Mark> {
+    let mut words = point.split(' ');
+    let id = words.next()?.parse().ok()?;
+    let place = words.next()?;
+    let place = match place.strip_prefix("block") {
+        Some(block) => Place::Block(Block::from_u32(block.parse().ok()?)),
+        None => {
+            let number: usize = place.strip_prefix("call")?.parse().ok()?;
+            Place::Call(calls(func).nth(number)?)
+        }
+    };
+    let label = |word: &str| {
+        let (value, label) = word.strip_prefix('v')?.split_once('=')?;
+        Some((label.parse().ok()?, Value::from_u32(value.parse().ok()?)))
+    };
+    let labels = words.map(label).collect::<Option<_>>()?;
+    Some(Mark { id, place, labels })
+}
+
+fn calls(func: &Function) -> impl Iterator<Item = Inst> {
+    let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
+    insts.filter(|&inst| func.dfg.insts[inst].opcode() == Opcode::Call)
+}
+
+fn everything(resumable: &Resumable<'_>, header: &Header<'_>, isa: &dyn TargetIsa) -> String {
+    let points = resumable.points();
+    let names: Vec<_> = points.iter().map(names).collect();
+    let mut output = part("start", &resumable.start(&names), isa);
+    for (point, own) in points.iter().zip(&names) {
+        let id = point.id;
+        let mut add = |what: &str, func: &Function| {
+            output += &format!("\n{}", part(&format!("{id}: {what}"), func, isa));
+        };
+        add("code", &resumable.code(point, &names));
+        add("way in", &resumable.way_in(point, own));
+        let converters = header.all("converter").filter_map(|line| line.split_once(' '));
+        for (_, types) in converters.filter(|(of, _)| of.parse() == Ok(id)) {
+            let converted = converter(point, types);
+            let name = name(CONVERTER + id);
+            let way_in = resumable.converting_way_in(point, own, &name, &converted);
+            assert_eq!(way_in.signature, resumable.converting_signature(point, &converted));
+            add("converting way in", &way_in);
+        }
+        let (Some(plain), Some(call)) = (resumable.plain(point, own), &point.call) else {
+            assert!(own.of_call().is_none(), "there is something else to call");
+            continue;
+        };
+        add("plain", &plain);
+        let signature = resumable.waiting_room_signature(point);
+        let way_in = resumable.way_in_signature(point);
+        let room = |callee| waiting_room(signature.clone(), call, callee, &way_in, isa);
+        add("waiting room", &room(Callee::Replaceable));
+        add("waiting room for the host", &room(Callee::Fixed));
+        add("stay", &stay(&signature));
+    }
+    output
+}
+
+fn name(index: u32) -> UserExternalName {
+    UserExternalName { namespace: 0, index }
+}
+
+fn names(point: &ResumePoint) -> PointNames {
+    let id = point.id;
+    let place = match point.place {
+        Place::Block(_) => PlaceNames::Block { flag: UserExternalName { namespace: 1, index: id } },
+        Place::Call(_) => {
+            PlaceNames::Call { waiting_room: name(WAITING_ROOM + id), plain: name(PLAIN + id) }
+        }
+    };
+    PointNames { way_in: name(WAY_IN + id), code: name(CODE + id), place }
+}
+
+/// What makes of values of these types what is alive at the point.
+fn converter(point: &ResumePoint, types: &str) -> Signature {
+    let text = format!("function u0:0({types}) tail {{}}");
+    let mut signature = parse_functions(&text).expect("types")[0].signature.clone();
+    assert_eq!(signature.call_conv, CallConv::Tail);
+    signature.returns.extend(point.live.iter().map(|live| AbiParam::new(live.ty)));
+    assert!(point.accepts(&signature.returns));
+    signature
+}
+
+fn part(what: &str, func: &Function, isa: &dyn TargetIsa) -> String {
+    support::verify(func, isa);
+    format!("; {what}\n{}", with_symbols(func, func.display().to_string()))
+}

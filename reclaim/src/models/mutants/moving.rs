@@ -1,0 +1,87 @@
+//! Mistakes with points.
+
+use crate::Step::{
+    CheckTaken, CountIn, CountOutTaken, JumpBody, LightFence, LoadBody, Restart, SwapLane,
+};
+use crate::models::explore::Fault;
+use crate::models::machine::{Machine, Moving};
+use crate::models::scenarios;
+
+/// Mistakes are to be seen in a thread that uses what is gone.
+const MOVING: Machine = Machine { causal: false, ..Machine::MOVING };
+
+/// The install that uncovers the point takes the last lease from under who waits.
+#[test]
+fn waiting_rooms_that_have_no_lease() {
+    Machine { moving: Moving::RoomsWithoutLease, ..MOVING }.refute(
+        0,
+        scenarios::uncovered_while_waiting,
+        Fault::Lost,
+    );
+}
+
+/// Who is in a waiting room comes too late.
+#[test]
+fn a_way_in_that_goes_when_its_point_is_uncovered() {
+    Machine { moving: Moving::WayInGoesAtOnce, ..MOVING }.refute(
+        0,
+        scenarios::uncovered_while_waiting,
+        Fault::Lost,
+    );
+}
+
+/// The waiting room keeps the way in, and with it a version that was replaced, for calls that could
+/// stay where they are.
+#[test]
+fn a_waiting_room_that_stays_open() {
+    Machine { moving: Moving::RoomsStayOpen, ..MOVING }.refute(
+        0,
+        scenarios::uncovered_while_waiting,
+        Fault::Leak,
+    );
+}
+
+/// A call of the new version is in the waiting room, and over, before there is a way in.
+#[test]
+fn a_waiting_room_that_opens_before_the_way_in() {
+    Machine { moving: Moving::RoomsFirst, ..MOVING }.refute(
+        2,
+        scenarios::waiting_uncovered_and_covered,
+        Fault::Lost,
+    );
+}
+
+/// The waiting room has the lease of a version before. When the point is uncovered, the new lease
+/// ends, and knows of no other.
+#[test]
+fn a_new_lease_while_the_old_one_is_held() {
+    Machine { moving: Moving::LeasesNotReused, ..MOVING }.refute(
+        2,
+        scenarios::waiting_covered_and_uncovered,
+        Fault::Lost,
+    );
+}
+
+/// Nobody has the old lease any more as the point is covered again, so there is a new one. Only
+/// then the last who had the old one gets round to taking the way in away: the new one.
+#[test]
+fn a_lease_that_ends_whatever_was_made_since() {
+    Machine { moving: Moving::LeasesTakeAway, ..MOVING }.refute(
+        2,
+        scenarios::uncovered_while_waiting_and_covered,
+        Fault::Lost,
+    );
+}
+
+/// Who is counted nowhere has no home: the version goes, and then it turns out that there is no way
+/// in.
+#[test]
+fn counting_out_of_home_before_the_way_in_is_known() {
+    let steps =
+        &[CountIn, LightFence, SwapLane, CountOutTaken, LightFence, CheckTaken, LoadBody, JumpBody];
+    Machine { transfer_steps: [steps, &[Restart]], ..MOVING }.refute(
+        2,
+        scenarios::looping_uncovered,
+        Fault::UseAfterFree,
+    );
+}

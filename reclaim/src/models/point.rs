@@ -1,0 +1,336 @@
+//! A point at which frames move to the version that is current, as the runtime has it: who finds
+//! what, and for how long.
+//!
+//! The function `f` has it, its *way in* is `g`, and if it is at a call and not in a loop, its
+//! *waiting room* is `h`. In the runtime, code and way in of a version are one image, which is
+//! freed with the last of the two. Here each is freed on its own, so a model is told of more that
+//! is gone; only the *flag* goes with the last.
+
+use std::cell::RefCell;
+use std::mem::replace;
+use std::ptr;
+use std::rc::Rc;
+use std::thread::panicking;
+
+use loom::sync::{Mutex, MutexGuard};
+
+use super::events::Event;
+use super::function::Function;
+use super::install::{Closing, Installing};
+use super::machine::Moving;
+use super::memory::Memory;
+use super::ownership::{Counted, Owner};
+use super::world::{Thread, World};
+use crate::sync::{AtomicUsize, Ordering, fence};
+
+/// Where the point is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Frames look at the flag, and tail-call the way in if it is set.
+    Loop,
+    /// Frames tail-call the waiting room.
+    Call,
+}
+
+/// What versions have in common that have the point.
+pub(super) struct Point {
+    place: Place,
+    function: &'static Function,
+    pub(super) way_in: &'static Function,
+    pub(super) room: &'static Function,
+    /// Held by whoever publishes a way in or a waiting room.
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// The lease that was made last, whether or not anybody has it.
+    lease: Option<Rc<Held>>,
+    /// While the point is covered.
+    covered: Option<Lease>,
+    /// Those of versions that have the point and are not freed.
+    flags: Vec<Rc<Flag>>,
+}
+
+/// Keeps the way in current: a reference to it that is counted, and the last of which takes the way
+/// in away.
+///
+/// It is written out, as loom has no references that do not count.
+pub(super) struct Lease {
+    world: &'static World,
+    held: Rc<Held>,
+}
+
+struct Held {
+    count: AtomicUsize,
+    /// Of the way in.
+    owner: RefCell<Option<Owner>>,
+}
+
+impl Held {
+    /// Another reference, if there still is one.
+    fn upgrade(self: &Rc<Self>, world: &'static World) -> Option<Lease> {
+        let one_more = |count| (count > 0).then(|| count + 1);
+        self.count.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more).ok()?;
+        Some(Lease { world, held: Rc::clone(self) })
+    }
+}
+
+impl Clone for Lease {
+    fn clone(&self) -> Self {
+        self.held.count.fetch_add(1, Ordering::Relaxed);
+        Self { world: self.world, held: Rc::clone(&self.held) }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if panicking() || self.held.count.fetch_sub(1, Ordering::Release) > 1 {
+            return;
+        }
+        fence(Ordering::Acquire);
+        let owner = self.held.owner.take();
+        self.world.take_away();
+        drop(owner);
+    }
+}
+
+/// A word of a version that says whether to leave it.
+pub(super) struct Flag {
+    word: AtomicUsize,
+    memory: Memory,
+}
+
+impl Flag {
+    /// Whether a frame that looks is to leave.
+    pub(super) fn is_set(&self) -> bool {
+        self.memory.touch();
+        self.word.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// A version has the point, until this is dropped: by the last of what the version is made of.
+pub(super) struct Use {
+    world: &'static World,
+    flag: Option<Rc<Flag>>,
+    _way_in: Owner,
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        if panicking() {
+            return;
+        }
+        let mut table = self.world.point().lock();
+        if let Some(own) = &self.flag {
+            table.flags.retain(|flag| !Rc::ptr_eq(flag, own));
+            drop(table);
+            own.memory.free();
+        }
+    }
+}
+
+/// A point that is about to be covered.
+struct Cover {
+    lease: Lease,
+    /// Of the version that covers it.
+    flag: Option<Rc<Flag>>,
+}
+
+impl Point {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no thread panics")
+    }
+
+    /// Whether calls that find no version go home instead.
+    fn has_home(&self, function: &Function) -> bool {
+        ptr::eq(function, self.way_in) || ptr::eq(function, self.room)
+    }
+
+    /// Checks that the way in is there if the point is covered, and else nothing of it, once nobody
+    /// is on the way.
+    fn check(&self) {
+        let covered = self.lock().covered.is_some();
+        let [way_in, room] = [self.way_in, self.room].map(|function| function.latest.get());
+        assert!(covered || way_in.is_none(), "leak: nobody has taken the way in away");
+        assert!(covered || room.is_none(), "leak: nobody has closed the waiting room");
+        assert!(!covered || way_in.is_some(), "lost: a point is covered and has no way in");
+    }
+}
+
+impl World {
+    /// Has the functions of this world have a point.
+    pub(super) fn put_point(&'static self, place: Place) {
+        let (function, way_in, room) = (&self.f, &self.g, &self.h);
+        let point = Point { place, function, way_in, room, table: Mutex::default() };
+        assert!(self.point.set(point).is_ok(), "there is one point");
+    }
+
+    fn point(&self) -> &Point {
+        self.point.get().expect("a scenario with a point")
+    }
+
+    /// Checks that of the point there is what there should be, once no thread runs.
+    pub(super) fn check_point(&self) {
+        if let Some(point) = self.point.get() {
+            point.check();
+        }
+    }
+
+    /// Takes the version from `f` if that has a point, and uncovers it.
+    pub(super) fn remove_with_point(&'static self) {
+        let Some(point) = self.point.get() else { return };
+        let mut closing: Vec<_> = self.unpublish(point.function).into_iter().collect();
+        let mut table = point.lock();
+        let before = self.uncover_other(point, &mut table, None, &mut closing);
+        drop(table);
+        closing.iter().for_each(Closing::close);
+        self.retire_all(closing);
+        drop(before);
+    }
+
+    /// Gives `f` its next version, which has the point or has not.
+    fn install(&'static self, covers: bool) {
+        let point = self.point();
+        let (function, way_in, room) = (point.function, point.way_in, point.room);
+        let mut table = point.lock();
+        let callees: &[_] = match point.place {
+            _ if !covers => &[],
+            Place::Loop => &[way_in],
+            Place::Call => &[room, way_in],
+        };
+        let mut roots = vec![self.prepare(function, callees)];
+        // Before anything is published.
+        let cover = covers.then(|| {
+            roots.push(self.prepare(way_in, callees));
+            Cover { lease: self.lease(&mut table, way_in), flag: self.used(&mut table, &roots) }
+        });
+        let mut ways_in = roots.split_off(1);
+        let mut rooms = Vec::new();
+        if let (Some(cover), Place::Call, None) = (&cover, point.place, room.latest.get()) {
+            let mut room = self.prepare(room, &[way_in]);
+            if self.machine.moving != Moving::RoomsWithoutLease {
+                room.payload.iter_mut().for_each(|room| room.lease = Some(cover.lease.clone()));
+            }
+            rooms.push(room);
+        }
+        // Whoever is in a room finds the way in, and who comes from the function finds a room.
+        let [first, second] = match self.machine.moving {
+            Moving::RoomsFirst => [&mut rooms, &mut ways_in],
+            _ => [&mut ways_in, &mut rooms],
+        };
+        self.open(first);
+        self.open(second);
+        self.open(&mut roots);
+        let mut closing = Vec::new();
+        let before = self.uncover_other(point, &mut table, cover, &mut closing);
+        roots.append(&mut ways_in);
+        roots.append(&mut rooms);
+        self.close(&mut roots);
+        closing.iter().for_each(Closing::close);
+        drop(table);
+        closing.extend(roots.into_iter().filter_map(Installing::replaced));
+        self.retire_all(closing);
+        // With nothing locked.
+        drop(before);
+    }
+
+    /// Notes that a version has the point which is made of these. Returns its flag.
+    fn used(&'static self, table: &mut Table, parts: &[Installing]) -> Option<Rc<Flag>> {
+        let point = self.point();
+        let flag = (point.place == Place::Loop).then(|| {
+            let memory = Memory::new("a flag", self.machine.causal);
+            Rc::new(Flag { word: AtomicUsize::new(0), memory })
+        });
+        table.flags.extend(flag.clone());
+        let used = Use { world: self, flag: flag.clone(), _way_in: point.way_in.handle() };
+        let used = Counted::new(used);
+        for payload in parts.iter().filter_map(|part| part.payload.as_ref()) {
+            payload.code.flag.replace(flag.clone());
+            payload.point.replace(Some(used.clone()));
+        }
+        flag
+    }
+
+    /// The lease of the point that is about to be covered.
+    fn lease(&'static self, table: &mut Table, way_in: &'static Function) -> Lease {
+        let old = table.lease.as_ref().filter(|_| self.machine.moving != Moving::LeasesNotReused);
+        if let Some(lease) = old.and_then(|held| held.upgrade(self)) {
+            if table.covered.is_none() {
+                self.seen.note(Event::ReusedLease);
+            }
+            return lease;
+        }
+        let owner = RefCell::new(Some(way_in.handle()));
+        let held = Rc::new(Held { count: AtomicUsize::new(1), owner });
+        table.lease = Some(Rc::clone(&held));
+        Lease { world: self, held }
+    }
+
+    /// Has the point be covered, if that is said, by the version with this flag, and else not.
+    /// Returns the lease of before, to be dropped when nothing is locked, and adds what is to be
+    /// closed.
+    fn uncover_other(
+        &'static self,
+        point: &Point,
+        table: &mut Table,
+        cover: Option<Cover>,
+        closing: &mut Vec<Closing>,
+    ) -> Option<Lease> {
+        let own = cover.as_ref().and_then(|cover| cover.flag.as_ref());
+        for flag in &table.flags {
+            let set = cover.is_some() && !own.is_some_and(|own| Rc::ptr_eq(own, flag));
+            flag.word.store(usize::from(set), Ordering::Release);
+        }
+        let covered = cover.is_some();
+        let before = replace(&mut table.covered, cover.map(|cover| cover.lease));
+        if !covered && before.is_some() {
+            if self.machine.moving != Moving::RoomsStayOpen {
+                closing.extend(self.unpublish(point.room));
+            }
+            if self.machine.moving == Moving::WayInGoesAtOnce {
+                closing.extend(self.unpublish(point.way_in));
+            }
+        }
+        before
+    }
+
+    /// The last who had a lease takes the way in away, unless another lease was made since.
+    fn take_away(&self) {
+        let point = self.point();
+        let table = point.lock();
+        let held = table.lease.as_ref().is_some_and(|held| held.count.load(Ordering::Relaxed) > 0);
+        let kept = table.covered.is_some() || held;
+        if kept && self.machine.moving != Moving::LeasesTakeAway {
+            self.seen.note(Event::KeptByNewLease);
+            return;
+        }
+        let Some(closing) = self.unpublish(point.way_in) else { return };
+        closing.close();
+        drop(table);
+        self.retire_all(vec![closing]);
+    }
+
+    /// Notes that a call of a function that has no version goes home, if it has one. Returns
+    /// whether it does.
+    ///
+    /// `from` is whose version tail-calls it.
+    pub(super) fn goes_home(&self, from: &Function, to: &Function) -> bool {
+        let Some(point) = self.point.get().filter(|point| point.has_home(to)) else { return false };
+        assert!(!ptr::eq(from, point.room), "lost: who leaves a waiting room finds no way in");
+        self.seen.note(Event::WentHome);
+        true
+    }
+}
+
+impl Thread {
+    /// Gives `f` a version that has the point.
+    pub(super) fn cover(&self) {
+        self.world.install(true);
+    }
+
+    /// Gives `f` a version that does not have it.
+    pub(super) fn uncover(&self) {
+        self.world.install(false);
+    }
+}

@@ -1,0 +1,196 @@
+//! Programs whose frames move at points: out of versions of `f` by the way in `g`, and from the
+//! waiting room `h`.
+//!
+//! Where they begin, a version 0 of `f` covers the point.
+
+use std::ptr;
+
+use loom::thread::JoinHandle;
+
+use crate::models::function::Function;
+use crate::models::point::Place;
+use crate::models::world::{Thread, World};
+
+/// Calls `f`, and looks at the flag so many times.
+fn look(thread: Thread, times: usize) -> JoinHandle<()> {
+    thread.spawn(move |thread| {
+        let mut looks = 0..times;
+        let way_in = &thread.world.g;
+        thread.call_bodies(&thread.world.f, |_| looks.next().map(|_| way_in));
+    })
+}
+
+/// What bodies do that make one call, from the waiting room if they find it, which does what
+/// `inside` does.
+fn wait(
+    world: &'static World,
+    mut inside: impl FnMut(),
+) -> impl FnMut(&'static Function) -> Option<&'static Function> {
+    let mut to_go = true;
+    move |here| {
+        if ptr::eq(here, &world.h) {
+            inside();
+            return Some(&world.g);
+        }
+        // At home, the call is made in the version.
+        std::mem::take(&mut to_go).then_some(&world.h)
+    }
+}
+
+/// Calls `f`, which makes a call.
+fn call(thread: Thread) -> JoinHandle<()> {
+    thread.spawn(|thread| {
+        thread.call_bodies(&thread.world.f, wait(thread.world, || ()));
+    })
+}
+
+/// A loop goes on for two rounds while another thread replaces its function.
+pub(in crate::models) fn looping(world: &'static World) {
+    let (retirer, caller) = (world.thread(), world.thread());
+    world.put_point(Place::Loop);
+    retirer.cover();
+    let loops = look(caller, 2);
+    retirer.cover();
+    loops.join().unwrap();
+}
+
+/// The same, and the other thread loops as well: it replaces the function that it is in.
+pub(in crate::models) fn two_looping(world: &'static World) {
+    let (retirer, caller) = (world.thread(), world.thread());
+    world.put_point(Place::Loop);
+    retirer.cover();
+    let loops = look(caller, 1);
+    let mut replaced = false;
+    let ran = retirer.call_bodies(&world.f, |_| {
+        (!std::mem::replace(&mut replaced, true)).then(|| {
+            retirer.cover();
+            &world.g
+        })
+    });
+    assert_eq!(ran, Some(1), "stale call: a loop looks at its flag and stays");
+    loops.join().unwrap();
+}
+
+/// A loop goes on while another thread replaces its function, and then once more, by a version
+/// without the point.
+pub(in crate::models) fn looping_uncovered(world: &'static World) {
+    let (retirer, caller) = (world.thread(), world.thread());
+    world.put_point(Place::Loop);
+    retirer.cover();
+    let loops = look(caller, 2);
+    retirer.cover();
+    retirer.uncover();
+    loops.join().unwrap();
+}
+
+/// A thread is in a call while another replaces the version that it is from.
+pub(in crate::models) fn waiting(world: &'static World) {
+    let (retirer, caller) = (world.thread(), world.thread());
+    world.put_point(Place::Call);
+    retirer.cover();
+    let calls = call(caller);
+    retirer.cover();
+    calls.join().unwrap();
+}
+
+/// The version that a call is from is replaced by the callee.
+pub(in crate::models) fn replaced_while_waiting(world: &'static World) {
+    let caller = world.thread();
+    world.put_point(Place::Call);
+    caller.cover();
+    let ran = caller.call_bodies(
+        &world.f,
+        wait(world, || {
+            caller.cover();
+            assert!(world.f.is_freed(0) && world.g.is_freed(0), "leak: nobody is in version 0");
+        }),
+    );
+    assert_eq!(ran, Some(1));
+}
+
+/// The same by a version without the point; and then nobody else keeps the way in.
+pub(in crate::models) fn uncovered_while_waiting(world: &'static World) {
+    let caller = world.thread();
+    world.put_point(Place::Call);
+    caller.cover();
+    world.forget(&world.g);
+    world.forget(&world.h);
+    let ran = caller.call_bodies(
+        &world.f,
+        wait(world, || {
+            caller.uncover();
+            assert!(world.f.is_freed(0), "leak: nobody is in version 0");
+        }),
+    );
+    assert_eq!(ran, Some(0));
+}
+
+/// The same, and then by one with it.
+pub(in crate::models) fn covered_again_while_waiting(world: &'static World) {
+    let caller = world.thread();
+    world.put_point(Place::Call);
+    caller.cover();
+    let ran = caller.call_bodies(
+        &world.f,
+        wait(world, || {
+            caller.uncover();
+            caller.cover();
+        }),
+    );
+    assert_eq!(ran, Some(1));
+}
+
+/// A thread is in a call while another replaces the version that it is from by one without the
+/// point.
+pub(in crate::models) fn waiting_uncovered(world: &'static World) {
+    let (retirer, caller) = (world.thread(), world.thread());
+    world.put_point(Place::Call);
+    retirer.cover();
+    let calls = call(caller);
+    retirer.uncover();
+    calls.join().unwrap();
+}
+
+/// The same, and the other thread is in a call as well, whose callee does that.
+pub(in crate::models) fn two_waiting_uncovered(world: &'static World) {
+    let (retirer, caller) = (world.thread(), world.thread());
+    world.put_point(Place::Call);
+    retirer.cover();
+    let calls = call(caller);
+    retirer.call_bodies(&world.f, wait(world, || retirer.uncover()));
+    calls.join().unwrap();
+}
+
+/// The callee of a call replaces the version that it is from by one without the point, while
+/// another thread installs one with it.
+pub(in crate::models) fn uncovered_while_waiting_and_covered(world: &'static World) {
+    let (caller, other) = (world.thread(), world.thread());
+    world.put_point(Place::Call);
+    caller.cover();
+    let covers = other.spawn(|other| other.cover());
+    caller.call_bodies(&world.f, wait(world, || caller.uncover()));
+    covers.join().unwrap();
+}
+
+/// A thread is in a call while another replaces the version that it is from, first by one with the
+/// point and then by one without.
+pub(in crate::models) fn waiting_covered_and_uncovered(world: &'static World) {
+    let (retirer, caller) = (world.thread(), world.thread());
+    world.put_point(Place::Call);
+    retirer.cover();
+    let calls = call(caller);
+    retirer.cover();
+    retirer.uncover();
+    calls.join().unwrap();
+}
+
+/// The other way around.
+pub(in crate::models) fn waiting_uncovered_and_covered(world: &'static World) {
+    let (retirer, caller) = (world.thread(), world.thread());
+    world.put_point(Place::Call);
+    retirer.cover();
+    let calls = call(caller);
+    retirer.uncover();
+    retirer.cover();
+    calls.join().unwrap();
+}
