@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 
 use cranelift_codegen::Context;
-use cranelift_codegen::ir::{Block, Function, Inst, InstructionData, Opcode};
+use cranelift_codegen::ir::{
+    ArgumentPurpose, Block, ExternalName, FuncRef, Function, Inst, InstructionData, Opcode,
+    Signature,
+};
 use cranelift_codegen::isa::CallConv;
 use cranelift_module::{FuncId, Module};
 use lastout::{Engine, Installed, ResumePoints, Unit};
@@ -32,29 +35,43 @@ pub fn loop_headers(func: &Function) -> Vec<Block> {
     headers.into_iter().collect()
 }
 
-/// The calls of a function in the order of its code, of functions that are not colocated.
-pub fn calls(func: &Function) -> Vec<Inst> {
+/// The calls of a function in the order of its code, of functions that are known by name.
+fn calls(func: &Function) -> impl Iterator<Item = (Inst, FuncRef)> {
     let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
-    let calls = insts.filter(|&inst| match func.dfg.insts[inst] {
+    insts.filter_map(|inst| match func.dfg.insts[inst] {
         InstructionData::Call { opcode: Opcode::Call, func_ref, .. } => {
-            !func.dfg.ext_funcs[func_ref].colocated
+            let callee = &func.dfg.ext_funcs[func_ref];
+            let named = !matches!(callee.name, ExternalName::LibCall(_));
+            (named && is_plain(&func.dfg.signatures[callee.signature])).then_some((inst, func_ref))
         }
-        _ => false,
-    });
-    calls.collect()
+        _ => None,
+    })
 }
 
-/// All points that a function can have: at its loops, with the numbers of their headers, and at its
-/// calls of functions that are not colocated, from [`CALLS`] on.
-pub fn all_points(func: &Function) -> ResumePoints {
+/// Whether all parameters and results are just that.
+pub fn is_plain(signature: &Signature) -> bool {
+    let params = signature.params.iter().chain(&signature.returns);
+    params.into_iter().all(|param| param.purpose == ArgumentPurpose::Normal)
+}
+
+/// The points at the loops of a function, with the numbers of their headers, and at those of its
+/// calls that go to functions which can be left alone, numbered from [`CALLS`] on.
+pub fn points(func: &Function, can_be_left: impl Fn(FuncRef) -> bool) -> ResumePoints {
     let mut points = ResumePoints::new();
     for header in loop_headers(func) {
         points.block(header.as_u32(), header);
     }
-    for (number, call) in (CALLS..).zip(calls(func)) {
+    let calls = calls(func).filter(|&(_, callee)| can_be_left(callee));
+    for (number, (call, _)) in (CALLS..).zip(calls) {
         points.call(number, call);
     }
     points
+}
+
+/// All points that a function can have, in a unit where it does not belong together with functions
+/// other than those that are colocated.
+pub fn all_points(func: &Function) -> ResumePoints {
+    points(func, |callee| !func.dfg.ext_funcs[callee].colocated)
 }
 
 /// Defines all functions of a text, those of the convention for tail calls with the points that
