@@ -8,9 +8,10 @@ use cranelift_codegen::ir::{
     ArgumentPurpose, Block, ExternalName, FuncRef, Function, Inst, InstructionData, Opcode,
     Signature,
 };
-use cranelift_codegen::isa::CallConv;
+use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_module::{FuncId, Module};
 use lastout::{Engine, Installed, ResumePoints, Unit};
+use target_lexicon::Architecture;
 
 use crate::clif::{self, Error};
 use crate::support::Drops;
@@ -68,14 +69,31 @@ pub fn points(func: &Function, can_be_left: impl Fn(FuncRef) -> bool) -> ResumeP
     points
 }
 
+/// Whether a function can have points: frames move by tail calls, with nothing but values.
+pub fn can_have_points(func: &Function, isa: &dyn TargetIsa) -> bool {
+    let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
+    let mut opcodes = insts.map(|inst| func.dfg.insts[inst].opcode());
+    let looks_at_frame = opcodes.any(|opcode| {
+        matches!(
+            opcode,
+            Opcode::GetFramePointer | Opcode::GetStackPointer | Opcode::GetReturnAddress
+        )
+    });
+    matches!(isa.triple().architecture, Architecture::X86_64)
+        && func.signature.call_conv == CallConv::Tail
+        && is_plain(&func.signature)
+        && func.sized_stack_slots.is_empty()
+        && func.dynamic_stack_slots.is_empty()
+        && !looks_at_frame
+}
+
 /// All points that a function can have, in a unit where it does not belong together with functions
 /// other than those that are colocated.
 pub fn all_points(func: &Function) -> ResumePoints {
     points(func, |callee| !func.dfg.ext_funcs[callee].colocated)
 }
 
-/// Defines all functions of a text, those of the convention for tail calls with the points that
-/// `points` says.
+/// Defines all functions of a text, those that can have points with the points that `points` says.
 ///
 /// # Errors
 ///
@@ -86,7 +104,7 @@ pub fn define(
     points: impl Fn(&Function) -> ResumePoints,
 ) -> Result<Vec<FuncId>, Error> {
     clif::define_by(unit, text, |unit, id, function| {
-        if function.signature.call_conv != CallConv::Tail {
+        if !can_have_points(&function, unit.isa()) {
             return unit.define_function(id, &mut Context::for_function(function));
         }
         let points = points(&function);

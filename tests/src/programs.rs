@@ -31,6 +31,7 @@ pub mod ways;
 
 use lastout::{Counting, Dispatch, DropPolicy};
 
+pub use self::model::{Moves, moves};
 pub use self::run::check;
 pub use self::shared::check_shared;
 
@@ -124,9 +125,11 @@ pub struct Function {
 pub enum Points {
     /// None: frames stay.
     Without,
-    /// At each loop, and at each visit and call that can be left. Variables are alive there.
+    /// At each loop. Variables are alive there.
+    Loops,
+    /// The same, and others at each visit and call that can be left.
     Plain,
-    /// The same where something else is alive, too.
+    /// At all of these places, and with something else alive, too.
     Carrying(Carried),
 }
 

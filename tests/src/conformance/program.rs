@@ -11,10 +11,10 @@ use cranelift_module::{Linkage, Module, ModuleError};
 use lastout::{CallError, Engine, Handle, Unit, Version};
 
 use super::file::{Test, TestFunction};
-use super::refusal::{Trouble, is_not_resumable};
+use super::refusal::Trouble;
 use super::trampoline::{self, Trampoline};
 use crate::clif;
-use crate::moving::points;
+use crate::moving::{can_have_points, points};
 
 /// How the functions of a file are defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,21 +120,10 @@ impl<'a> Program<'a> {
     /// Compiles a function that others may refer to from now on, and says how many points it has.
     fn declare(&self, function: &TestFunction) -> Result<(Unit, usize), Trouble> {
         self.engine.declare(&function.name, &function.in_form(self.form).signature)?;
-        if self.form == Form::AsTheyAre {
-            return Ok((self.compile(function, false)?.0, 0));
-        }
-        match self.compile(function, true) {
-            Err(error) if is_not_resumable(&error) => Ok(self.compile(function, false)?),
-            compiled => Ok(compiled?),
-        }
+        Ok(self.compile(function)?)
     }
 
-    /// Compiles a function, with all its points if it is to be `resumable`.
-    fn compile(
-        &self,
-        function: &TestFunction,
-        resumable: bool,
-    ) -> Result<(Unit, usize), ModuleError> {
+    fn compile(&self, function: &TestFunction) -> Result<(Unit, usize), ModuleError> {
         let mut unit = self.engine.unit();
         let mut body = function.in_form(self.form).clone();
         // Its own calls of itself are to find the current version, as those of others do.
@@ -145,7 +134,7 @@ impl<'a> Program<'a> {
             }
         }
         clif::resolve_callees(&mut unit, &mut body)?;
-        if resumable {
+        if self.form == Form::Moving && can_have_points(&body, unit.isa()) {
             // Whatever the file says of its callees, they are of other units.
             let points = points(&body, |_| true);
             let context = &mut Context::for_function(body);
@@ -173,7 +162,7 @@ impl<'a> Program<'a> {
 
     /// Compiles a function anew, and installs it in place of what is current.
     pub(super) fn replace(&self, installed: &Installed<'a>) -> Result<(), Trouble> {
-        let (unit, _) = self.compile(installed.test, installed.points > 0)?;
+        let (unit, _) = self.compile(installed.test)?;
         let version = self.install(installed.test, unit)?;
         installed.lock().push(version);
         Ok(())

@@ -12,15 +12,6 @@ pub(super) enum Trouble {
     Failed(String),
 }
 
-/// Whether it is for its points that a function cannot be defined.
-pub(super) fn is_not_resumable(error: &ModuleError) -> bool {
-    use lastout_instrument::Error;
-    let ModuleError::Backend(error) = error else { return false };
-    // Of the signature: points are for one convention only, and have more parameters.
-    let refusal = error.downcast_ref();
-    matches!(refusal, Some(Error::Signature { .. } | Error::NotResumable { .. }))
-}
-
 impl From<ModuleError> for Trouble {
     fn from(error: ModuleError) -> Self {
         match &error {

@@ -39,11 +39,15 @@ const MOSTLY_TAIL: [Convention; 6] = [
     Convention::Fast,
 ];
 
-const POINTS: [Points; 10] = [
+const POINTS: [Points; 14] = [
     Points::Plain,
     Points::Plain,
     Points::Plain,
     Points::Plain,
+    Points::Plain,
+    Points::Loops,
+    Points::Loops,
+    Points::Loops,
     Points::Without,
     Points::Without,
     Points::Carrying(Carried::I8),

@@ -8,6 +8,8 @@
 mod points;
 mod values;
 
+pub use self::points::{Moves, moves};
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use cranelift_codegen::ir::TrapCode;
@@ -33,29 +35,7 @@ pub(super) struct Expected {
 /// What is to be seen of a run. Unless it is `numbered`, it is what can be said if nobody knows
 /// when functions are replaced.
 pub(super) fn expected(program: &Program, numbered: bool) -> Expected {
-    let mut model = Model {
-        program,
-        numbered,
-        installs: Vec::new(),
-        current: vec![0; program.functions.len()],
-        ways_in: BTreeMap::new(),
-        stack: Stack::default(),
-        catchers: Vec::new(),
-        script: Script::default(),
-        visits: Vec::new(),
-        failed: false,
-        dies: false,
-    };
-    for unit in first_units(program) {
-        model.install(&unit);
-    }
-    let mut outcomes = Vec::new();
-    for entry in &program.entries {
-        outcomes.push(model.enter(entry));
-        if model.dies {
-            break;
-        }
-    }
+    let (model, outcomes) = Model::run_through(program, numbered);
     let left = numbered.then(|| model.ledger());
     let Model { visits, failed, dies, .. } = model;
     Expected { observed: Observed { outcomes, visits, left }, failed, dies }
@@ -80,6 +60,7 @@ struct Model<'a> {
     catchers: Vec<Catcher>,
     script: Script,
     visits: Vec<Visited>,
+    moves: Moves,
     failed: bool,
     dies: bool,
 }
@@ -127,6 +108,35 @@ enum Flow {
 }
 
 impl Model<'_> {
+    /// Runs a program, and says what its entries have come to.
+    fn run_through(program: &Program, numbered: bool) -> (Model<'_>, Vec<Outcome>) {
+        let mut model = Model {
+            program,
+            numbered,
+            installs: Vec::new(),
+            current: vec![0; program.functions.len()],
+            ways_in: BTreeMap::new(),
+            stack: Stack::default(),
+            catchers: Vec::new(),
+            script: Script::default(),
+            visits: Vec::new(),
+            moves: Moves::default(),
+            failed: false,
+            dies: false,
+        };
+        for unit in first_units(program) {
+            model.install(&unit);
+        }
+        let mut outcomes = Vec::new();
+        for entry in &program.entries {
+            outcomes.push(model.enter(entry));
+            if model.dies {
+                break;
+            }
+        }
+        (model, outcomes)
+    }
+
     fn install(&mut self, exports: &Replacement) {
         let defines = defines(self.program, exports);
         self.installs.push(Install { defines, points: BTreeSet::new() });

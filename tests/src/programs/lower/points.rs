@@ -55,6 +55,7 @@ impl Target for JITModule {
 /// The points of a function in the making.
 pub(super) struct Marks {
     pub(super) points: ResumePoints,
+    at_calls: bool,
     carried: Option<(Carried, Variable)>,
 }
 
@@ -63,7 +64,7 @@ impl Marks {
     pub(super) fn new(builder: &mut FunctionBuilder<'_>, points: Points) -> Option<Self> {
         let carried = match points {
             Points::Without => return None,
-            Points::Plain => None,
+            Points::Loops | Points::Plain => None,
             Points::Carrying(carried) => {
                 let value = carried.value(builder);
                 let variable = builder.declare_var(carried.type_());
@@ -71,7 +72,7 @@ impl Marks {
                 Some((carried, variable))
             }
         };
-        Some(Self { points: ResumePoints::new(), carried })
+        Some(Self { points: ResumePoints::new(), at_calls: points != Points::Loops, carried })
     }
 
     fn label(&mut self, builder: &mut FunctionBuilder<'_>) {
@@ -132,7 +133,7 @@ impl<M: Module> Body<'_, '_, M> {
 
     /// Frames move as a call returns, if they do.
     pub(super) fn mark_call(&mut self, site: u32, call: Inst) {
-        if let Some(marks) = &mut self.marks {
+        if let Some(marks) = self.marks.as_mut().filter(|marks| marks.at_calls) {
             marks.points.call(site, call);
             marks.label(self.builder);
         }
