@@ -155,7 +155,8 @@ impl<'a> Run<'a> {
         let program = Program::new(engine, self.test, form);
         let points = program.functions.iter().map(|function| function.points);
         let points: Vec<_> = points.filter(|points| *points > 0).collect();
-        if form == Form::Moving && points.is_empty() {
+        let failed = program.troubles.iter().any(|(_, it)| matches!(it, Trouble::Failed(_)));
+        if form == Form::Moving && points.is_empty() && !failed {
             return;
         }
         self.report.with_points = self.report.with_points.max(points.len());
