@@ -78,23 +78,26 @@ impl Model<'_> {
         }
     }
 
-    /// The point that the version which a frame is in has at a site, if the current one has it.
-    fn covered(&self, variables: &Variables, site: u32) -> Option<Point> {
+    /// The point that the version which a frame is in has at a site.
+    fn point(&self, variables: &Variables, site: u32) -> Option<Point> {
         let Variables { function, number, .. } = *variables;
         let points = &self.installs[number as usize - 1].points;
         let at = |carried| Point { function, site, carried };
         let carried = [None].into_iter().chain(Carried::ALL.map(Some));
-        let point = carried.map(at).find(|point| points.contains(point))?;
-        (self.ways_in[&point] == self.current[function]).then_some(point)
+        carried.map(at).find(|point| points.contains(point))
+    }
+
+    /// Whether the current version has a point.
+    fn is_covered(&self, point: Point) -> bool {
+        self.ways_in[&point] == self.current[point.function]
     }
 
     /// A frame comes to a loop.
     pub(super) fn move_on(&mut self, variables: &mut Variables, site: u32) {
         let current = self.current[variables.function];
-        if variables.number == current {
-            return;
-        }
-        if self.covered(variables, site).is_some() {
+        let point = self.point(variables, site).filter(|_| variables.number != current);
+        let Some(point) = point else { return };
+        if self.is_covered(point) {
             self.moves.looping += 1;
             variables.number = current;
             self.take_over((variables.function, current).into());
@@ -110,7 +113,8 @@ impl Model<'_> {
         site: u32,
         call: impl FnOnce(&mut Self) -> Result<T, Ending>,
     ) -> Result<T, Ending> {
-        let Some(point) = self.covered(variables, site) else { return call(self) };
+        let point = self.point(variables, site).filter(|&point| self.is_covered(point));
+        let Some(point) = point else { return call(self) };
         self.take_over(Inside::Room(point));
         self.moves.unwound += 1;
         let result = call(self)?;
