@@ -165,21 +165,33 @@ impl Disposal {
         (self.installed.load(Ordering::Acquire), freed)
     }
 
-    /// Frees all payloads that wait, and says how many that were.
+    /// Frees all payloads that wait, and those that come to wait by that. Says how many versions
+    /// have been freed.
     pub(crate) fn collect(&self) -> usize {
+        let mut freed = 0;
+        while let Some(more) = self.collect_once() {
+            freed += more;
+        }
+        freed
+    }
+
+    /// The same without those; `None` if none wait.
+    fn collect_once(&self) -> Option<usize> {
         // Acquire pairs with the release in `push`, release with the acquire there. The whole
         // stack is taken at once, so no payload can leave it and come back while somebody looks
         // at it.
         let mut top = self.drained.swap(ptr::null_mut(), Ordering::AcqRel);
-        let mut collected = 0;
+        if top.is_null() {
+            return None;
+        }
+        let mut freed = 0;
         while !top.is_null() {
             // SAFETY: what is on the stack came from `Box::into_raw` and is on it once.
             let resident = unsafe { Box::from_raw(top) };
             top = resident.next;
-            release(resident);
-            collected += 1;
+            freed += release(resident);
         }
-        collected
+        Some(freed)
     }
 
     /// Frees all payloads that wait, and has those that would wait from now on freed at once.
@@ -289,7 +301,9 @@ impl Drop for Payload {
     fn drop(&mut self) {
         let Some(resident) = self.resident.take() else { return };
         match resident.disposal.policy {
-            DropPolicy::Leaver => release(resident),
+            DropPolicy::Leaver => {
+                release(resident);
+            }
             DropPolicy::Collector => Arc::clone(&resident.disposal).push(resident),
         }
     }
@@ -299,8 +313,8 @@ impl Drop for Payload {
 ///
 /// The last payload of a unit lets go of the functions that the unit called, whose payloads may
 /// then be dropped in turn. They are put on a list instead of being freed one inside the other,
-/// so that a long chain of units takes no stack.
-fn release(resident: Box<Resident>) {
+/// so that a long chain of units takes no stack. Returns how many versions have been freed by then.
+fn release(resident: Box<Resident>) -> usize {
     thread_local! {
         /// What is still to be freed, while this thread is freeing; else `None`.
         static PENDING: RefCell<Option<Vec<Resident>>> = const { RefCell::new(None) };
@@ -309,31 +323,39 @@ fn release(resident: Box<Resident>) {
     // `None` where the thread is past having such variables: then one inside the other, after all.
     let nested = PENDING.try_with(|pending| pending.borrow_mut().is_some()).ok();
     match nested {
-        Some(true) => PENDING.with(|pending| {
-            pending.borrow_mut().get_or_insert_default().push(*resident);
-        }),
+        Some(true) => {
+            PENDING.with(|pending| {
+                pending.borrow_mut().get_or_insert_default().push(*resident);
+            });
+            0
+        }
         Some(false) => {
             PENDING.set(Some(Vec::new()));
             let mut next = Some(*resident);
+            let mut freed = 0;
             while let Some(resident) = next {
-                free(resident);
+                freed += usize::from(free(resident));
                 next = PENDING.with(|pending| pending.borrow_mut().as_mut()?.pop());
             }
             PENDING.set(None);
+            freed
         }
-        None => free(*resident),
+        None => usize::from(free(*resident)),
     }
 }
 
-fn free(resident: Resident) {
+/// Frees a payload; whether a version is freed with it.
+fn free(resident: Resident) -> bool {
     let Resident { image, version, disposal, next: _ } = resident;
     drop(image);
     if !version.free_part() {
-        return;
+        return false;
     }
-    // If it was installed at all.
-    if version.number() > 0 {
+    // Waiting rooms are no versions, and what has not been installed is none either.
+    let installed = version.number() > 0;
+    if installed {
         disposal.freed.fetch_add(1, Ordering::Release);
     }
     version.advance(VersionState::Freed);
+    installed
 }

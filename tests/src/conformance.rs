@@ -2,10 +2,18 @@
 //! own, and every call between them, and of them, reaches the version that is current.
 //!
 //! A file has CLIF functions with comments that say what they return, such as
-//! `; run: %add(1, 2) == 3`. Each of these *run lines* is checked twice over. First while nothing
-//! else happens; then again and again while another thread replaces each function of the file by
-//! itself, compiled and installed anew. What calls return must be the same, and in the end nobody
-//! may be counted as being inside a function, and every version that was replaced must be freed.
+//! `; run: %add(1, 2) == 3`. Each of these *run lines* is checked three times over. First while
+//! nothing else happens; then again and again while another thread replaces each function of the
+//! file by itself, compiled and installed anew; and then so in an engine where frames *move*:
+//! functions are defined with points at all their loops and calls, and of the convention for tail
+//! calls if they are not and nobody could tell. What calls return must be the same, and in the end
+//! nobody may be counted as being inside a function or waiting for a call of it, and every version
+//! that was replaced must be freed.
+//!
+//! Functions that have no loops and no calls, that cannot have points (with stack slots, or looks at
+//! their frames), or whose convention is known to others than those who call them by name, are among
+//! the rest as they are. The report says how many had points, and how many there were; if there are
+//! none in a file, it is not run a third time.
 //!
 //! All this for each `target` line of the file that is for the host's architecture, with that
 //! line's features of the processor and no others, and with each [`Dispatch`](lastout::Dispatch).
@@ -26,6 +34,7 @@ mod refusal;
 mod replacing;
 mod report;
 mod search;
+mod tail;
 mod target;
 mod trampoline;
 
@@ -41,7 +50,7 @@ use std::time::Duration;
 pub struct Options {
     /// Flags for files that do not set them, as names and values.
     pub flags: Vec<(String, String)>,
-    /// How often each function is replaced, if there is time.
+    /// How often each function is replaced, if there is time: a third as often where frames move.
     pub rounds: u32,
     /// For how long at least functions are replaced, for each dispatch and target line.
     pub at_least: Duration,

@@ -30,6 +30,21 @@ impl Emitter {
         id: FuncId,
         body: impl FnOnce(&mut FunctionBuilder<'_>, &mut M, &[Value]),
     ) -> ModuleResult<()> {
+        self.define_by(module, id, body, |module, context, ()| module.define_function(id, context))
+    }
+
+    /// The same, with `define` to compile what has been emitted. It gets what `body` has returned.
+    ///
+    /// # Errors
+    ///
+    /// As [`define`](Self::define).
+    pub fn define_by<M: Module, T>(
+        &mut self,
+        module: &mut M,
+        id: FuncId,
+        body: impl FnOnce(&mut FunctionBuilder<'_>, &mut M, &[Value]) -> T,
+        define: impl FnOnce(&mut M, &mut Context, T) -> ModuleResult<()>,
+    ) -> ModuleResult<()> {
         self.context.clear();
         let signature: Signature = module.declarations().get_function_decl(id).signature.clone();
         self.context.func = Function::with_name_signature(UserFuncName::default(), signature);
@@ -38,9 +53,9 @@ impl Emitter {
         builder.append_block_params_for_function_params(entry);
         builder.switch_to_block(entry);
         let params = builder.block_params(entry).to_vec();
-        body(&mut builder, module, &params);
+        let result = body(&mut builder, module, &params);
         builder.seal_all_blocks();
         builder.finalize(module.target_config());
-        module.define_function(id, &mut self.context)
+        define(module, &mut self.context, result)
     }
 }

@@ -4,10 +4,14 @@
 use std::collections::BTreeSet;
 
 use cranelift_codegen::Context;
-use cranelift_codegen::ir::{Block, Function, Inst, InstructionData, Opcode, Type};
-use cranelift_codegen::isa::CallConv;
+use cranelift_codegen::ir::{
+    ArgumentPurpose, Block, ExternalName, FuncRef, Function, Inst, InstructionData, Opcode,
+    Signature, Type,
+};
+use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_module::{FuncId, Module};
 use lastout::{Engine, Installed, ResumePoints, Unit};
+use target_lexicon::Architecture;
 
 use crate::clif::{self, Error};
 use crate::support::Drops;
@@ -42,33 +46,70 @@ pub fn loop_headers(func: &Function) -> Vec<Block> {
     headers.into_iter().collect()
 }
 
-/// The calls of a function in the order of its code, of functions that are not colocated.
-pub fn calls(func: &Function) -> Vec<Inst> {
+/// The calls of a function in the order of its code, of functions that are known by name.
+fn named_calls(func: &Function) -> impl Iterator<Item = (Inst, FuncRef)> {
     let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
-    let calls = insts.filter(|&inst| match func.dfg.insts[inst] {
+    insts.filter_map(|inst| match func.dfg.insts[inst] {
         InstructionData::Call { opcode: Opcode::Call, func_ref, .. } => {
-            !func.dfg.ext_funcs[func_ref].colocated
+            let callee = &func.dfg.ext_funcs[func_ref];
+            let named = !matches!(callee.name, ExternalName::LibCall(_));
+            (named && is_plain(&func.dfg.signatures[callee.signature])).then_some((inst, func_ref))
         }
-        _ => false,
-    });
-    calls.collect()
+        _ => None,
+    })
 }
 
-/// All points that a function can have: at its loops, with the numbers of their headers, and at its
-/// calls of functions that are not colocated, from [`CALLS`] on.
-pub fn all_points(func: &Function) -> ResumePoints {
+/// Those of them that are not colocated.
+pub fn calls(func: &Function) -> Vec<Inst> {
+    let calls = named_calls(func).filter(|(_, callee)| !func.dfg.ext_funcs[*callee].colocated);
+    calls.map(|(call, _)| call).collect()
+}
+
+/// Whether all parameters and results are just that.
+pub fn is_plain(signature: &Signature) -> bool {
+    let params = signature.params.iter().chain(&signature.returns);
+    params.into_iter().all(|param| param.purpose == ArgumentPurpose::Normal)
+}
+
+/// The points at the loops of a function, with the numbers of their headers, and at those of its
+/// calls that go to functions which can be left alone, numbered from [`CALLS`] on.
+pub fn points(func: &Function, can_be_left: impl Fn(FuncRef) -> bool) -> ResumePoints {
     let mut points = ResumePoints::new();
     for header in loop_headers(func) {
         points.block(header.as_u32(), header);
     }
-    for (number, call) in (CALLS..).zip(calls(func)) {
+    let calls = named_calls(func).filter(|&(_, callee)| can_be_left(callee));
+    for (number, (call, _)) in (CALLS..).zip(calls) {
         points.call(number, call);
     }
     points
 }
 
-/// Defines all functions of a text, those of the convention for tail calls with the points that
-/// `points` says.
+/// Whether a function can have points: frames move by tail calls, with nothing but values.
+pub fn can_have_points(func: &Function, isa: &dyn TargetIsa) -> bool {
+    let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
+    let mut opcodes = insts.map(|inst| func.dfg.insts[inst].opcode());
+    let looks_at_frame = opcodes.any(|opcode| {
+        matches!(
+            opcode,
+            Opcode::GetFramePointer | Opcode::GetStackPointer | Opcode::GetReturnAddress
+        )
+    });
+    matches!(isa.triple().architecture, Architecture::X86_64)
+        && func.signature.call_conv == CallConv::Tail
+        && is_plain(&func.signature)
+        && func.sized_stack_slots.is_empty()
+        && func.dynamic_stack_slots.is_empty()
+        && !looks_at_frame
+}
+
+/// All points that a function can have, in a unit where it does not belong together with functions
+/// other than those that are colocated.
+pub fn all_points(func: &Function) -> ResumePoints {
+    points(func, |callee| !func.dfg.ext_funcs[callee].colocated)
+}
+
+/// Defines all functions of a text, those that can have points with the points that `points` says.
 ///
 /// # Errors
 ///
@@ -79,7 +120,7 @@ pub fn define(
     points: impl Fn(&Function) -> ResumePoints,
 ) -> Result<Vec<FuncId>, Error> {
     clif::define_by(unit, text, |unit, id, function| {
-        if function.signature.call_conv != CallConv::Tail {
+        if !can_have_points(&function, unit.isa()) {
             return unit.define_function(id, &mut Context::for_function(function));
         }
         let points = points(&function);

@@ -4,15 +4,16 @@
 //! A [`Program`] is data: it can be generated, printed, and shrunk. Its functions have calling
 //! conventions and parameters of their own, on the stack too; they compute, branch, loop, trap,
 //! call and tail-call each other by name, by address and through tables, catch exceptions, and
-//! visit the host. What the host does in a visit is part of the program: it looks at the stack,
+//! visit the host. Some have points in their loops, calls and visits, at which their frames move. What the host does in a visit is part of the program: it looks at the stack,
 //! replaces functions under the frames that are inside of them, calls back into the program,
 //! throws an exception or panics.
 //!
 //! [`check`] says what a program comes to by walking its tree, and has the same from generated
 //! code: from a `JITModule` without any gates, and from an engine, for each [`Dispatch`]. Every
 //! version of a function knows its number and tells it the host, so the results differ if any call
-//! reaches another version than it should. Whenever the host looks, the frames that are found by
-//! following frame pointers have to be those that the program has, and as many as the ledger says.
+//! reaches another version than it should, or a frame moves that should not. Whenever the host
+//! looks, the frames that are found by following frame pointers have to be those that the program
+//! has, and as many as the ledger says; those that wait for a call, in nobody's version, among them.
 //! [`check_shared`] runs a program on two threads while a third replaces its functions.
 //!
 //! Everything ends: a function is called with some *fuel*, and every call and visit takes of it.
@@ -30,6 +31,7 @@ pub mod ways;
 
 use lastout::{Counting, Dispatch, DropPolicy};
 
+pub use self::model::{Moves, moves};
 pub use self::run::check;
 pub use self::shared::check_shared;
 
@@ -40,6 +42,8 @@ pub struct Options {
     pub tail_calls: bool,
     /// Whether functions trap, and the host throws and panics.
     pub failures: bool,
+    /// Whether frames of functions of the tail convention move.
+    pub moving: bool,
 }
 
 /// Functions that call each other, and what the host does with them.
@@ -56,6 +60,8 @@ pub struct Program {
     pub signatures: Vec<Signature>,
     /// The functions. The first has the first signature and is known by name.
     pub functions: Vec<Function>,
+    /// What points there are in the units that are installed first.
+    pub first: Points,
     /// What the host calls, one after the other.
     pub entries: Vec<Entry>,
     /// What the host does when it is visited, in this order.
@@ -106,10 +112,35 @@ pub struct Function {
     pub linkage: Linkage,
     /// Which unit defines it at first, counted from 0. If it is local, all units do that need it.
     pub unit: usize,
-    /// The sites of its visits have this number and those after it, until the next function's.
+    /// Whether its frames move, in units that have points.
+    pub moves: bool,
+    /// Its sites have this number and those after it, until the next function's.
     pub first_site: u32,
     /// What it does. At the end it returns what all its variables come to.
     pub body: Vec<Statement>,
+}
+
+/// What points functions have in a unit. Frames move between versions that have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Points {
+    /// None: frames stay.
+    Without,
+    /// At each loop. Variables are alive there.
+    Loops,
+    /// The same, and others at each visit and call that can be left.
+    Plain,
+    /// At all of these places, and with something else alive, too.
+    Carrying(Carried),
+}
+
+/// What functions carry along from their beginning to their end, and look at only there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the names are Cranelift's")]
+pub enum Carried {
+    I8,
+    I128,
+    F32,
+    I32X4,
 }
 
 /// The linkage of a function.
@@ -137,8 +168,8 @@ pub enum Statement {
     ToInt(usize, usize),
     /// Either this or that.
     If(Condition, Vec<Statement>, Vec<Statement>),
-    /// So many times.
-    Repeat(u8, Vec<Statement>),
+    /// At a site, so many times.
+    Repeat(u32, u8, Vec<Statement>),
     /// A call, if there is fuel.
     Call(Call),
     /// The host's function is called, if there is fuel.
@@ -199,6 +230,8 @@ pub enum Condition {
 /// A call of another function, or of the same.
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// Tells it from all other sites in the program.
+    pub site: u32,
     /// What is called, or, through a table, has the signature of what is called.
     pub callee: usize,
     /// How.
@@ -231,7 +264,7 @@ pub enum Way {
 /// A call of the host's function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visit {
-    /// Tells it from all others in the program.
+    /// Tells it from all other sites in the program.
     pub site: u32,
     /// The variable that the host is told.
     pub value: usize,
@@ -290,7 +323,12 @@ pub enum Action {
 /// Functions that a new unit defines, which are known by name. They do the same as before, but have
 /// another number.
 #[derive(Clone, Debug)]
-pub struct Replacement(pub Vec<usize>);
+pub struct Replacement {
+    /// Which.
+    pub functions: Vec<usize>,
+    /// Where their frames move.
+    pub points: Points,
+}
 
 /// All ways of dispatch.
 const DISPATCHES: [Dispatch; 2] = [Dispatch::Slot, Dispatch::PatchedSites];
@@ -311,13 +349,20 @@ impl Program {
         (0..self.functions.len()).filter(named)
     }
 
+    /// Whether a function can have points.
+    fn can_move(&self, function: usize) -> bool {
+        let Function { linkage, moves, .. } = self.functions[function];
+        let tail = self.signature(function).convention == Convention::Tail;
+        moves && tail && linkage != Linkage::Local
+    }
+
     /// The functions in a table of those that have a signature.
     fn table(&self, signature: usize) -> Vec<usize> {
         let fits = |&function: &usize| self.functions[function].signature == signature;
         (0..self.functions.len()).filter(fits).collect()
     }
 
-    /// The function that a visit is in.
+    /// The function that a site is in.
     fn function_of(&self, site: u32) -> usize {
         self.functions.partition_point(|function| function.first_site <= site) - 1
     }

@@ -46,6 +46,8 @@ fn our_files_hold() {
     assert!(summary.total.skipped > 0, "no file is for others");
     if cfg!(target_arch = "x86_64") {
         assert!(summary.total.passed >= 250, "{summary}");
+        assert!(summary.total.with_points >= 60, "{summary}");
+        assert!(summary.total.points >= 90, "{summary}");
     }
 }
 
@@ -103,6 +105,62 @@ fn what_holds_ends_with_0() {
         counts(&json, ["replacements", "left_in_ledger", "unfreed"]);
     assert!(replacements >= 8);
     assert_eq!([left, unfreed], [0, 0]);
+}
+
+#[test]
+fn functions_have_points_where_they_can() {
+    // A loop around calls of each of the functions before it.
+    let text = |held: &str| {
+        format!(
+            "test run
+            function %plain(i64) -> i64 {{
+            block0(v0: i64):
+                return v0
+            }}
+            function %slot(i64) -> i64 {{
+                ss0 = explicit_slot 8
+                fn0 = %plain(i64) -> i64
+            block0(v0: i64):
+                v1 = call fn0(v0)
+                return v1
+            }}
+            function %looping(i64) -> i64 {{
+                fn0 = %plain(i64) -> i64
+                fn1 = %slot(i64) -> i64
+            block0(v0: i64):
+                v1 = iconst.i64 -1
+                jump block1(v0)
+            block1(v2: i64):
+                v3 = call fn0(v2)
+                v4 = call fn1(v3)
+                v5 = iadd v4, v1
+                brif v5, block1(v5), block2
+            block2:
+                return v5
+            }}
+            ; run: %looping(3) == 0
+            {held}"
+        )
+    };
+    let held = "function %holding() -> i64 {
+            sig0 = (i64) -> i64
+            fn0 = %looping(i64) -> i64
+        block0:
+            v0 = iconst.i64 2
+            v1 = func_addr.i64 fn0
+            v2 = call_indirect sig0, v1(v0)
+            return v2
+        }
+        ; run: %holding() == 0";
+    let files = [("looping.clif", &*text("")), ("held.clif", &*text(held))];
+    let directory = directory("points", &files);
+    let expected = if cfg!(target_arch = "x86_64") { [1, 3] } else { [0, 0] };
+    let (code, stdout, json) = run(&[&directory.join("looping.clif")]);
+    assert_eq!(code, Some(0), "{stdout}");
+    assert_eq!(counts(&json, ["with_points", "points"]), expected, "{stdout}");
+    let (code, stdout, json) = run(&[&directory.join("held.clif")]);
+    assert_eq!(code, Some(0), "{stdout}");
+    assert_eq!(counts(&json, ["passed", "with_points", "points"]), [2, 0, 0], "{stdout}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 use arbitrary::{Arbitrary, Unstructured};
-use lastout_tests::programs::{self, ways};
+use lastout_tests::programs::{self, Moves, Program, ways};
 use lastout_tests::random::Random;
 
 /// How many bytes each is made of.
@@ -17,7 +17,7 @@ const BYTES: usize = 2048;
 fn for_each<T: for<'a> Arbitrary<'a> + Debug>(
     seeds: impl Iterator<Item = u64>,
     note: &str,
-    check: fn(&T),
+    mut check: impl FnMut(&T),
 ) {
     let note = Path::new(env!("CARGO_TARGET_TMPDIR")).join(note);
     for seed in seeds {
@@ -37,6 +37,20 @@ fn for_each<T: for<'a> Arbitrary<'a> + Debug>(
 #[test]
 fn programs_do_the_same_under_gates() {
     for_each(1..=150, "programs", programs::check);
+}
+
+/// Those that are checked above.
+#[test]
+fn frames_of_programs_move_and_stay() {
+    let mut all = [0; 6];
+    for_each(1..=150, "moves", |program: &Program| {
+        let Moves { looping, staying, returned, resumed, resumed_in_old, unwound } =
+            programs::moves(program);
+        let counts = [looping, staying, returned, resumed, resumed_in_old, unwound];
+        all.iter_mut().zip(counts).for_each(|(all, count)| *all += count);
+    });
+    let least = if cfg!(target_arch = "x86_64") { [20, 20, 200, 10, 20, 3] } else { [0; 6] };
+    assert!(all.iter().zip(least).all(|(all, least)| *all >= least), "{all:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub(super) struct Segments {
     /// What is the same however often a version computes it: constants, addresses, and what is
     /// computed from these alone. It belongs to the code and is never alive, but computed anew
     /// where it is used: with the constants, and the addresses, of the version that uses it.
-    of_code: BTreeSet<Value>,
+    of_code: BTreeMap<Value, u32>,
 }
 
 /// Instructions that follow each other.
@@ -82,7 +82,7 @@ impl Segments {
 
     /// Whether a value belongs to the code.
     pub(super) fn is_of_code(&self, value: Value) -> bool {
-        self.of_code.contains(&value)
+        self.of_code.contains_key(&value)
     }
 
     pub(super) fn get(&self, index: usize) -> &Segment {
@@ -157,7 +157,7 @@ impl Segments {
                         alive.remove(result);
                     }
                     let used = dfg.inst_values(inst).map(|value| dfg.resolve_aliases(value));
-                    alive.extend(used.filter(|value| !self.of_code.contains(value)));
+                    alive.extend(used.filter(|value| !self.is_of_code(*value)));
                 }
                 let entered_with = match segment.after {
                     Some(call) => dfg.inst_results(call),
@@ -175,18 +175,32 @@ impl Segments {
     }
 }
 
-/// The values of a function that belong to its code.
-fn of_code(func: &Function) -> BTreeSet<Value> {
-    let mut of_code = BTreeSet::new();
+/// How many instructions, each of which needs the one before, are computed anew where their result
+/// is used. What takes more is passed on like what is not constant.
+const LONGEST: u32 = 64;
+
+/// The values of a function that belong to its code, with how many instructions they take in a row.
+fn of_code(func: &Function) -> BTreeMap<Value, u32> {
+    let mut of_code = BTreeMap::new();
     // What is defined by what comes later in the layout takes another turn.
     let mut before = None;
     while before != Some(of_code.len()) {
         before = Some(of_code.len());
         for inst in func.layout.blocks().flat_map(|block| func.layout.block_insts(block)) {
-            let mut used = func.dfg.inst_values(inst);
-            let constant = used.all(|value| of_code.contains(&func.dfg.resolve_aliases(value)));
-            if constant && is_pure(func.dfg.insts[inst].opcode()) {
-                of_code.extend(func.dfg.inst_results(inst));
+            if !is_pure(func.dfg.insts[inst].opcode()) {
+                continue;
+            }
+            let used = func.dfg.inst_values(inst);
+            let used = used.map(|value| of_code.get(&func.dfg.resolve_aliases(value)).copied());
+            let taken: Option<Vec<u32>> = used.collect();
+            if let Some(taken) = taken
+                && let takes = 1 + taken.into_iter().max().unwrap_or(0)
+                && takes <= LONGEST
+            {
+                let results = func.dfg.inst_results(inst);
+                results.iter().for_each(|&result| {
+                    of_code.entry(result).or_insert(takes);
+                });
             }
         }
     }

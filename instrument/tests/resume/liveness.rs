@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use cranelift_codegen::ir::{Block, Function, Opcode, Type, Value, ValueDef};
+use cranelift_codegen::ir::{Block, Function, Inst, Opcode, Type, Value, ValueDef};
 use lastout_instrument::resume::{Mark, Place, Resumable};
 use proptest::prelude::*;
 
@@ -68,7 +68,7 @@ fn alive(func: &Function, place: Place) -> Vec<Value> {
         Place::Call(call) => func.dfg.inst_results(call),
     };
     let others = values(func).filter(|value| !entered_with.contains(value));
-    let others = others.filter(|value| depends_on_more(func, *value));
+    let others = others.filter(|value| depends_on_more(func, *value, &mut Vec::new()));
     let others = others.filter(|value| is_used(func, *value, block, first));
     match place {
         Place::Block(_) => entered_with.iter().copied().chain(others).collect(),
@@ -78,13 +78,21 @@ fn alive(func: &Function, place: Place) -> Vec<Value> {
 
 /// Whether there is anything in the computation of a value but constants, and instructions that do
 /// nothing besides.
-fn depends_on_more(func: &Function, value: Value) -> bool {
+fn depends_on_more(func: &Function, value: Value, seen: &mut Vec<Inst>) -> bool {
     let ValueDef::Result(inst, _) = func.dfg.value_def(func.dfg.resolve_aliases(value)) else {
         return true;
     };
     match func.dfg.insts[inst].opcode() {
         Opcode::Call | Opcode::Load => true,
-        _ => func.dfg.inst_args(inst).iter().any(|argument| depends_on_more(func, *argument)),
+        // What depends on itself, in blocks that nothing leads to, depends on more.
+        _ if seen.contains(&inst) => true,
+        _ => {
+            seen.push(inst);
+            let mut arguments = func.dfg.inst_args(inst).iter();
+            let depends = arguments.any(|argument| depends_on_more(func, *argument, seen));
+            seen.pop();
+            depends
+        }
     }
 }
 

@@ -14,7 +14,9 @@ usage: clif-conformance [--json] [--flag NAME=VALUE] [--rounds N] [--ms N] PATH.
 
 Runs the `; run:` lines of Cranelift's test files, and of all .clif files in
 directories, with every function replaceable and in a unit of its own: first
-as they are, then while another thread replaces each function by itself.
+as they are, then while another thread replaces each function by itself, and
+then so while their frames move: with points at all loops and calls, where
+functions can have them, and of the convention for tail calls.
 
 Every file is run for each of its target lines that is the host's, and with
 both ways of dispatch. A run line counts once: it has passed if it held each
@@ -27,7 +29,8 @@ instruction or a flag that this one does not know.
   --json             end with one JSON object
   --flag NAME=VALUE  a flag of Cranelift's for files that do not set it
                      (opt_level is none, if nobody sets it)
-  --rounds N         replace each function N times, if there is time (24)
+  --rounds N         replace each function N times, if there is time (24), and
+                     a third as often where frames move
   --ms N             replace for N ms at least, each target and dispatch (50)
 
 Ends with 0 if nothing failed, nothing is left in a ledger, and every version

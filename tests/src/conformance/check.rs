@@ -9,7 +9,7 @@ use cranelift_reader::{Comparison, RunCommand};
 use lastout::{Dispatch, Engine};
 
 use super::file::{Test, TestFunction, count_run_lines};
-use super::program::{Installed, Program};
+use super::program::{Form, Installed, Program};
 use super::refusal::Trouble;
 use super::report::FileReport;
 use super::target::Target;
@@ -115,10 +115,15 @@ impl<'a> Run<'a> {
         };
         for (dispatch, name) in [(Dispatch::Slot, "slot"), (Dispatch::PatchedSites, "patched")] {
             let way = format!("{name}, {}", target.label);
-            match self.engine(dispatch, flags) {
-                Ok(engine) => self.run_in(engine, &way),
-                Err(error) => self.fail_file(&way, &error.to_string()),
-            }
+            self.run_as(Form::AsTheyAre, dispatch, flags, &way);
+            self.run_as(Form::Moving, dispatch, flags, &format!("{way}, moving"));
+        }
+    }
+
+    fn run_as(&mut self, form: Form, dispatch: Dispatch, flags: &[(String, String)], way: &str) {
+        match self.engine(dispatch, flags) {
+            Ok(engine) => self.run_in(engine, form, way),
+            Err(error) => self.fail_file(way, &error.to_string()),
         }
     }
 
@@ -146,8 +151,16 @@ impl<'a> Run<'a> {
         Ok(engine)
     }
 
-    fn run_in(&mut self, engine: Engine, way: &str) {
-        let program = Program::new(engine, self.test);
+    fn run_in(&mut self, engine: Engine, form: Form, way: &str) {
+        let program = Program::new(engine, self.test, form);
+        let points = program.functions.iter().map(|function| function.points);
+        let points: Vec<_> = points.filter(|points| *points > 0).collect();
+        let failed = program.troubles.iter().any(|(_, it)| matches!(it, Trouble::Failed(_)));
+        if form == Form::Moving && points.is_empty() && !failed {
+            return;
+        }
+        self.report.with_points = self.report.with_points.max(points.len());
+        self.report.points = self.report.points.max(points.iter().sum());
         for (function, trouble) in &program.troubles {
             match trouble {
                 Trouble::Refused(why) => self.skip([*function], why),
@@ -158,11 +171,17 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        self.check_lines(&program, way);
+        // Frames move when there is something to move to.
+        if form == Form::AsTheyAre {
+            self.check_lines(&program, way);
+        }
         let replacing = format!("{way}, while replaced");
-        let replaced = replacing::run(&program, self.options, || {
-            self.check_lines(&program, &replacing);
-        });
+        // To replace a function takes several times as long if there are copies of it for points.
+        let rounds = self.options.rounds / if form == Form::Moving { 3 } else { 1 };
+        let replaced =
+            replacing::run(&program, &Options { rounds, ..self.options.clone() }, || {
+                self.check_lines(&program, &replacing);
+            });
         if let Err(error) = replaced {
             self.fail_file(&replacing, &error);
         }

@@ -3,12 +3,14 @@
 use std::sync::LazyLock;
 
 use cranelift_codegen::data_value::DataValue;
-use cranelift_codegen::ir::{Function, UserFuncName};
+use cranelift_codegen::ir::{Function, Signature, UserFuncName};
 use cranelift_codegen::settings::Value;
 use cranelift_reader::{Comment, Comparison, ParseOptions, RunCommand};
 use target_lexicon::Triple;
 
+use super::program::Form;
 use super::refusal::Trouble;
+use super::tail::in_tail_convention;
 use super::target::{Preamble, Target};
 use crate::clif;
 
@@ -22,7 +24,9 @@ pub(super) struct Test {
 /// A function, and what it must do.
 pub(super) struct TestFunction {
     pub(super) name: String,
-    pub(super) function: Function,
+    function: Function,
+    /// The same of the convention for tail calls, if it can be.
+    moving: Function,
     pub(super) lines: Vec<RunLine>,
 }
 
@@ -67,9 +71,13 @@ impl Test {
                 if targets.is_empty() { Err(others()) } else { Ok(targets) }
             })
         };
-        let functions = parsed.functions.iter().map(|(function, details)| TestFunction {
+        let functions: Vec<_> = parsed.functions.iter().map(|(function, _)| function).collect();
+        let moving = in_tail_convention(&functions);
+        let functions = parsed.functions.iter().zip(moving);
+        let functions = functions.map(|((function, details), moving)| TestFunction {
             name: clif::function_name(&function.name),
             function: function.clone(),
+            moving,
             lines: run_lines(rest, function, &details.comments),
         });
         Ok(Self { functions: functions.collect(), targets })
@@ -77,6 +85,21 @@ impl Test {
 
     pub(super) fn lines(&self) -> impl Iterator<Item = &RunLine> {
         self.functions.iter().flat_map(|function| &function.lines)
+    }
+}
+
+impl TestFunction {
+    /// In the form that the file has.
+    pub(super) fn signature(&self) -> &Signature {
+        &self.function.signature
+    }
+
+    /// What is compiled: of the same types in all forms.
+    pub(super) fn in_form(&self, form: Form) -> &Function {
+        match form {
+            Form::AsTheyAre => &self.function,
+            Form::Moving => &self.moving,
+        }
     }
 }
 

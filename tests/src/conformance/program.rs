@@ -14,6 +14,17 @@ use super::file::{Test, TestFunction};
 use super::refusal::Trouble;
 use super::trampoline::{self, Trampoline};
 use crate::clif;
+use crate::moving::{can_have_points, points};
+
+/// How the functions of a file are defined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As the file has them.
+    AsTheyAre,
+    /// So that their frames move, where they can: with [all points](points), and of the convention
+    /// for tail calls.
+    Moving,
+}
 
 /// The functions of a file that an engine takes, installed.
 pub(super) struct Program<'a> {
@@ -21,6 +32,7 @@ pub(super) struct Program<'a> {
     pub(super) functions: Vec<Installed<'a>>,
     /// The functions that are not there, and those that refer to them.
     pub(super) troubles: Vec<(&'a TestFunction, Trouble)>,
+    form: Form,
     signatures: Signatures<'a>,
 }
 
@@ -30,16 +42,20 @@ pub(super) struct Installed<'a> {
     pub(super) test: &'a TestFunction,
     /// How it is called, if it has run lines.
     pub(super) trampoline: Option<Handle<Trampoline>>,
+    /// How many points its frames move at.
+    pub(super) points: usize,
     /// All that there were, the current one last.
     versions: Mutex<Vec<Version>>,
 }
 
 impl<'a> Program<'a> {
-    pub(super) fn new(engine: Engine, test: &'a Test) -> Self {
-        let signatures =
-            |function: &'a TestFunction| (function.name.as_str(), &function.function.signature);
+    pub(super) fn new(engine: Engine, test: &'a Test, form: Form) -> Self {
+        let signatures = |function: &'a TestFunction| {
+            (function.name.as_str(), &function.in_form(form).signature)
+        };
         let signatures = test.functions.iter().map(signatures).collect();
-        let mut program = Self { engine, functions: Vec::new(), troubles: Vec::new(), signatures };
+        let (functions, troubles) = (Vec::new(), Vec::new());
+        let mut program = Self { engine, functions, troubles, form, signatures };
         let mut names = HashSet::new();
         let mut there = Vec::new();
         for function in &test.functions {
@@ -52,17 +68,17 @@ impl<'a> Program<'a> {
         }
         program.leave_out_dependents(&mut there);
         let mut installed = Vec::new();
-        for (function, unit) in there {
+        for (function, (unit, points)) in there {
             let version = program.install(function, unit);
-            program.keep(&mut installed, function, version);
+            program.keep(&mut installed, function, version.map(|version| (version, points)));
         }
         program.leave_out_dependents(&mut installed);
-        for (test, version) in installed {
+        for (test, (version, points)) in installed {
             let trampoline = (!test.lines.is_empty()).then(|| program.trampoline(test));
             match trampoline.transpose() {
                 Ok(trampoline) => {
                     let versions = Mutex::new(vec![version]);
-                    program.functions.push(Installed { test, trampoline, versions });
+                    program.functions.push(Installed { test, trampoline, points, versions });
                 }
                 Err(trouble) => program.troubles.push((test, trouble)),
             }
@@ -93,7 +109,7 @@ impl<'a> Program<'a> {
                 Trouble::Failed(_) => format!("{DEPENDENT}: it failed"),
             };
             let dependents = there.extract_if(.., |(function, _)| {
-                references(&function.function).any(|name| name == missing.name)
+                references(function.in_form(self.form)).any(|name| name == missing.name)
             });
             let left_out =
                 dependents.map(|(function, _)| (function, Trouble::Refused(why.clone())));
@@ -101,26 +117,32 @@ impl<'a> Program<'a> {
         }
     }
 
-    /// Compiles a function that others may refer to from now on.
-    fn declare(&self, function: &TestFunction) -> Result<Unit, Trouble> {
-        self.engine.declare(&function.name, &function.function.signature)?;
+    /// Compiles a function that others may refer to from now on, and says how many points it has.
+    fn declare(&self, function: &TestFunction) -> Result<(Unit, usize), Trouble> {
+        self.engine.declare(&function.name, &function.in_form(self.form).signature)?;
         Ok(self.compile(function)?)
     }
 
-    fn compile(&self, function: &TestFunction) -> Result<Unit, ModuleError> {
+    fn compile(&self, function: &TestFunction) -> Result<(Unit, usize), ModuleError> {
         let mut unit = self.engine.unit();
-        let signature = &function.function.signature;
+        let mut body = function.in_form(self.form).clone();
         // Its own calls of itself are to find the current version, as those of others do.
-        let id = unit.declare_function(&function.name, Linkage::Preemptible, signature)?;
-        for symbol in symbols(&function.function) {
+        let id = unit.declare_function(&function.name, Linkage::Preemptible, &body.signature)?;
+        for symbol in symbols(&body) {
             if let Some(signature) = self.signatures.get(symbol.as_str()) {
                 unit.declare_function(&symbol, Linkage::Import, signature)?;
             }
         }
-        let mut body = function.function.clone();
         clif::resolve_callees(&mut unit, &mut body)?;
+        if self.form == Form::Moving && can_have_points(&body, unit.isa()) {
+            // Whatever the file says of its callees, they are of other units.
+            let points = points(&body, |_| true);
+            let context = &mut Context::for_function(body);
+            let points = unit.define_resumable_function(id, context, &points)?;
+            return Ok((unit, points.len()));
+        }
         unit.define_function(id, &mut Context::for_function(body))?;
-        Ok(unit)
+        Ok((unit, 0))
     }
 
     fn install(&self, function: &TestFunction, unit: Unit) -> Result<Version, Trouble> {
@@ -132,14 +154,15 @@ impl<'a> Program<'a> {
     fn trampoline(&self, function: &TestFunction) -> Result<Handle<Trampoline>, Trouble> {
         let mut unit = self.engine.unit();
         let name = trampoline_name(function);
-        trampoline::define(&mut unit, &name, &function.name, &function.function.signature)?;
+        let signature = &function.in_form(self.form).signature;
+        trampoline::define(&mut unit, &name, &function.name, signature)?;
         self.engine.install(unit)?;
         Ok(self.engine.function(&name)?)
     }
 
     /// Compiles a function anew, and installs it in place of what is current.
     pub(super) fn replace(&self, installed: &Installed<'a>) -> Result<(), Trouble> {
-        let unit = self.compile(installed.test)?;
+        let (unit, _) = self.compile(installed.test)?;
         let version = self.install(installed.test, unit)?;
         installed.lock().push(version);
         Ok(())
@@ -168,6 +191,10 @@ impl<'a> Program<'a> {
                     let (version, frames) = (&info.version, thread.frames);
                     format!("{version:?} still counts {frames} frames of a thread")
                 }));
+            }
+            for thread in self.engine.waiting(&name).unwrap_or_default() {
+                left.frames += u64::from(thread.frames);
+                left.what.push(format!("{} frames of a thread wait for `{name}`", thread.frames));
             }
         }
         left
@@ -206,7 +233,7 @@ impl Installed<'_> {
     /// Calls the function, which must have run lines.
     pub(super) fn call(&self, arguments: &[DataValue]) -> Result<Vec<DataValue>, CallError> {
         let Some(trampoline) = &self.trampoline else { return Ok(Vec::new()) };
-        trampoline::call(trampoline, &self.test.function.signature, arguments)
+        trampoline::call(trampoline, self.test.signature(), arguments)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Version>> {
@@ -258,7 +285,7 @@ mod tests {
             }
             ; print: %outer(0, 0)";
         let test = Test::parse(text).unwrap();
-        let program = Program::new(builder().build().unwrap(), &test);
+        let program = Program::new(builder().build().unwrap(), &test, Form::AsTheyAre);
         assert_eq!(program.functions.len(), 2);
         let door = Door::default();
         let callback = door.callback();

@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 pub struct FileReport {
     /// The functions in the file.
     pub functions: usize,
+    /// Those of them whose frames have moved: which had points at some time.
+    pub with_points: usize,
+    /// The points that these had.
+    pub points: usize,
     /// Its run lines.
     pub runs: usize,
     /// Those that held whenever they were checked.
@@ -59,6 +63,8 @@ impl FileReport {
 
     fn add(&mut self, other: &Self) {
         self.functions += other.functions;
+        self.with_points += other.with_points;
+        self.points += other.points;
         self.runs += other.runs;
         self.passed += other.passed;
         self.failed += other.failed;
@@ -103,6 +109,8 @@ impl Summary {
         serde_json::json!({
             "files": self.files,
             "functions": total.functions,
+            "with_points": total.with_points,
+            "points": total.points,
             "runs": total.runs,
             "passed": total.passed,
             "failed": total.failed,
@@ -129,6 +137,7 @@ impl fmt::Display for Summary {
             "{} files, {} functions, {} run lines",
             self.files, total.functions, total.runs
         )?;
+        writeln!(f, "{} functions with {} points", total.with_points, total.points)?;
         writeln!(f, "{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped)?;
         for (why, lines) in &total.skips {
             let files = self.files_by_skip[why];

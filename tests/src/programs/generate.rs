@@ -4,8 +4,9 @@ use arbitrary::{Arbitrary, Unstructured};
 use lastout::{Counting, DropPolicy};
 
 use super::{
-    Action, Call, Condition, Convention, Entry, Event, FloatOp, Function, IntOp, Kind, Linkage,
-    Operand, Options, Program, Replacement, Signature, Statement, Visit, Way, WayIn,
+    Action, Call, Carried, Condition, Convention, Entry, Event, FloatOp, Function, IntOp, Kind,
+    Linkage, Operand, Options, Points, Program, Replacement, Signature, Statement, Visit, Way,
+    WayIn,
 };
 
 impl Options {
@@ -13,6 +14,7 @@ impl Options {
     pub const ALL: Self = Self {
         tail_calls: cfg!(target_arch = "x86_64"),
         failures: cfg!(all(target_arch = "x86_64", target_env = "gnu")),
+        moving: cfg!(target_arch = "x86_64"),
     };
 }
 
@@ -26,6 +28,33 @@ impl<'a> Arbitrary<'a> for Program {
 const TAGS: u32 = 3;
 
 const CONVENTIONS: [Convention; 3] = [Convention::SystemV, Convention::Fast, Convention::Tail];
+
+/// Where frames move: only those of one convention do.
+const MOSTLY_TAIL: [Convention; 6] = [
+    Convention::Tail,
+    Convention::Tail,
+    Convention::Tail,
+    Convention::Tail,
+    Convention::SystemV,
+    Convention::Fast,
+];
+
+const POINTS: [Points; 14] = [
+    Points::Plain,
+    Points::Plain,
+    Points::Plain,
+    Points::Plain,
+    Points::Plain,
+    Points::Loops,
+    Points::Loops,
+    Points::Loops,
+    Points::Without,
+    Points::Without,
+    Points::Carrying(Carried::I8),
+    Points::Carrying(Carried::I128),
+    Points::Carrying(Carried::F32),
+    Points::Carrying(Carried::I32X4),
+];
 
 const INT_OPS: [IntOp; 9] = [
     IntOp::Iadd,
@@ -48,14 +77,16 @@ impl Program {
     ///
     /// As `arbitrary` has them.
     pub fn generate(u: &mut Unstructured<'_>, options: Options) -> arbitrary::Result<Self> {
-        let mut signatures = vec![entry_signature(u)?];
+        let options = Options { moving: options.moving && u.arbitrary()?, ..options };
+        let conventions: &[_] = if options.moving { &MOSTLY_TAIL } else { &CONVENTIONS };
+        let mut signatures = vec![entry_signature(u, conventions)?];
         for _ in 0..u.int_in_range(0..=3)? {
-            signatures.push(signature(u)?);
+            signatures.push(signature(u, conventions)?);
         }
         let units = u.int_in_range(1..=4)?;
         let mut functions = Vec::new();
         for index in 0..u.int_in_range(2..=8)? {
-            functions.push(function(u, index == 0, &signatures, units)?);
+            functions.push(function(u, index == 0, &signatures, units, options)?);
         }
         let counting = *u.choose(&[Counting::Plain, Counting::Atomic])?;
         let drop_policy = *u.choose(&[DropPolicy::Leaver, DropPolicy::Collector])?;
@@ -67,6 +98,7 @@ impl Program {
             interleave: u.arbitrary()?,
             signatures,
             functions,
+            first: points(u, options)?,
             entries: Vec::new(),
             script: Vec::new(),
             replacements: Vec::new(),
@@ -81,7 +113,7 @@ impl Program {
             program.script.push(Event { skip, action: action(u, &program, options)? });
         }
         for _ in 0..u.int_in_range(1..=4)? {
-            program.replacements.push(replacement(u, &program)?);
+            program.replacements.push(replacement(u, &program, options)?);
         }
         let mut sites = 0;
         for function in 0..program.functions.len() {
@@ -95,12 +127,15 @@ impl Program {
     }
 }
 
-fn entry_signature(u: &mut Unstructured<'_>) -> arbitrary::Result<Signature> {
-    Ok(Signature { convention: *u.choose(&CONVENTIONS)?, params: vec![Kind::Int], float: false })
+fn entry_signature(
+    u: &mut Unstructured<'_>,
+    conventions: &[Convention],
+) -> arbitrary::Result<Signature> {
+    Ok(Signature { convention: *u.choose(conventions)?, params: vec![Kind::Int], float: false })
 }
 
-fn signature(u: &mut Unstructured<'_>) -> arbitrary::Result<Signature> {
-    let convention = *u.choose(&CONVENTIONS)?;
+fn signature(u: &mut Unstructured<'_>, conventions: &[Convention]) -> arbitrary::Result<Signature> {
+    let convention = *u.choose(conventions)?;
     // As many as do not fit into registers, of one kind or of both.
     let most = *u.choose(&[2, 4, 4, 12, 20])?;
     let floats = *u.choose(&[0, 1, 4])?;
@@ -118,6 +153,7 @@ fn function(
     first: bool,
     signatures: &[Signature],
     units: usize,
+    options: Options,
 ) -> arbitrary::Result<Function> {
     let signature = if first { 0 } else { u.int_in_range(0..=signatures.len() - 1)? };
     let linkages = [Linkage::Export, Linkage::Export, Linkage::Preemptible, Linkage::Local];
@@ -126,6 +162,7 @@ fn function(
         signature,
         linkage,
         unit: u.int_in_range(0..=units - 1)?,
+        moves: options.moving && u.int_in_range(0..=3)? > 0,
         first_site: 0,
         body: Vec::new(),
     })
@@ -151,20 +188,34 @@ fn action(
 ) -> arbitrary::Result<Action> {
     Ok(match u.int_in_range(0..=if options.failures { 9 } else { 7 })? {
         0..=2 => Action::Look,
-        3..=5 => Action::Replace(replacement(u, program)?),
+        3..=5 => Action::Replace(replacement(u, program, options)?),
         6..=7 => Action::Enter(entry(u, program)?),
         8 => Action::Throw(u.int_in_range(0..=TAGS - 1)?),
         _ => Action::Panic,
     })
 }
 
-fn replacement(u: &mut Unstructured<'_>, program: &Program) -> arbitrary::Result<Replacement> {
+fn points(u: &mut Unstructured<'_>, options: Options) -> arbitrary::Result<Points> {
+    if options.moving { Ok(*u.choose(&POINTS)?) } else { Ok(Points::Without) }
+}
+
+fn replacement(
+    u: &mut Unstructured<'_>,
+    program: &Program,
+    options: Options,
+) -> arbitrary::Result<Replacement> {
     let mut functions: Vec<_> = program.named().collect();
     let some = u.arbitrary::<u8>()?;
     let kept = functions.remove(u.int_in_range(0..=functions.len() - 1)?);
     functions.retain(|function| some & 1 << function != 0);
     functions.push(kept);
-    Ok(Replacement(functions))
+    Ok(Replacement { functions, points: points(u, options)? })
+}
+
+/// The number of a new site.
+fn next(sites: &mut u32) -> u32 {
+    *sites += 1;
+    *sites - 1
 }
 
 /// What a function's body is made with.
@@ -219,14 +270,13 @@ impl Body<'_> {
             6 => Statement::ToInt(self.int(u)?, self.float(u)?),
             7..=13 => {
                 let callee = u.int_in_range(0..=self.program.functions.len() - 1)?;
-                Statement::Call(self.call(u, callee)?)
+                Statement::Call(self.call(u, callee, sites)?)
             }
             14..=19 => {
-                let site = *sites;
-                *sites += 1;
+                let site = next(sites);
                 Statement::Visit(Visit { site, value: self.int(u)?, to: self.int(u)? })
             }
-            20 => match self.tail(u)? {
+            20 => match self.tail(u, sites)? {
                 Some(call) => Statement::Tail(call),
                 None => Statement::ToInt(self.int(u)?, self.float(u)?),
             },
@@ -237,8 +287,8 @@ impl Body<'_> {
                 Statement::If(self.condition(u)?, then, self.statements(u, levels - 1, sites)?)
             }
             _ => {
-                let times = u.int_in_range(1..=4)?;
-                Statement::Repeat(times, self.statements(u, levels - 1, sites)?)
+                let (site, times) = (next(sites), u.int_in_range(1..=4)?);
+                Statement::Repeat(site, times, self.statements(u, levels - 1, sites)?)
             }
         })
     }
@@ -260,7 +310,7 @@ impl Body<'_> {
     }
 
     /// A call that this function can end with.
-    fn tail(&self, u: &mut Unstructured<'_>) -> arbitrary::Result<Option<Call>> {
+    fn tail(&self, u: &mut Unstructured<'_>, sites: &mut u32) -> arbitrary::Result<Option<Call>> {
         let own = self.program.signature(self.function);
         let fits = |&callee: &usize| {
             let callee = self.program.signature(callee);
@@ -271,10 +321,16 @@ impl Body<'_> {
             return Ok(None);
         }
         let callee = *u.choose(&callees)?;
-        Ok(Some(Call { catches: Vec::new(), ..self.call(u, callee)? }))
+        Ok(Some(Call { catches: Vec::new(), ..self.call(u, callee, sites)? }))
     }
 
-    fn call(&self, u: &mut Unstructured<'_>, callee: usize) -> arbitrary::Result<Call> {
+    fn call(
+        &self,
+        u: &mut Unstructured<'_>,
+        callee: usize,
+        sites: &mut u32,
+    ) -> arbitrary::Result<Call> {
+        let site = next(sites);
         let way = match u.int_in_range(0..=4)? {
             0..=2 => Way::Name,
             3 => Way::Address,
@@ -297,7 +353,7 @@ impl Body<'_> {
                 catches.push((tag < TAGS).then_some(tag));
             }
         }
-        Ok(Call { callee, way, keep, arguments, to, float_to, catches })
+        Ok(Call { site, callee, way, keep, arguments, to, float_to, catches })
     }
 
     fn int(&self, u: &mut Unstructured<'_>) -> arbitrary::Result<usize> {

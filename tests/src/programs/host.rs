@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cranelift_codegen::ir::TrapCode;
 
-use super::stack::{Ledger, Seen, Segment};
+use super::stack::{Inside, Ledger, Seen, Segment};
 use super::{Action, Entry, Program, Replacement};
 
 /// Where a program's functions are.
@@ -17,6 +17,9 @@ pub(super) trait Place {
 
     /// Replaces some.
     fn replace(&self, replacement: &Replacement);
+
+    /// What has a return address in it, if that can be known.
+    fn locate(&self, returned: usize) -> Option<Inside>;
 
     /// Who is inside of what, if that can be known.
     fn look(&self, segments: &[Segment]) -> Option<Seen>;
@@ -151,10 +154,31 @@ enum Answer {
     Panic,
 }
 
-/// What the functions of programs call.
-pub(super) extern "C-unwind" fn visit(frame: i64, site: i64, number: i64, value: i64) -> i64 {
+/// What the functions of programs call: goes on as [`visited`], with the caller's frame pointer and
+/// the return address. They are taken here, since the caller may be a waiting room, which passes on
+/// what it is given.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+pub(super) extern "C-unwind" fn visit(site: i64, number: i64, value: i64) -> i64 {
+    std::arch::naked_asm!("mov rcx, rbp", "mov r8, [rsp]", "jmp {}", sym visited)
+}
+
+/// The same.
+#[cfg(target_arch = "aarch64")]
+#[unsafe(naked)]
+pub(super) extern "C-unwind" fn visit(site: i64, number: i64, value: i64) -> i64 {
+    std::arch::naked_asm!("mov x3, x29", "mov x4, x30", "b {}", sym visited)
+}
+
+extern "C-unwind" fn visited(
+    site: i64,
+    number: i64,
+    value: i64,
+    frame: usize,
+    returned: usize,
+) -> i64 {
     // When something is thrown, there is nothing here to be dropped.
-    let answer = with_host(|host| host.visit(frame as usize, site as u32, number as u64, value));
+    let answer = with_host(|host| host.visit(frame, returned, site as u32, number as u64, value));
     match answer {
         Answer::Return(value) => value,
         Answer::Panic => resume_unwind(Box::new(Panicked)),
@@ -192,8 +216,9 @@ impl Host {
         }
     }
 
-    fn visit(&self, frame: usize, site: u32, number: u64, value: i64) -> Answer {
-        let visitor = (self.program.function_of(site), number);
+    fn visit(&self, frame: usize, returned: usize, site: u32, number: u64, value: i64) -> Answer {
+        let visitor = self.place.locate(returned);
+        let visitor = visitor.unwrap_or((self.program.function_of(site), number).into());
         let number = if self.numbered { number } else { 0 };
         let index = self.visits.borrow().len();
         let mut visited = Visited { site, number, value, came: Came::Left };

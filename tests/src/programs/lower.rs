@@ -1,6 +1,7 @@
 //! The functions of a program as CLIF.
 
 mod calls;
+mod points;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, TrapCode, Value, types};
@@ -9,6 +10,8 @@ use cranelift_frontend::{FunctionBuilder, Variable};
 use cranelift_module::{self as module, FuncId, Module};
 
 use self::calls::Tables;
+pub(super) use self::points::CARRIED;
+use self::points::{Marks, Target};
 use super::units::defines;
 use super::{
     Condition, Convention, FloatOp, IntOp, Kind, Linkage, Operand, Program, Replacement, Signature,
@@ -19,10 +22,10 @@ use crate::emit::Emitter;
 /// Defines functions, and the local ones that they need. Each tells the host the number that it is
 /// given.
 pub(super) fn define(
-    module: &mut impl Module,
+    module: &mut impl Target,
     program: &Program,
     exports: &Replacement,
-    number: impl Fn(usize) -> u64,
+    number: u64,
 ) {
     let defined = defines(program, exports);
     for &function in &defined {
@@ -37,15 +40,22 @@ pub(super) fn define(
     let mut emitter = Emitter::default();
     for &function in &defined {
         let id = declare(module, program, function, module::Linkage::Import);
-        let number = number(function);
         let emit = |builder: &mut FunctionBuilder<'_>, module: &mut _, params: &[Value]| {
             let frame = Frame::new(builder, program, function, params);
-            let mut body = Body { builder, module, program, tables: &mut tables, number, frame };
+            let marks = program.can_move(function).then(|| Marks::new(builder, exports.points));
+            let marks = marks.flatten();
+            let tables = &mut tables;
+            let mut body = Body { builder, module, program, tables, number, frame, marks };
             if body.statements(&program.functions[function].body) {
                 body.return_();
             }
+            body.marks
         };
-        emitter.define(module, id, emit).unwrap();
+        let define = |module: &mut _, context: &mut _, marks: Option<Marks>| match marks {
+            Some(marks) => Target::define_resumable(module, id, context, &marks.points),
+            None => Module::define_function(module, id, context),
+        };
+        emitter.define_by(module, id, emit, define).unwrap();
     }
 }
 
@@ -127,6 +137,8 @@ struct Body<'a, 'b, M> {
     tables: &'a mut Tables,
     number: u64,
     frame: Frame,
+    /// If it has points.
+    marks: Option<Marks>,
 }
 
 impl<M: Module> Body<'_, '_, M> {
@@ -186,7 +198,9 @@ impl<M: Module> Body<'_, '_, M> {
                     |body| body.statements(otherwise),
                 );
             }
-            Statement::Repeat(times, ref statements) => return self.repeat(times, statements),
+            Statement::Repeat(site, times, ref statements) => {
+                return self.repeat(site, times, statements);
+            }
             Statement::Call(ref call) => self.if_fuel(|body| body.call(call)),
             Statement::Visit(visit) => self.if_fuel(|body| body.visit(visit)),
             Statement::Trap(condition, code) => {
@@ -293,13 +307,14 @@ impl<M: Module> Body<'_, '_, M> {
     }
 
     /// Emits a loop; whether it goes on behind it.
-    fn repeat(&mut self, times: u8, statements: &[Statement]) -> bool {
+    fn repeat(&mut self, site: u32, times: u8, statements: &[Statement]) -> bool {
         let left = self.builder.declare_var(types::I64);
         let start = self.builder.ins().iconst(types::I64, i64::from(times));
         self.builder.def_var(left, start);
         let body = self.builder.create_block();
         self.builder.ins().jump(body, &[]);
         self.builder.switch_to_block(body);
+        self.mark_block(site, body);
         let goes_on = self.statements(statements);
         if goes_on {
             let behind = self.builder.create_block();
@@ -317,21 +332,22 @@ impl<M: Module> Body<'_, '_, M> {
         let fuel = self.builder.ins().iadd_imm_s(fuel, -1);
         self.builder.def_var(self.frame.fuel, fuel);
         let mut signature = self.module.make_signature();
-        signature.params.extend([AbiParam::new(types::I64); 4]);
+        signature.params.extend([AbiParam::new(types::I64); 3]);
         signature.returns.push(AbiParam::new(types::I64));
         let id = self.module.declare_function("visit", module::Linkage::Import, &signature);
         let host = self.module.declare_func_in_func(id.unwrap(), self.builder.func);
-        let frame = self.builder.ins().get_frame_pointer(types::I64);
         let site = self.builder.ins().iconst(types::I64, i64::from(visit.site));
         let number = self.builder.ins().iconst(types::I64, self.number as i64);
         let value = self.int(visit.value);
-        let call = self.builder.ins().call(host, &[frame, site, number, value]);
+        let call = self.builder.ins().call(host, &[site, number, value]);
+        self.mark_call(visit.site, call);
         let result = self.builder.inst_results(call)[0];
         self.set_int(visit.to, result);
     }
 
     /// Returns what the variables come to.
     fn return_(&mut self) {
+        self.check_carried();
         let mut float = self.builder.ins().f64const(0.0);
         for var in 0..self.frame.floats.len() {
             let value = self.float(var);

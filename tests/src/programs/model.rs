@@ -2,17 +2,21 @@
 //!
 //! Nothing here knows of machine code, slots or counters. An install is a set of functions with a
 //! number; a function that is not called within its unit is called in the last of them; a version
-//! is there while it is current or on the stack.
+//! is there while it is current or on the stack, or somebody will come to it who waits for a call
+//! in nobody's version.
 
+mod points;
 mod values;
 
-use std::collections::BTreeSet;
+pub use self::points::{Moves, moves};
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use cranelift_codegen::ir::TrapCode;
 
 use self::values::{Results, Variables};
 use super::host::{Came, Observed, Outcome, Script, Visited, answer, payload};
-use super::stack::{Frame, Ledger, Seen, Stack};
+use super::stack::{Frame, Ledger, Point, Seen, Stack};
 use super::units::{defines, first_units};
 use super::{
     Action, Call, Convention, Entry, Kind, Linkage, Operand, Program, Replacement, Statement,
@@ -31,28 +35,7 @@ pub(super) struct Expected {
 /// What is to be seen of a run. Unless it is `numbered`, it is what can be said if nobody knows
 /// when functions are replaced.
 pub(super) fn expected(program: &Program, numbered: bool) -> Expected {
-    let mut model = Model {
-        program,
-        numbered,
-        installs: Vec::new(),
-        current: vec![0; program.functions.len()],
-        stack: Stack::default(),
-        catchers: Vec::new(),
-        script: Script::default(),
-        visits: Vec::new(),
-        failed: false,
-        dies: false,
-    };
-    for unit in first_units(program) {
-        model.install(&unit);
-    }
-    let mut outcomes = Vec::new();
-    for entry in &program.entries {
-        outcomes.push(model.enter(entry));
-        if model.dies {
-            break;
-        }
-    }
+    let (model, outcomes) = Model::run_through(program, numbered);
     let left = numbered.then(|| model.ledger());
     let Model { visits, failed, dies, .. } = model;
     Expected { observed: Observed { outcomes, visits, left }, failed, dies }
@@ -66,17 +49,28 @@ pub(super) fn caught(handler: usize, payload: [u64; 2]) -> i64 {
 struct Model<'a> {
     program: &'a Program,
     numbered: bool,
-    /// What each unit defines. Their numbers start with 1.
-    installs: Vec<BTreeSet<usize>>,
+    /// What has been installed. Their numbers start with 1.
+    installs: Vec<Install>,
     /// The number of each function's current version.
     current: Vec<u64>,
+    /// The number of the last version that has each point.
+    ways_in: BTreeMap<Point, u64>,
     stack: Stack,
     /// Who catches, outermost first.
     catchers: Vec<Catcher>,
     script: Script,
     visits: Vec<Visited>,
+    moves: Moves,
     failed: bool,
     dies: bool,
+}
+
+/// A unit.
+struct Install {
+    /// The functions that it defines.
+    defines: BTreeSet<usize>,
+    /// The points of those that it exports.
+    points: BTreeSet<Point>,
 }
 
 /// Someone who catches exceptions, or nobody who could.
@@ -114,11 +108,45 @@ enum Flow {
 }
 
 impl Model<'_> {
-    fn install(&mut self, exports: &Replacement) {
-        self.installs.push(defines(self.program, exports));
-        for &function in &exports.0 {
-            self.current[function] = self.installs.len() as u64;
+    /// Runs a program, and says what its entries have come to.
+    fn run_through(program: &Program, numbered: bool) -> (Model<'_>, Vec<Outcome>) {
+        let mut model = Model {
+            program,
+            numbered,
+            installs: Vec::new(),
+            current: vec![0; program.functions.len()],
+            ways_in: BTreeMap::new(),
+            stack: Stack::default(),
+            catchers: Vec::new(),
+            script: Script::default(),
+            visits: Vec::new(),
+            moves: Moves::default(),
+            failed: false,
+            dies: false,
+        };
+        for unit in first_units(program) {
+            model.install(&unit);
         }
+        let mut outcomes = Vec::new();
+        for entry in &program.entries {
+            outcomes.push(model.enter(entry));
+            if model.dies {
+                break;
+            }
+        }
+        (model, outcomes)
+    }
+
+    fn install(&mut self, exports: &Replacement) {
+        let defines = defines(self.program, exports);
+        self.installs.push(Install { defines, points: BTreeSet::new() });
+        let number = self.installs.len() as u64;
+        for &function in &exports.functions {
+            self.current[function] = number;
+        }
+        let points = self.points_of(exports, number);
+        self.ways_in.extend(points.iter().map(|&point| (point, number)));
+        self.installs[number as usize - 1].points = points;
     }
 
     /// A call by the host, as somebody sees it who catches panics.
@@ -134,7 +162,7 @@ impl Model<'_> {
         let (depth, catchers) = (self.stack.0.len(), self.catchers.len());
         self.catchers.push(Catcher::Host(entry.way));
         if self.is_tail(entry.function) {
-            self.stack.0.extend([Frame::Entry(None), Frame::Gate(version)]);
+            self.stack.0.extend([Frame::Entry(None), Frame::Gate(version.into())]);
         } else {
             self.stack.0.push(Frame::Entry(Some(version)));
         }
@@ -161,7 +189,7 @@ impl Model<'_> {
     fn stays(&self, install: u64, callee: usize) -> bool {
         match self.program.functions[callee].linkage {
             Linkage::Local => true,
-            Linkage::Export => self.installs[install as usize - 1].contains(&callee),
+            Linkage::Export => self.installs[install as usize - 1].defines.contains(&callee),
             Linkage::Preemptible => false,
         }
     }
@@ -199,7 +227,8 @@ impl Model<'_> {
         }
         let version = (function, self.current[function]);
         let by_entry = !target.by_name && !self.is_tail(function);
-        let frame = if by_entry { Frame::Entry(Some(version)) } else { Frame::Gate(version) };
+        let frame =
+            if by_entry { Frame::Entry(Some(version)) } else { Frame::Gate(version.into()) };
         self.stack.0.push(frame);
         version.1
     }
@@ -208,7 +237,7 @@ impl Model<'_> {
     fn run(&mut self, mut number: u64, mut target: Target) -> Result<Results, Ending> {
         loop {
             let Target { function, fuel, mut ints, mut floats, .. } = target;
-            self.stack.0.push(Frame::Body((function, number)));
+            self.stack.0.push(Frame::Body((function, number).into()));
             ints.resize(self.program.variables(function, Kind::Int), 0);
             floats.resize(self.program.variables(function, Kind::Float), 0.0);
             let mut variables = Variables { function, number, fuel, ints, floats };
@@ -216,11 +245,11 @@ impl Model<'_> {
                 Flow::Next | Flow::Return => return Ok(variables.results()),
                 Flow::Tail(next) => {
                     self.stack.0.pop();
-                    if !self.stays(number, next.function) {
+                    if !self.stays(variables.number, next.function) {
                         // A gate that this function was called through is the next one's then.
                         self.stack.0.pop_if(|frame| matches!(frame, Frame::Gate(_)));
                     }
-                    number = self.go_to(number, &next);
+                    number = self.go_to(variables.number, &next);
                     target = next;
                 }
             }
@@ -264,8 +293,9 @@ impl Model<'_> {
                 let holds = condition.holds(ints);
                 return self.statements(variables, if holds { then } else { otherwise });
             }
-            Statement::Repeat(times, ref body) => {
+            Statement::Repeat(site, times, ref body) => {
                 for _ in 0..times {
+                    self.move_on(variables, site);
                     match self.statements(variables, body)? {
                         Flow::Next => {}
                         elsewhere => return Ok(elsewhere),
@@ -274,7 +304,8 @@ impl Model<'_> {
             }
             Statement::Call(ref call) if variables.fuel > 0 => {
                 let target = self.target(variables, call);
-                let results = self.call(number, target, &call.catches)?;
+                let call_it = |model: &mut Self| model.call(number, target, &call.catches);
+                let results = self.wait_for(variables, call.site, call_it)?;
                 variables.ints[call.to] = results.int;
                 if let Some(float) = results.float
                     && self.program.signature(call.callee).float
@@ -284,7 +315,9 @@ impl Model<'_> {
             }
             Statement::Visit(visit) if variables.fuel > 0 => {
                 variables.fuel -= 1;
-                ints[visit.to] = self.visit(number, visit, ints[visit.value])?;
+                let value = ints[visit.value];
+                let visit_it = |model: &mut Self| model.visit(number, visit, value);
+                variables.ints[visit.to] = self.wait_for(variables, visit.site, visit_it)?;
             }
             Statement::Trap(condition, code) if condition.holds(ints) => {
                 return Err(self.trap(TrapCode::unwrap_user(code), function, number));
@@ -394,13 +427,19 @@ impl Model<'_> {
 
     fn look(&self) -> Seen {
         let (walked, traced) = (self.stack.walked(), self.stack.traced());
-        Seen { ledger: self.ledger(), walked, traced }
+        let mut waiting = BTreeMap::new();
+        for point in self.stack.waiting() {
+            *waiting.entry(point.function).or_default() += 1;
+        }
+        Seen { ledger: self.ledger(), waiting, walked, traced }
     }
 
-    /// Who is inside of what: of what is current, and of what is on the stack.
+    /// Who is inside of what: of what is current, of what is on the stack, and of where those will
+    /// come to who wait.
     fn ledger(&self) -> Ledger {
         let current = self.program.named().map(|function| (function, self.current[function]));
-        let mut ledger: Ledger = current.map(|version| (version, 0)).collect();
+        let ways_in = self.stack.waiting().map(|point| (point.function, self.ways_in[&point]));
+        let mut ledger: Ledger = current.chain(ways_in).map(|version| (version, 0)).collect();
         for version in self.stack.counted() {
             *ledger.entry(version).or_default() += 1;
         }

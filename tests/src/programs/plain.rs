@@ -11,8 +11,8 @@ use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
 
 use super::host::{Outcome, Place, visit};
 use super::lower;
-use super::stack::{Seen, Segment};
-use super::{Entry, Program, Replacement, name};
+use super::stack::{Inside, Seen, Segment};
+use super::{Entry, Points, Program, Replacement, name};
 use crate::emit::Emitter;
 
 /// The functions that the host calls, in C's convention.
@@ -34,8 +34,9 @@ impl Plain {
         let mut builder = JITBuilder::with_isa(isa.unwrap(), default_libcall_names());
         builder.symbol("visit", visit as *const u8);
         let mut module = JITModule::new(builder);
-        let all = Replacement(program.named().collect());
-        lower::define(&mut module, program, &all, |_| 0);
+        let functions = program.named().collect();
+        let all = Replacement { functions, points: Points::Without };
+        lower::define(&mut module, program, &all, 0);
         let callers: Vec<_> = (0..program.functions.len())
             .map(|function| {
                 let callable = program.functions[function].signature == 0
@@ -75,6 +76,10 @@ impl Place for Plain {
     }
 
     fn replace(&self, _: &Replacement) {}
+
+    fn locate(&self, _: usize) -> Option<Inside> {
+        None
+    }
 
     fn look(&self, _: &[Segment]) -> Option<Seen> {
         None

@@ -5,14 +5,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lastout::{
-    CallError, Dispatch, DropPolicy, Engine, EngineBuilder, Handle, TrapCause, Version,
-    VersionState,
+    CallError, Dispatch, DropPolicy, Engine, EngineBuilder, Handle, ThreadFrames, TrapCause,
+    Version, VersionState,
 };
 
 use super::host::{self, Observed, Outcome, Place, visit};
 use super::model::expected;
 use super::plain::Plain;
-use super::stack::{self, Ledger, Seen, Segment};
+use super::stack::{self, Inside, Ledger, Seen, Segment};
 use super::units::first_units;
 use super::{DISPATCHES, Entry, Program, Replacement, WayIn, lower, name};
 use crate::support::Drops;
@@ -90,7 +90,7 @@ impl Gated {
             .code_memory(CODE_MEMORY)
             .quarantine(4 << 20)
             .traps(program.failures)
-            .host_function("visit", visit as extern "C-unwind" fn(i64, i64, i64, i64) -> i64);
+            .host_function("visit", visit as extern "C-unwind" fn(i64, i64, i64) -> i64);
         let engine = options(builder).build().unwrap();
         for function in program.named() {
             let signature = lower::signature(program.signature(function));
@@ -133,6 +133,7 @@ impl Gated {
             let drops = install.drops.count();
             assert_eq!(drops, usize::from(!live), "drops of install {index}");
         }
+        assert_eq!(self.waiting(None), BTreeMap::new(), "frames that wait");
         for &function in current.keys() {
             self.engine.remove(&name(function)).unwrap();
         }
@@ -152,6 +153,16 @@ impl Gated {
         }
     }
 
+    /// How many frames of each function are in none of its versions, of one thread or of all.
+    fn waiting(&self, thread: Option<u64>) -> BTreeMap<usize, u32> {
+        let named = self.program.named();
+        let waiting = named.map(|function| {
+            let threads = self.engine.waiting(&name(function)).unwrap();
+            (function, frames(&threads, thread))
+        });
+        waiting.filter(|(_, frames)| *frames > 0).collect()
+    }
+
     /// How many frames there are in each version that is not freed, of one thread or of all.
     fn ledger(&self, thread: Option<u64>) -> Ledger {
         let installs = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,15 +172,19 @@ impl Gated {
             left.map(|(function, version)| ((*function, version.number()), 0)).collect();
         for function in self.program.named() {
             for info in self.engine.versions(&name(function)).unwrap() {
-                let threads = info.threads.iter();
-                let frames = threads
-                    .filter(|frames| thread.is_none_or(|thread| thread == frames.thread_id))
-                    .map(|frames| frames.frames);
-                ledger.insert((function, info.version.number()), frames.sum());
+                let frames = frames(&info.threads, thread);
+                ledger.insert((function, info.version.number()), frames);
             }
         }
         ledger
     }
+}
+
+/// The frames of one thread or of all.
+fn frames(threads: &[ThreadFrames], thread: Option<u64>) -> u32 {
+    let threads = threads.iter();
+    let counted = threads.filter(|counted| thread.is_none_or(|thread| thread == counted.thread_id));
+    counted.map(|counted| counted.frames).sum()
 }
 
 impl Place for Gated {
@@ -204,7 +219,7 @@ impl Place for Gated {
         let mut installs = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
         let number = installs.len() as u64 + 1;
         let mut unit = self.engine.unit();
-        lower::define(&mut unit, &self.program, replacement, |_| number);
+        lower::define(&mut unit, &self.program, replacement, number);
         let drops = Drops::new();
         unit.attach(drops.value());
         let installed = self.engine.install(unit).unwrap();
@@ -213,7 +228,12 @@ impl Place for Gated {
             assert_eq!(version.number(), number);
             (function, version)
         };
-        installs.push(Install { versions: replacement.0.iter().map(version).collect(), drops });
+        installs
+            .push(Install { versions: replacement.functions.iter().map(version).collect(), drops });
+    }
+
+    fn locate(&self, returned: usize) -> Option<Inside> {
+        stack::locate(&self.engine, returned)
     }
 
     fn look(&self, segments: &[Segment]) -> Option<Seen> {
@@ -228,6 +248,9 @@ impl Place for Gated {
         }
         own.retain(|_, frames| *frames != 0);
         assert_eq!(stack::counts(&walked), own, "frames that are found, and in the ledger");
-        Some(Seen { ledger, walked, traced: stack::trace(&self.engine) })
+        let own = self.waiting(Some(thread as u64));
+        assert_eq!(stack::waiting(&walked), own, "frames that wait, and in the ledger");
+        let waiting = self.waiting(None);
+        Some(Seen { ledger, waiting, walked, traced: stack::trace(&self.engine) })
     }
 }

@@ -11,8 +11,34 @@ use std::ops::Range;
 
 use lastout::{Engine, Location, Part};
 
+use super::Carried;
+use super::lower::CARRIED;
+
 /// A function and the number of its version.
 pub(super) type Version = (usize, u64);
+
+/// A point at a call of a function, or what it takes to be the same: its site, and what is carried
+/// there besides the variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Point {
+    pub(super) function: usize,
+    pub(super) site: u32,
+    pub(super) carried: Option<Carried>,
+}
+
+/// What a frame is inside of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inside {
+    Version(Version),
+    /// The waiting room of a point.
+    Room(Point),
+}
+
+impl From<Version> for Inside {
+    fn from(version: Version) -> Self {
+        Self::Version(version)
+    }
+}
 
 /// How many frames are counted in each version that is not freed.
 pub(super) type Ledger = BTreeMap<Version, u32>;
@@ -21,9 +47,11 @@ pub(super) type Ledger = BTreeMap<Version, u32>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) ledger: Ledger,
-    /// The frames of generated code, innermost first, by following frame pointers: the version, or
-    /// `None` for a gate or an entry.
-    pub(super) walked: Vec<Option<Version>>,
+    /// How many frames of each function are in none of its versions, if any.
+    pub(super) waiting: BTreeMap<usize, u32>,
+    /// The frames of generated code, innermost first, by following frame pointers: what they are
+    /// inside of, or `None` for a gate or an entry.
+    pub(super) walked: Vec<Option<Inside>>,
     /// The same, as the engine says.
     pub(super) traced: Vec<Traced>,
 }
@@ -31,18 +59,18 @@ pub(super) struct Seen {
 /// A frame, as the engine tells them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Traced {
-    Body(Version),
+    Body(Inside),
     /// What it has counted.
-    Gate(Option<Version>),
+    Gate(Option<Inside>),
     Entry,
 }
 
 /// A frame as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    Body(Version),
+    Body(Inside),
     /// A gate, with what it counts.
-    Gate(Version),
+    Gate(Inside),
     /// An entry. If the function can be tail-called, there is a gate beyond it that counts.
     Entry(Option<Version>),
 }
@@ -52,18 +80,26 @@ pub(super) enum Frame {
 pub(super) struct Stack(pub(super) Vec<Frame>);
 
 impl Stack {
-    /// For each frame that counts, what.
+    /// For each frame that counts in a version, in which.
     pub(super) fn counted(&self) -> impl Iterator<Item = Version> {
         self.0.iter().filter_map(|frame| match *frame {
-            Frame::Body(_) => None,
-            Frame::Gate(version) => Some(version),
+            Frame::Gate(Inside::Version(version)) => Some(version),
             Frame::Entry(version) => version,
+            Frame::Body(_) | Frame::Gate(Inside::Room(_)) => None,
         })
     }
 
-    pub(super) fn walked(&self) -> Vec<Option<Version>> {
+    /// For each frame that waits for a call, where.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = Point> {
+        self.0.iter().filter_map(|frame| match *frame {
+            Frame::Gate(Inside::Room(point)) => Some(point),
+            _ => None,
+        })
+    }
+
+    pub(super) fn walked(&self) -> Vec<Option<Inside>> {
         let walked = self.0.iter().rev().map(|frame| match *frame {
-            Frame::Body(version) => Some(version),
+            Frame::Body(inside) => Some(inside),
             Frame::Gate(_) | Frame::Entry(_) => None,
         });
         walked.collect()
@@ -71,8 +107,8 @@ impl Stack {
 
     pub(super) fn traced(&self) -> Vec<Traced> {
         let traced = self.0.iter().rev().map(|frame| match *frame {
-            Frame::Body(version) => Traced::Body(version),
-            Frame::Gate(version) => Traced::Gate(Some(version)),
+            Frame::Body(inside) => Traced::Body(inside),
+            Frame::Gate(inside) => Traced::Gate(Some(inside)),
             Frame::Entry(_) => Traced::Entry,
         });
         traced.collect()
@@ -82,9 +118,9 @@ impl Stack {
 /// The frames between a visit and the entry of the host's call.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
-    /// The frame pointer of the function that visits.
+    /// The frame pointer of who visits.
     pub(super) frame: usize,
-    pub(super) visitor: Version,
+    pub(super) visitor: Inside,
 }
 
 /// Follows the frame pointers of all segments, of which the last is the innermost.
@@ -97,7 +133,7 @@ pub(super) unsafe fn walk(
     engine: &Engine,
     code: &Range<usize>,
     segments: &[Segment],
-) -> Vec<Option<Version>> {
+) -> Vec<Option<Inside>> {
     let word = |at: usize| {
         // SAFETY: every frame has these words, and we do not go on beyond the outermost.
         unsafe { std::ptr::with_exposed_provenance::<usize>(at).read() }
@@ -112,7 +148,7 @@ pub(super) unsafe fn walk(
                 break;
             }
             frame = word(frame);
-            walked.push(engine.locate(returned - 1).and_then(version));
+            walked.push(locate(engine, returned));
         }
     }
     walked
@@ -121,10 +157,9 @@ pub(super) unsafe fn walk(
 /// The frames of an engine's code, as it says.
 pub(super) fn trace(engine: &Engine) -> Vec<Traced> {
     let traced = engine.backtrace().into_iter().map(|location| match location.part {
-        Part::Body { function, version } => Traced::Body((number_in(&function), version)),
+        Part::Body { function, version } => Traced::Body(inside(&function, version)),
         Part::Gate { version } => {
-            let version = version.map(|it| (number_in(it.function()), it.number()));
-            Traced::Gate(version)
+            Traced::Gate(version.map(|it| inside(it.function(), it.number())))
         }
         Part::Entry => Traced::Entry,
         Part::Helper => panic!("nobody looks from a helper of gates"),
@@ -132,31 +167,64 @@ pub(super) fn trace(engine: &Engine) -> Vec<Traced> {
     traced.collect()
 }
 
-/// The version that a place is in, unless it is not in one.
-pub(super) fn version(location: Location) -> Option<Version> {
+/// What the code that has a return address in it is inside of, unless it is a gate or an entry.
+pub(super) fn locate(engine: &Engine, returned: usize) -> Option<Inside> {
+    engine.locate(returned - 1).and_then(body)
+}
+
+fn body(location: Location) -> Option<Inside> {
     match location.part {
-        Part::Body { function, version } => Some((number_in(&function), version)),
+        Part::Body { function, version } => Some(inside(&function, version)),
         Part::Gate { .. } | Part::Entry | Part::Helper => None,
     }
 }
 
-/// The function that has a name, see [`name`](super::name).
-fn number_in(name: &str) -> usize {
-    let number = name.strip_prefix('f').and_then(|number| number.parse().ok());
-    number.expect("functions have such names")
+/// The version that a place is in, unless it is not in one.
+pub(super) fn version(location: Location) -> Option<Version> {
+    match body(location)? {
+        Inside::Version(version) => Some(version),
+        Inside::Room(_) => None,
+    }
+}
+
+/// What code with a name is of: of the function with that [name](super::name), of a point of it
+/// such as `f1@5`, or of a waiting room, such as `f1@5(0: i8, i64) after i64 waiting for f2`.
+fn inside(name: &str, number: u64) -> Inside {
+    let (function, point) = name.split_once('@').unwrap_or((name, ""));
+    let function = function.strip_prefix('f').and_then(|number| number.parse().ok());
+    let function = function.expect("functions have such names");
+    if !point.contains(" waiting for ") {
+        return Inside::Version((function, number));
+    }
+    let (site, alive) = point.split_once('(').expect("rooms are of points, with what is alive");
+    let carries = |carried: &Carried| alive.starts_with(&format!("{CARRIED}: {}", carried.type_()));
+    let carried = Carried::ALL.into_iter().find(carries);
+    let site = site.parse().expect("points have the numbers of their sites");
+    Inside::Room(Point { function, site, carried })
 }
 
 /// How many frames of gates and entries there are for the versions with each number: those next to
-/// one of their bodies. (Not for each version: a function may have ended with a call of another of
+/// one of their bodies, waiting rooms not among them. (Not for each version: a function may have ended with a call of another of
 /// its unit, which is then next to a gate of the first.)
-pub(super) fn counts(walked: &[Option<Version>]) -> BTreeMap<u64, u32> {
+pub(super) fn counts(walked: &[Option<Inside>]) -> BTreeMap<u64, u32> {
     let mut counts = BTreeMap::new();
     for frames in walked.windows(2) {
-        if let [Some((_, number)), None] = frames {
+        if let [Some(Inside::Version((_, number))), None] = frames {
             *counts.entry(*number).or_default() += 1;
         }
     }
     counts
+}
+
+/// How many frames of each function are in waiting rooms: next to a gate, each of them.
+pub(super) fn waiting(walked: &[Option<Inside>]) -> BTreeMap<usize, u32> {
+    let mut waiting = BTreeMap::new();
+    for frames in walked.windows(2) {
+        if let [Some(Inside::Room(point)), None] = frames {
+            *waiting.entry(point.function).or_default() += 1;
+        }
+    }
+    waiting
 }
 
 /// Where an engine's code is: what is mapped at an address of it, and can be executed.

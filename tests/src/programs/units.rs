@@ -9,16 +9,16 @@ pub(super) fn first_units(program: &Program) -> Vec<Replacement> {
     let units = program.named().map(|function| program.functions[function].unit).max();
     let unit = |unit| {
         let functions = program.named().filter(move |&f| program.functions[f].unit == unit);
-        Replacement(functions.collect())
+        Replacement { functions: functions.collect(), points: program.first }
     };
     let units = (0..=units.unwrap_or(0)).map(unit);
-    units.filter(|unit| !unit.0.is_empty()).collect()
+    units.filter(|unit| !unit.functions.is_empty()).collect()
 }
 
 /// The functions that a unit defines: those that it exports, and the local ones that it needs.
 pub(super) fn defines(program: &Program, exports: &Replacement) -> BTreeSet<usize> {
     let mut defined = BTreeSet::new();
-    let mut wanted = exports.0.clone();
+    let mut wanted = exports.functions.clone();
     while let Some(function) = wanted.pop() {
         if defined.insert(function) {
             let local = |&callee: &usize| program.functions[callee].linkage == Linkage::Local;
@@ -39,7 +39,7 @@ fn callees(program: &Program, statements: &[Statement]) -> Vec<usize> {
         Statement::If(_, then, otherwise) => {
             [callees(program, then), callees(program, otherwise)].concat()
         }
-        Statement::Repeat(_, body) => callees(program, body),
+        Statement::Repeat(_, _, body) => callees(program, body),
         _ => Vec::new(),
     };
     statements.iter().flat_map(of).collect()

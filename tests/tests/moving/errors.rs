@@ -60,44 +60,47 @@ fn what_cannot_move_is_refused() {
 
 #[test]
 fn points_that_are_none_are_refused() {
-    let refused =
-        |mark: &dyn Fn(&Function, &mut ResumePoints)| refusal(LOOP, Linkage::Export, mark);
-    let header = |func: &Function| loop_headers(func)[0];
-    let cases: [(&str, &dyn Fn(&Function, &mut ResumePoints)); 8] = [
-        ("point 3: there is no such block", &|_, points| {
+    type Mark = fn(&Function, &mut ResumePoints);
+
+    fn header(func: &Function) -> Block {
+        loop_headers(func)[0]
+    }
+
+    let cases: [(&str, Mark); 8] = [
+        ("point 3: there is no such block", |_, points| {
             points.block(3, Block::from_u32(99));
         }),
-        ("point 3: there is no such instruction", &|_, points| {
+        ("point 3: there is no such instruction", |_, points| {
             points.call(3, Inst::from_u32(99));
         }),
-        ("point 3: the instruction is not a `call`", &|func, points| {
+        ("point 3: the instruction is not a `call`", |func, points| {
             let block = func.layout.entry_block().unwrap();
             points.call(3, func.layout.last_inst(block).unwrap());
         }),
-        ("point 3: another point", &|func, points| {
+        ("point 3: another point", |func, points| {
             points.block(3, header(func)).block(3, Block::from_u32(2));
         }),
-        ("point 4: another point", &|func, points| {
+        ("point 4: another point", |func, points| {
             points.block(3, header(func)).block(4, header(func));
         }),
-        ("point 3: two of its values have the same label", &|func, points| {
+        ("point 3: two of its values have the same label", |func, points| {
             let entry = func.layout.entry_block().unwrap();
             let (one, other) =
                 (func.dfg.block_params(entry)[0], func.dfg.block_params(header(func))[0]);
             points.block(3, header(func)).label(1, one).label(1, other);
         }),
-        ("point 5: there is a converter, and no such point", &|func, points| {
+        ("point 5: there is a converter, and no such point", |func, points| {
             let own = cranelift_module::FuncId::from_u32(2);
             points.block(3, header(func)).convert(5, &[], own);
         }),
-        ("point 3: the converter", &|func, points| {
+        ("point 3: the converter", |func, points| {
             let own = cranelift_module::FuncId::from_u32(2);
             let from = [Live { label: None, ty: ty("i64") }];
             points.block(3, header(func)).convert(3, &from, own);
         }),
     ];
     for (expected, mark) in cases {
-        let why = refused(mark);
+        let why = refusal(LOOP, Linkage::Export, mark);
         assert!(why.contains(expected), "{why}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lastout::VersionState;
 use lastout_tests::call;
 use lastout_tests::moving::install_counted;
-use lastout_tests::support::Drops;
+use lastout_tests::support::{Drops, OnDrop};
 
 use crate::engines;
 
@@ -61,22 +61,27 @@ fn a_loop_that_never_ends_moves_and_frees_what_it_has_left() {
         let drops = Drops::new();
         let words = [AtomicI64::new(0), AtomicI64::new(0)];
         let address = words.as_ptr().expose_provenance();
-        install_counted(&engine, &spin(1), &drops);
+        let installed = install_counted(&engine, &spin(1), &drops);
+        let mut current = installed.version("spin").unwrap().clone();
         let handle = engine.function::<fn(usize) -> i64>("spin").unwrap();
         let stop = || words[1].store(1, Ordering::SeqCst);
         let rounds = std::thread::scope(|scope| {
+            // Whatever fails, the thread is to end.
+            let stopping = OnDrop(stop);
             let spinning = scope.spawn(|| call!(handle, address).unwrap());
             while words[0].load(Ordering::SeqCst) < 1000 {}
             for round in 0..100 {
-                let installed = install_counted(&engine, &spin(-1 - round), &drops);
-                let version = installed.version("spin").unwrap();
-                assert_eq!(version.state(), VersionState::Live);
                 // Back and forth.
-                let next = install_counted(&engine, &spin(1), &drops);
-                assert!(version.wait_freed(Duration::from_secs(10)), "{name}, round {round}");
-                assert_eq!(next.version("spin").unwrap().state(), VersionState::Live);
+                for plus in [-1 - round, 1] {
+                    let installed = install_counted(&engine, &spin(plus), &drops);
+                    let next = installed.version("spin").unwrap().clone();
+                    let freed = current.wait_freed(Duration::from_secs(10));
+                    assert!(freed, "{name}, round {round}: {current:?}");
+                    assert_eq!(next.state(), VersionState::Live);
+                    current = next;
+                }
             }
-            stop();
+            drop(stopping);
             spinning.join().unwrap()
         });
         assert!(rounds > 1000);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lastout::DropPolicy;
+use lastout::{DropPolicy, VersionState};
 use lastout_tests::moving::install_counted;
 use lastout_tests::support::{self, Door, Drops};
 use lastout_tests::{builder, call, engine};
@@ -121,28 +121,56 @@ fn a_point_that_comes_back_is_gone_on_at_in_the_version_that_has_it() {
     }
 }
 
+/// How a function goes that somebody waits in.
+#[derive(Clone, Copy, Debug)]
+enum Going {
+    Removed,
+    WithItsEngine,
+    /// Its next version has no points.
+    WithoutPoints,
+}
+
 #[test]
-fn what_waits_goes_on_after_the_function_was_removed_and_the_engine_dropped() {
-    for remove in [true, false] {
+fn what_waits_for_a_call_has_a_version_to_go_on_in_until_it_has_left() {
+    for going in [Going::Removed, Going::WithItsEngine, Going::WithoutPoints] {
         for (name, engine) in engines() {
-            let drops = Drops::new();
+            let (drops, later) = (Drops::new(), Drops::new());
             let door = Door::default();
             let callback = door.callback();
             let address = callback.address();
-            install_counted(&engine, &asking(100), &drops);
+            let installed = install_counted(&engine, &asking(100), &drops);
+            let version = installed.version("ask").unwrap().clone();
             let handle = engine.function::<fn(usize, i64) -> i64>("ask").unwrap();
             std::thread::scope(|scope| {
                 let asking_thread = scope.spawn(|| call!(handle, address, 7).unwrap());
                 door.arrived();
-                if remove {
-                    engine.remove("ask").unwrap();
+                let mut engine = Some(engine);
+                match going {
+                    Going::Removed => engine.as_ref().unwrap().remove("ask").unwrap(),
+                    Going::WithItsEngine => engine = None,
+                    Going::WithoutPoints => {
+                        let engine = engine.as_ref().unwrap();
+                        support::install_counted(engine, &asking(200), &later);
+                        let versions = engine.versions("ask").unwrap();
+                        let frames: Vec<_> = versions.iter().map(|info| info.frames()).collect();
+                        assert_eq!(frames, [0, 0], "{name}");
+                        assert_eq!(engine.waiting("ask").unwrap().len(), 1);
+                    }
                 }
-                drop(engine);
-                assert_eq!(drops.count(), 0, "{name}");
+                assert_eq!(version.state(), VersionState::Retired, "{going:?}, {name}");
+                assert_eq!(drops.count(), 0, "{going:?}, {name}");
                 door.open();
-                assert_eq!(asking_thread.join().unwrap(), 7 + 100 + 7, "{name}");
+                assert_eq!(asking_thread.join().unwrap(), 7 + 100 + 7, "{going:?}, {name}");
+                assert_eq!(version.state(), VersionState::Freed, "{going:?}, {name}");
+                assert_eq!(drops.count(), 1, "{going:?}, {name}");
+                if let (Some(engine), Going::WithoutPoints) = (&engine, going) {
+                    engine.remove("ask").unwrap();
+                    assert_eq!(later.count(), 1, "{name}");
+                }
+                if let Some(engine) = engine {
+                    assert_eq!(engine.stats().alive(), 0, "{going:?}, {name}");
+                }
             });
-            assert_eq!(drops.count(), 1, "{name}");
         }
     }
 }
@@ -167,8 +195,8 @@ fn a_collected_version_goes_when_it_is_collected() {
         door.open();
         assert_eq!(asking_thread.join().unwrap(), 7 + 200 + 7);
     });
-    // The room first, and then what it has kept.
-    while engine.collect() > 0 {}
+    // The room first, which is no version, and then what it has kept.
+    assert_eq!(engine.collect(), 1);
     assert_eq!(drops.count(), 2);
     assert_eq!(engine.stats().alive(), 1);
 }

@@ -47,7 +47,14 @@ impl<M: Module> Body<'_, '_, M> {
             return self.try_call(call, target, &arguments);
         }
         let inst = match target {
-            Target::Name(callee) => self.builder.ins().call(callee, &arguments),
+            Target::Name(callee) => {
+                let inst = self.builder.ins().call(callee, &arguments);
+                // It would have to stay for its own.
+                if !self.builder.func.dfg.ext_funcs[callee].colocated {
+                    self.mark_call(call.site, inst);
+                }
+                inst
+            }
             Target::Address(signature, address) => {
                 self.builder.ins().call_indirect(signature, address, &arguments)
             }
@@ -115,6 +122,7 @@ impl<M: Module> Body<'_, '_, M> {
 
     /// Ends with a call, and so does not go on.
     pub(super) fn tail(&mut self, call: &Call) -> bool {
+        self.check_carried();
         let arguments = self.arguments(call);
         match self.target(call) {
             Target::Name(callee) => self.builder.ins().return_call(callee, &arguments),

@@ -127,7 +127,7 @@ impl Model {
         let version = self.current(function);
         if function.is_tail() {
             stack.push(Level::Frame(Frame::Entry(None)));
-            stack.push(Level::Frame(Frame::Gate(version)));
+            stack.push(Level::Frame(Frame::Gate(version.into())));
         } else {
             stack.push(Level::Frame(Frame::Entry(Some(version))));
         }
@@ -147,7 +147,7 @@ impl Model {
         }
         let version = self.current(callee);
         let entry = by_address && !callee.is_tail();
-        let frame = if entry { Frame::Entry(Some(version)) } else { Frame::Gate(version) };
+        let frame = if entry { Frame::Entry(Some(version)) } else { Frame::Gate(version.into()) };
         stack.push(Level::Frame(frame));
         Self::arrive(stack, callee, version.1, told)
     }
@@ -206,7 +206,9 @@ impl Model {
         let frames = stack.iter().filter_map(|level| match *level {
             Level::Host(..) => None,
             Level::Frame(frame) => Some(frame),
-            Level::Body(function, number, _) => Some(Frame::Body((function as usize, number))),
+            Level::Body(function, number, _) => {
+                Some(Frame::Body((function as usize, number).into()))
+            }
         });
         Stack(frames.collect())
     }

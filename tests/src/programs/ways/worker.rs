@@ -13,7 +13,7 @@ use lastout::{CallError, Engine, Handle, Installed, TrapCause, Unit};
 
 use super::super::WayIn;
 use super::super::host::Outcome;
-use super::super::stack::{self, Segment, Traced, Version};
+use super::super::stack::{self, Inside, Segment, Traced, Version};
 use super::unit::told;
 
 /// After how long a thread is taken for stuck.
@@ -41,7 +41,7 @@ pub(super) enum Order {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Report {
     /// To a visit: of which version, what that tells, and what is on the stack.
-    Inside { version: Version, told: i64, walked: Vec<Option<Version>>, traced: Vec<Traced> },
+    Inside { version: Version, told: i64, walked: Vec<Option<Inside>>, traced: Vec<Traced> },
     /// Out of a call by the host, to what has called.
     Back(Outcome),
     /// Nowhere: nobody catches what was thrown.
@@ -139,7 +139,8 @@ enum Answer {
 /// What functions call to be told how to go on.
 pub(super) extern "C-unwind" fn visit(frame: i64, function: i64, number: i64, told: i64) -> i64 {
     let visitor = (function as usize, number as u64);
-    with_desk(|desk| desk.arrive(Segment { frame: frame as usize, visitor }, told));
+    let segment = Segment { frame: frame as usize, visitor: visitor.into() };
+    with_desk(|desk| desk.arrive(segment, visitor, told));
     loop {
         // When something is thrown, there is nothing here to be dropped.
         match with_desk(Desk::obey) {
@@ -153,7 +154,7 @@ pub(super) extern "C-unwind" fn visit(frame: i64, function: i64, number: i64, to
                 // SAFETY: this is called by generated code, and what it has left to do is for the
                 // case that nobody catches the exception.
                 let lastout::Uncaught = unsafe { lastout::throw(tag, payload(visitor)) };
-                with_desk(|desk| desk.stay(Segment { frame: frame as usize, visitor }));
+                with_desk(|desk| desk.stay(segment));
             }
         }
     }
@@ -174,12 +175,12 @@ impl Desk {
         let _ = self.reports.send(report);
     }
 
-    fn arrive(&self, segment: Segment, told: i64) {
+    fn arrive(&self, segment: Segment, version: Version, told: i64) {
         self.segments.borrow_mut().push(segment);
         // SAFETY: these are the frames of visits that have not returned, of this engine.
         let walked = unsafe { stack::walk(&self.engine, &self.code, &self.segments.borrow()) };
         let traced = stack::trace(&self.engine);
-        self.report(Report::Inside { version: segment.visitor, told, walked, traced });
+        self.report(Report::Inside { version, told, walked, traced });
     }
 
     fn depart(&self) {
