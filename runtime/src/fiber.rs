@@ -90,6 +90,9 @@ use crate::{CallError, thread};
 /// - It goes on within a `run` of the fiber in which it has begun; or, if it has begun in none, on
 ///   the thread on which it has begun, in none.
 /// - It is not suspended from within another fiber's `run` that it has itself called.
+/// - In a shared library, a coroutine that may move between two calls makes each of them from a
+///   function that is not inlined into it: compilers take the address of what belongs to a thread to
+///   be the same for as long as a function runs. In an executable it makes no difference.
 ///
 /// [`EngineBuilder::checked`](crate::EngineBuilder::checked) finds out if this is broken.
 ///

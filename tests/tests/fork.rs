@@ -12,6 +12,9 @@ mod fibers;
 mod in_place;
 #[path = "fork/inside.rs"]
 mod inside;
+#[cfg(target_arch = "x86_64")]
+#[path = "fork/moving.rs"]
+mod moving;
 #[path = "fork/process.rs"]
 mod process;
 #[path = "fork/sites.rs"]

@@ -169,7 +169,7 @@ pub(super) enum Moving {
     /// A waiting room has no lease.
     RoomsWithoutLease,
     /// Waiting rooms can be entered before the way in can.
-    RoomsFirst,
+    WayInLast,
     /// Waiting rooms are not closed.
     RoomsStayOpen,
     /// The way in is taken away by who uncovers the point.

@@ -215,13 +215,11 @@ impl World {
             rooms.push(room);
         }
         // Whoever is in a room finds the way in, and who comes from the function finds a room.
-        let [first, second] = match self.machine.moving {
-            Moving::RoomsFirst => [&mut rooms, &mut ways_in],
-            _ => [&mut ways_in, &mut rooms],
+        let order = match self.machine.moving {
+            Moving::WayInLast => [&mut rooms, &mut roots, &mut ways_in],
+            _ => [&mut ways_in, &mut rooms, &mut roots],
         };
-        self.open(first);
-        self.open(second);
-        self.open(&mut roots);
+        order.into_iter().for_each(|installing| self.open(installing));
         let mut closing = Vec::new();
         let before = self.uncover_other(point, &mut table, cover, &mut closing);
         roots.append(&mut ways_in);

@@ -7,7 +7,10 @@
 
 use std::collections::BTreeMap;
 
+use lastout::ResumePoints;
+use lastout::cranelift_codegen::ir::Function;
 use lastout_tests::measure::machine;
+use lastout_tests::moving;
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -42,6 +45,33 @@ fn main() -> Result<(), Error> {
         println!("{report}");
     }
     Ok(())
+}
+
+/// A function `work(i64) -> i64`, whose versions tell `tick` their numbers: in a loop of its own that
+/// ends when it is told to.
+pub(crate) fn looping(version: i64) -> String {
+    format!(
+        "function %work(i64) -> i64 tail {{
+            fn0 = %tick(i64) -> i64 system_v
+         block0(v0: i64):
+            jump block1
+         block1:
+            v1 = iconst.i64 {version}
+            v2 = call fn0(v1)
+            brif v2, block2, block1
+         block2:
+            return v2
+         }}"
+    )
+}
+
+/// Points at loops only.
+pub(crate) fn at_loops(func: &Function) -> ResumePoints {
+    let mut points = ResumePoints::new();
+    for header in moving::loop_headers(func) {
+        points.block(header.as_u32(), header);
+    }
+    points
 }
 
 /// With three digits after the point.

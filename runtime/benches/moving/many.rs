@@ -9,7 +9,7 @@ use lastout_tests::measure::resident;
 use lastout_tests::moving;
 use serde_json::json;
 
-use crate::{Error, Figures, rounded};
+use crate::{Error, Figures, at_loops, looping, rounded};
 
 /// Which version was running last, and how deep the stack was.
 static VERSION: AtomicI64 = AtomicI64::new(0);
@@ -26,53 +26,28 @@ extern "C" fn tick(version: i64) -> i64 {
 pub(crate) fn measure(moves: i64) -> Result<Figures, Error> {
     let engine =
         Engine::builder().host_function("tick", tick as extern "C" fn(i64) -> i64).build()?;
-    let install = |version: i64| -> Result<(), Error> {
-        let text = format!(
-            "function %spin(i64) -> i64 tail {{
-                fn0 = %tick(i64) -> i64 system_v
-             block0(v0: i64):
-                jump block1
-             block1:
-                v1 = iconst.i64 {version}
-                v2 = call fn0(v1)
-                brif v2, block2, block1
-             block2:
-                return v2
-             }}"
-        );
-        let mut unit = engine.unit();
-        moving::define(&mut unit, &text, |func| {
-            let mut points = lastout::ResumePoints::new();
-            points.block(1, moving::loop_headers(func)[0]);
-            points
-        })?;
-        engine.install(unit)?;
+    let install = |version| {
+        install_text(&engine, &looping(version))?;
         while VERSION.load(Ordering::Acquire) != version {
             std::hint::spin_loop();
         }
         Ok(())
     };
     let now = || (DEPTH.load(Ordering::Relaxed), resident(), engine.stats());
-    let mut unit = engine.unit();
-    let first = "function %spin(i64) -> i64 tail { block0(v0: i64): return v0 }";
-    moving::define(&mut unit, first, |_| lastout::ResumePoints::new())?;
-    engine.install(unit)?;
+    // Until there is one that tells.
+    let first = "function %work(i64) -> i64 tail { block0(v0: i64): return v0 }";
+    install_text(&engine, first)?;
     let (before, after, seconds) = thread::scope(|scope| -> Result<_, Error> {
-        let spin = engine.function::<fn(i64) -> i64>("spin")?;
-        let text_of_first = 1;
-        let spinning = thread::Builder::new().spawn_scoped(scope, {
-            let spin = spin.clone();
-            move || {
-                // Until it finds a version that tells.
-                while VERSION.load(Ordering::Acquire) == 0 {
-                    // SAFETY: the function is sound for every argument.
-                    let _ = unsafe { spin.call(0) };
-                }
+        let work = engine.function::<fn(i64) -> i64>("work")?;
+        let working = thread::Builder::new().spawn_scoped(scope, move || {
+            while VERSION.load(Ordering::Acquire) == 0 {
+                // SAFETY: the function is sound for every argument.
+                let _ = unsafe { work.call(0) };
             }
         })?;
         let moved = (|| {
             // The allocator has what it needs by then.
-            for version in text_of_first..=1000 {
+            for version in 1..=1000 {
                 install(version)?;
             }
             let (before, began) = (now(), Instant::now());
@@ -81,8 +56,9 @@ pub(crate) fn measure(moves: i64) -> Result<Figures, Error> {
             }
             Ok((before, now(), began.elapsed().as_secs_f64()))
         })();
-        let ended = install_last(&engine);
-        spinning.join().expect("it returns");
+        // Whose number says that the loop is to end.
+        let ended = install_text(&engine, &looping(-1));
+        working.join().expect("it returns");
         ended?;
         moved
     })?;
@@ -107,25 +83,9 @@ pub(crate) fn measure(moves: i64) -> Result<Figures, Error> {
     Ok(figures)
 }
 
-/// Has the loop end: its version tells a number that says so.
-fn install_last(engine: &Engine) -> Result<(), Error> {
-    let text = "function %spin(i64) -> i64 tail {
-            fn0 = %tick(i64) -> i64 system_v
-         block0(v0: i64):
-            jump block1
-         block1:
-            v1 = iconst.i64 -1
-            v2 = call fn0(v1)
-            brif v2, block2, block1
-         block2:
-            return v2
-         }";
+fn install_text(engine: &Engine, text: &str) -> Result<(), Error> {
     let mut unit = engine.unit();
-    moving::define(&mut unit, text, |func| {
-        let mut points = lastout::ResumePoints::new();
-        points.block(1, moving::loop_headers(func)[0]);
-        points
-    })?;
+    moving::define(&mut unit, text, at_loops)?;
     engine.install(unit)?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use lastout_tests::measure::median;
 use lastout_tests::moving;
 use serde_json::json;
 
-use crate::{Error, Figures, rounded};
+use crate::{Error, Figures, at_loops, looping, rounded};
 
 /// How many times each is replaced.
 const TIMES: i64 = 400;
@@ -36,23 +36,6 @@ fn calls(version: i64) -> String {
          block0(v0: i64):
             v1 = iconst.i64 {version}
             v2 = call fn0(v1)
-            return v2
-         }}"
-    )
-}
-
-/// The same, in a loop of its own that ends when it is told to.
-fn loops(version: i64) -> String {
-    format!(
-        "function %work(i64) -> i64 tail {{
-            fn0 = %tick(i64) -> i64 system_v
-         block0(v0: i64):
-            jump block1
-         block1:
-            v1 = iconst.i64 {version}
-            v2 = call fn0(v1)
-            brif v2, block2, block1
-         block2:
             return v2
          }}"
     )
@@ -86,15 +69,6 @@ fn in_place(engine: &Engine, unit: Unit) -> Result<(), Error> {
 
 fn unmarked(_: &Function) -> ResumePoints {
     ResumePoints::new()
-}
-
-/// At loops only.
-fn at_loops(func: &Function) -> ResumePoints {
-    let mut points = ResumePoints::new();
-    for header in moving::loop_headers(func) {
-        points.block(header.as_u32(), header);
-    }
-    points
 }
 
 /// At the first call only.
@@ -132,7 +106,7 @@ const TECHNIQUES: [Technique; 5] = [
     Technique {
         name: "a loop that moves",
         dispatch: Dispatch::Slot,
-        text: loops,
+        text: looping,
         points: at_loops,
         install,
         suspended: false,

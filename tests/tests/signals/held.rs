@@ -40,6 +40,7 @@ fn a_handler_calls_a_function_whose_callers_are_held() {
         FUNCTION.store((&raw const f).cast_mut(), Ordering::SeqCst);
         CALLS.store(0, Ordering::SeqCst);
         LEAST.store(i64::MAX, Ordering::SeqCst);
+        MOST.store(0, Ordering::SeqCst);
         let handler = handle as extern "C" fn(libc::c_int);
         // SAFETY: the handler is one.
         let before = unsafe { libc::signal(libc::SIGUSR2, handler as libc::sighandler_t) };

@@ -44,7 +44,7 @@ fn a_waiting_room_that_stays_open() {
 /// A call of the new version is in the waiting room, and over, before there is a way in.
 #[test]
 fn a_waiting_room_that_opens_before_the_way_in() {
-    Machine { moving: Moving::RoomsFirst, ..MOVING }.refute(
+    Machine { moving: Moving::WayInLast, ..MOVING }.refute(
         2,
         scenarios::waiting_uncovered_and_covered,
         Fault::Lost,

@@ -67,6 +67,11 @@ impl Marks {
             Points::Loops | Points::Plain => None,
             Points::Carrying(carried) => {
                 let value = carried.value(builder);
+                // A constant would not be carried, but made anew; the parameter of a block is.
+                let block = builder.create_block();
+                builder.ins().jump(block, &[value.into()]);
+                builder.switch_to_block(block);
+                let value = builder.append_block_param(block, carried.type_());
                 let variable = builder.declare_var(carried.type_());
                 builder.def_var(variable, value);
                 Some((carried, variable))
