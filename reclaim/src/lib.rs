@@ -223,8 +223,9 @@
 //!     the lease until it is freed, and so has whoever publishes, as long as the version that is
 //!     current has the point. It is one lease: a new one is made only when nobody has the old one.
 //! 17. All are published, and taken away, under one lock: the way in before the waiting room can be
-//!     entered; the waiting room closed before the publisher's lease is let go. Who had the lease
-//!     last takes the way in away, unless the point is covered, or there is a new lease.
+//!     entered, and that before the function can; the waiting room closed before the publisher's
+//!     lease is let go. Who had the lease last takes the way in away, unless the point is covered,
+//!     or there is a new lease.
 //!
 //! **Moving against being uncovered.** A frame that finds the way in closed has counted in and
 //! bailed, and is counted at home all the time.
@@ -282,6 +283,7 @@
 //! missing heavy fence, callers that pass though they are not inside, or without waiting for the
 //! decision, or without their fence, waiters that count as inside, recursion that waits, and a
 //! hold that is begun without release.
+//!
 //! And with frames that move: loops that look at a flag, and calls from waiting rooms, while others
 //! cover the point, uncover it, and cover it again. Nobody who has waited finds no way in, a version
 //! does not stay for who waits, and of a point that is not covered nothing stays. Mutants are

@@ -2,31 +2,36 @@
 //!
 //! Names are looked up one by one, and nothing is locked in between: many threads link at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use cranelift_codegen::entity::EntityRef;
-use cranelift_codegen::ir::Signature;
 use cranelift_module::{
     DataId, FuncId, FunctionDeclaration, Linkage, Module, ModuleReloc, ModuleRelocTarget,
 };
-use lastout_instrument::{self as instrument, Symbol};
+use lastout_instrument::Symbol;
 
 use crate::code_map::{Description, FunctionCode, MoreCode, UnitCode};
 use crate::function::Function;
 use crate::install::{Linked, Root};
-use crate::memory::{Block, Contents, Draft, Footprint, Memory, Patches, Sizes};
+use crate::memory::{Contents, Footprint};
 use crate::names::Names;
 use crate::payload::{Code, UnitPoints};
-use crate::points::{RoomCallee, RoomKey};
-use crate::relocation::{self, JUMP, JUMP_SIZE, Object, VENEER_SIZE};
-use crate::resumable::{UnitPoint, UnitRoom};
+use crate::relocation::{self, JUMP, Object};
+use crate::resumable::UnitPoint;
 use crate::shared::Shared;
-use crate::sites::{Callee, Calls, Site, Word};
-use crate::template::{Kind, RoomSignatures, instantiate};
+use crate::sites::{Callee, Site};
 use crate::unit::Unit;
 use crate::{Error, Result};
+
+mod layout;
+mod outgoing;
+mod rooms;
+
+use layout::{Layout, is_public, site_callee};
+pub(crate) use outgoing::OutgoingCalls;
+use outgoing::publish;
 
 /// Links `unit` against what `names` knows. On an error nothing has changed.
 pub(crate) fn link(shared: &Arc<Shared>, names: &Names, unit: &Unit) -> Result<Linked> {
@@ -82,159 +87,6 @@ pub(crate) fn link_over(
     let root = linker.roots(place.code.start).next();
     let root = root.ok_or_else(|| Error::Undefined(id.to_string()))?;
     Ok(LinkedOver { contents, calls, root, description })
-}
-
-/// Whether functions of this linkage are known in the engine by their names.
-fn is_public(linkage: Linkage) -> bool {
-    matches!(linkage, Linkage::Export | Linkage::Preemptible)
-}
-
-/// Whether a function that is called as a replaceable one was declared, later, as one that is not.
-fn is_fixed(unit: &Unit, id: FuncId) -> bool {
-    let linkage = unit.declarations().get_function_decl(id).linkage;
-    linkage.is_definable() && !is_public(linkage)
-}
-
-/// The function that a call in `object` is of, if the call is to be patched when the function is
-/// replaced.
-fn site_callee(unit: &Unit, object: &Object, reloc: &ModuleReloc) -> Option<FuncId> {
-    if !relocation::can_be_aimed(object, reloc) {
-        return None;
-    }
-    let ModuleRelocTarget::User { namespace, index } = reloc.name else { return None };
-    let Some(Symbol::Gate(index)) = Symbol::from_name(namespace, index) else { return None };
-    let id = FuncId::from_u32(index);
-    (id.index() < unit.declared_functions && !is_fixed(unit, id)).then_some(id)
-}
-
-/// How much later a function is to start than it is aligned to, for as many as possible of its
-/// calls to lie where they can be patched.
-fn shift(unit: &Unit, object: &Object) -> usize {
-    let sites = object.relocs.iter().filter(|reloc| site_callee(unit, object, reloc).is_some());
-    let offsets: Vec<_> = sites.map(|reloc| reloc.offset as usize).collect();
-    let unpatchable = |shift: &usize| {
-        offsets.iter().filter(|offset| !Site::is_patchable(*offset + shift)).count()
-    };
-    let shifts = (0..size_of::<Word>()).step_by(object.least_align);
-    shifts.min_by_key(unpatchable).unwrap_or(0)
-}
-
-/// Where everything in a unit is, from the start of its section.
-#[derive(Default)]
-struct Layout {
-    sizes: Sizes,
-    functions: HashMap<FuncId, usize>,
-    data: HashMap<DataId, usize>,
-    /// Words that stand for the slots of functions that cannot be replaced, in the read-only
-    /// section: a function may have been declared as an import when it was called, and defined
-    /// as a local one later.
-    fixed_slots: HashMap<FuncId, usize>,
-    /// Room at the end of the code, one piece for each thing outside that it calls and may not
-    /// reach.
-    veneers: Vec<usize>,
-    /// The calls that are to be patched, by what they call.
-    sites: BTreeMap<FuncId, CallSites>,
-}
-
-/// Calls of one function that are to be patched.
-#[derive(Default)]
-struct CallSites {
-    /// Where in the code the bytes are that change.
-    offsets: Vec<usize>,
-    calls: Calls,
-    /// Where there is room for a jump that can be patched, if some of the calls cannot be.
-    jump: Option<usize>,
-}
-
-impl Layout {
-    /// A function may be told where it is to start, before all others.
-    fn new(unit: &Unit, first: Option<(FuncId, &Object, usize)>) -> Self {
-        let mut layout = Self::default();
-        // An empty object takes a byte, so that it has an address of its own.
-        let len = |object: &Object| object.bytes.len().max(1);
-        if let Some((id, object, start)) = first {
-            layout.sizes.code.add(start + len(object), object.least_align);
-            layout.functions.insert(id, start);
-        }
-        for (&id, object) in &unit.functions {
-            layout.functions.entry(id).or_insert_with(|| {
-                let shift = shift(unit, object);
-                layout.sizes.code.add(shift + len(object), object.align) + shift
-            });
-            for reloc in &object.relocs {
-                layout.note_fixed_slot(unit, reloc);
-            }
-        }
-        layout.note_sites(unit);
-        layout.make_room_for_veneers(unit);
-        for (&id, data) in &unit.data {
-            let Sizes { writable, read_only, .. } = &mut layout.sizes;
-            let section = if data.writable { writable } else { read_only };
-            layout.data.insert(id, section.add(len(&data.contents), data.contents.align));
-        }
-        for offset in layout.fixed_slots.values_mut() {
-            *offset = layout.sizes.read_only.add(size_of::<usize>(), align_of::<usize>());
-        }
-        let Sizes { code, read_only, writable } = &mut layout.sizes;
-        let (reserved_code, reserved_data) = unit.reserved;
-        code.len = code.len.max(reserved_code);
-        read_only.len = read_only.len.max(reserved_data);
-        writable.len = writable.len.max(reserved_data);
-        layout
-    }
-
-    fn make_room_for_veneers(&mut self, unit: &Unit) {
-        let calls = unit.functions.values().flat_map(|object| &object.relocs);
-        let calls = calls.filter(|reloc| relocation::is_call(reloc.kind));
-        let outside = calls.filter_map(|reloc| match reloc.name {
-            ModuleRelocTarget::User { namespace: 0, index } => {
-                let inside = self.functions.contains_key(&FuncId::from_u32(index));
-                (!inside).then_some((0, index))
-            }
-            ModuleRelocTarget::User { namespace, index } => {
-                let gate = matches!(Symbol::from_name(namespace, index), Some(Symbol::Gate(_)));
-                (!gate).then_some((namespace, index))
-            }
-            ModuleRelocTarget::LibCall(libcall) => Some((u32::MAX, libcall as u32)),
-            ModuleRelocTarget::KnownSymbol(_) | ModuleRelocTarget::FunctionOffset(..) => None,
-        });
-        let targets: BTreeSet<_> = outside.collect();
-        let code = &mut self.sizes.code;
-        self.veneers = targets.iter().map(|_| code.add(VENEER_SIZE, VENEER_SIZE)).collect();
-    }
-
-    /// Finds the calls that are to be patched, and makes room for the jumps of those that cannot
-    /// be.
-    fn note_sites(&mut self, unit: &Unit) {
-        for (id, object) in &unit.functions {
-            for reloc in &object.relocs {
-                let Some(callee) = site_callee(unit, object, reloc) else { continue };
-                let sites = self.sites.entry(callee).or_default();
-                let offset = self.functions[id] + reloc.offset as usize;
-                if Site::is_patchable(offset) {
-                    sites.offsets.push(offset);
-                    sites.calls.in_place += 1;
-                } else {
-                    sites.calls.by_jump += 1;
-                }
-            }
-        }
-        for sites in self.sites.values_mut().filter(|sites| sites.calls.by_jump > 0) {
-            let jump = self.sizes.code.add(JUMP_SIZE, JUMP_SIZE);
-            let (_, distance) = JUMP;
-            sites.offsets.push(jump + distance);
-            sites.jump = Some(jump);
-        }
-    }
-
-    fn note_fixed_slot(&mut self, unit: &Unit, reloc: &ModuleReloc) {
-        let ModuleRelocTarget::User { namespace, index } = reloc.name else { return };
-        let Some(Symbol::Slot(index)) = Symbol::from_name(namespace, index) else { return };
-        let id = FuncId::from_u32(index);
-        if id.index() < unit.declared_functions && is_fixed(unit, id) {
-            self.fixed_slots.insert(id, 0);
-        }
-    }
 }
 
 struct Linker<'a> {
@@ -333,28 +185,6 @@ impl<'a> Linker<'a> {
                 Function::new(name.into(), signature, self.shared)?
             };
             self.roots.insert(id, function);
-        }
-        Ok(())
-    }
-
-    /// Finds or makes the waiting rooms that the unit calls others from.
-    fn find_rooms(&mut self) -> Result<()> {
-        for (&id, UnitRoom { way_in, callee, called_as }) in &self.unit.points.rooms {
-            let callee = match self.host_function(*callee)? {
-                Some(address) => RoomCallee::Host(address),
-                None => RoomCallee::Replaceable(Arc::clone(self.replaceable(*callee)?)),
-            };
-            let key = RoomKey { callee, signature: called_as.clone() };
-            let used = self.points.uses.iter().find(|used| {
-                let point = &self.unit.points.points[way_in];
-                *used.key() == point.key && Arc::ptr_eq(used.way_in(), &self.roots[way_in])
-            });
-            let used = used.expect("a room is one of a point of the unit");
-            let (name, signature) = (self.name(id), &self.declaration(id).signature);
-            let make = || make_room(self.shared, name.into(), signature, &key, used.way_in());
-            let room = used.room(key.clone(), make)?;
-            self.callees.insert(id, Arc::clone(&room.function));
-            self.points.rooms.push(room);
         }
         Ok(())
     }
@@ -562,90 +392,6 @@ impl<'a> Linker<'a> {
         let symbol = self.shared.host.get(&name);
         symbol.map(|symbol| symbol.address).ok_or(Error::MissingImport(name))
     }
-}
-
-/// A waiting room, and its code.
-fn make_room(
-    shared: &Arc<Shared>,
-    name: Arc<str>,
-    signature: &Signature,
-    key: &RoomKey,
-    way_in: &Arc<Function>,
-) -> Result<(Arc<Function>, Arc<Block>)> {
-    let RoomKey { callee, signature: call } = key;
-    let template = shared.templates.get(Kind::WaitingRoom(RoomSignatures {
-        room: signature.clone(),
-        call: call.clone(),
-        callee: match callee {
-            RoomCallee::Replaceable(_) => instrument::Callee::Replaceable,
-            RoomCallee::Host(_) => instrument::Callee::Fixed,
-        },
-        way_in: way_in.signature().clone(),
-    }))?;
-    let code = instantiate(&template, &shared.memory, |symbol| match (symbol, callee) {
-        (Symbol::Slot(0), RoomCallee::Replaceable(callee)) => callee.slot().addr(),
-        (Symbol::StubTarget, RoomCallee::Host(address)) => *address,
-        (Symbol::Slot(1), _) => way_in.slot().addr(),
-        _ => unreachable!("a waiting room refers to nothing else"),
-    })?;
-    let function = FunctionCode { start: 0, saved: template.frame.saved, name: Arc::clone(&name) };
-    code.describe(Arc::new(Description::Unit(UnitCode {
-        len: template.bytes.len() as u32,
-        functions: Box::new([function]),
-        more: None,
-        number: AtomicU64::new(0),
-    })));
-    Ok((Function::of_point(name, signature, shared)?, Arc::new(code)))
-}
-
-/// The replaceable functions that a unit refers to, and how its code calls them.
-pub(crate) struct OutgoingCalls {
-    /// Where the code is.
-    code: usize,
-    /// Calls that are patched.
-    sites: Vec<(Arc<Function>, CallSites)>,
-    others: Vec<Callee>,
-}
-
-impl OutgoingCalls {
-    /// Has the sites in `code` call what calls go to while nobody patches any.
-    pub(crate) fn aim(&self, code: &mut [u8], _turn: &Patches<'_>) -> Result<()> {
-        for (function, sites) in &self.sites {
-            for &offset in &sites.offsets {
-                relocation::aim(code, offset, self.code + offset, function.gate())
-                    .map_err(|why| Error::Link { symbol: function.name().to_string(), why })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Has the sites patched from now on. They are [aimed](Self::aim), in the same turn.
-    pub(crate) fn register(self, memory: &Memory, _turn: &Patches<'_>) -> Vec<Callee> {
-        let start = self.code - memory.code_start();
-        let register = |(function, sites): (Arc<Function>, CallSites)| {
-            let places = sites.offsets.iter().map(|offset| Site::at(start + offset));
-            Callee::register(function, places.collect(), sites.calls)
-        };
-        let mut callees: Vec<_> = self.sites.into_iter().map(register).collect();
-        callees.extend(self.others);
-        callees
-    }
-}
-
-/// Makes code runnable, and has its sites patched from now on.
-fn publish(
-    mut draft: Draft,
-    calls: OutgoingCalls,
-    memory: &Memory,
-) -> Result<(Block, Vec<Callee>)> {
-    if calls.sites.is_empty() {
-        return Ok((draft.publish()?, calls.others));
-    }
-    // What is in a slot at this moment is what the next to change it counts on.
-    let turn = memory.patches();
-    calls.aim(draft.code().0, &turn)?;
-    let block = draft.publish()?;
-    Ok((block, calls.register(memory, &turn)))
 }
 
 /// Jumps to what is called from too far away.

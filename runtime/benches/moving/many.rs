@@ -1,5 +1,6 @@
 //! One frame that moves again and again.
 
+use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -26,7 +27,7 @@ extern "C" fn tick(version: i64) -> i64 {
 pub(crate) fn measure(moves: i64) -> Result<Figures, Error> {
     let engine =
         Engine::builder().host_function("tick", tick as extern "C" fn(i64) -> i64).build()?;
-    let install = |version| {
+    let install = |version| -> Result<(), Error> {
         install_text(&engine, &looping(version))?;
         while VERSION.load(Ordering::Acquire) != version {
             std::hint::spin_loop();
@@ -53,6 +54,9 @@ pub(crate) fn measure(moves: i64) -> Result<Figures, Error> {
             let (before, began) = (now(), Instant::now());
             for version in 1001..=1000 + moves {
                 install(version)?;
+                if version % 1000 == 0 && stderr().is_terminal() {
+                    eprint!("\r{} of {moves} moves ", version - 1000);
+                }
             }
             Ok((before, now(), began.elapsed().as_secs_f64()))
         })();

@@ -7,7 +7,8 @@ use lastout_instrument::{Symbol, machine_valet};
 use lastout_reclaim::{Frames, Hold, State, StateWord};
 use rustix::thread::futex;
 
-use super::{Chosen, Function, Seat};
+use super::seats::Chosen;
+use super::{Function, Seat};
 use crate::code_map::Description;
 use crate::fork::{self, Pass};
 use crate::memory::{Block, Footprint};

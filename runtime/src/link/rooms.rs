@@ -1,0 +1,75 @@
+//! The waiting rooms of a unit.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use cranelift_codegen::ir::Signature;
+use lastout_instrument::{Callee, Symbol};
+
+use super::Linker;
+use crate::Result;
+use crate::code_map::{Description, FunctionCode, UnitCode};
+use crate::function::Function;
+use crate::memory::Block;
+use crate::points::{RoomCallee, RoomKey};
+use crate::resumable::UnitRoom;
+use crate::shared::Shared;
+use crate::template::{Kind, RoomSignatures, instantiate};
+
+impl Linker<'_> {
+    /// Finds or makes the waiting rooms that the unit calls others from.
+    pub(super) fn find_rooms(&mut self) -> Result<()> {
+        for (&id, UnitRoom { way_in, callee, called_as }) in &self.unit.points.rooms {
+            let callee = match self.host_function(*callee)? {
+                Some(address) => RoomCallee::Host(address),
+                None => RoomCallee::Replaceable(Arc::clone(self.replaceable(*callee)?)),
+            };
+            let key = RoomKey { callee, signature: called_as.clone() };
+            let used = self.points.uses.iter().find(|used| {
+                let point = &self.unit.points.points[way_in];
+                *used.key() == point.key && Arc::ptr_eq(used.way_in(), &self.roots[way_in])
+            });
+            let used = used.expect("a room is one of a point of the unit");
+            let (name, signature) = (self.name(id), &self.declaration(id).signature);
+            let make = || make_room(self.shared, name.into(), signature, &key, used.way_in());
+            let room = used.room(key.clone(), make)?;
+            self.callees.insert(id, Arc::clone(&room.function));
+            self.points.rooms.push(room);
+        }
+        Ok(())
+    }
+}
+
+/// A waiting room, and its code.
+fn make_room(
+    shared: &Arc<Shared>,
+    name: Arc<str>,
+    signature: &Signature,
+    key: &RoomKey,
+    way_in: &Arc<Function>,
+) -> Result<(Arc<Function>, Arc<Block>)> {
+    let RoomKey { callee, signature: call } = key;
+    let template = shared.templates.get(Kind::WaitingRoom(RoomSignatures {
+        room: signature.clone(),
+        call: call.clone(),
+        callee: match callee {
+            RoomCallee::Replaceable(_) => Callee::Replaceable,
+            RoomCallee::Host(_) => Callee::Fixed,
+        },
+        way_in: way_in.signature().clone(),
+    }))?;
+    let code = instantiate(&template, &shared.memory, |symbol| match (symbol, callee) {
+        (Symbol::Slot(0), RoomCallee::Replaceable(callee)) => callee.slot().addr(),
+        (Symbol::StubTarget, RoomCallee::Host(address)) => *address,
+        (Symbol::Slot(1), _) => way_in.slot().addr(),
+        _ => unreachable!("a waiting room refers to nothing else"),
+    })?;
+    let function = FunctionCode { start: 0, saved: template.frame.saved, name: Arc::clone(&name) };
+    code.describe(Arc::new(Description::Unit(UnitCode {
+        len: template.bytes.len() as u32,
+        functions: Box::new([function]),
+        more: None,
+        number: AtomicU64::new(0),
+    })));
+    Ok((Function::of_point(name, signature, shared)?, Arc::new(code)))
+}
