@@ -48,6 +48,7 @@ fn our_files_hold() {
         assert!(summary.total.passed >= 250, "{summary}");
         assert!(summary.total.with_points >= 60, "{summary}");
         assert!(summary.total.points >= 90, "{summary}");
+        assert!(summary.total.in_place >= 100, "{summary}");
     }
 }
 

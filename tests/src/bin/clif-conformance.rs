@@ -14,9 +14,10 @@ usage: clif-conformance [--json] [--flag NAME=VALUE] [--rounds N] [--ms N] PATH.
 
 Runs the `; run:` lines of Cranelift's test files, and of all .clif files in
 directories, with every function replaceable and in a unit of its own: first
-as they are, then while another thread replaces each function by itself, and
-then so while their frames move: with points at all loops and calls, where
-functions can have them, and of the convention for tail calls.
+as they are, then while another thread replaces each function by itself, every
+third time at the same address, and then so while their frames move: with
+points at all loops and calls, where functions can have them, and of the
+convention for tail calls.
 
 Every file is run for each of its target lines that is the host's, and with
 both ways of dispatch. A run line counts once: it has passed if it held each

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cranelift_codegen::data_value::{DataValue, DisplayDataValues};
@@ -192,6 +193,7 @@ impl<'a> Run<'a> {
             left.what.push(format!("{alive} versions are alive though all were removed"));
         }
         self.report.replacements += left.replacements;
+        self.report.in_place += program.in_place.load(Ordering::Relaxed);
         self.report.left_in_ledger += left.frames;
         self.report.unfreed += left.unfreed;
         let located = |what| format!("{}: {way}: {what}", self.path.display());

@@ -1,6 +1,7 @@
 //! A file's functions in an engine, each in a unit of its own.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use cranelift_codegen::Context;
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::{Function, GlobalValueData, Signature};
 use cranelift_module::{Linkage, Module, ModuleError};
-use lastout::{CallError, Engine, Handle, Unit, Version};
+use lastout::{CallError, Engine, Error, Handle, Unit, Version};
 
 use super::file::{Test, TestFunction};
 use super::refusal::Trouble;
@@ -34,6 +35,8 @@ pub(super) struct Program<'a> {
     pub(super) troubles: Vec<(&'a TestFunction, Trouble)>,
     form: Form,
     signatures: Signatures<'a>,
+    /// How many replacements were made at the same address.
+    pub(super) in_place: AtomicU64,
 }
 
 type Signatures<'a> = HashMap<&'a str, &'a Signature>;
@@ -55,7 +58,8 @@ impl<'a> Program<'a> {
         };
         let signatures = test.functions.iter().map(signatures).collect();
         let (functions, troubles) = (Vec::new(), Vec::new());
-        let mut program = Self { engine, functions, troubles, form, signatures };
+        let in_place = AtomicU64::new(0);
+        let mut program = Self { engine, functions, troubles, form, signatures, in_place };
         let mut names = HashSet::new();
         let mut there = Vec::new();
         for function in &test.functions {
@@ -160,8 +164,26 @@ impl<'a> Program<'a> {
         Ok(self.engine.function(&name)?)
     }
 
-    /// Compiles a function anew, and installs it in place of what is current.
-    pub(super) fn replace(&self, installed: &Installed<'a>) -> Result<(), Trouble> {
+    /// Compiles a function anew, and replaces what is current by it: at the same address, if that is
+    /// asked for and can be.
+    pub(super) fn replace(&self, installed: &Installed<'a>, in_place: bool) -> Result<(), Trouble> {
+        /// How long callers may be held. Frames with points do not leave by themselves.
+        const LIMIT: Duration = Duration::from_millis(20);
+
+        if in_place {
+            let (unit, _) = self.compile(installed.test)?;
+            match self.engine.replace_in_place(unit, LIMIT) {
+                Ok(replaced) => {
+                    installed.lock().extend(replaced.versions().iter().cloned());
+                    self.in_place.fetch_add(1, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(
+                    Error::StillInside { .. } | Error::NotInPlace { .. } | Error::DoesNotFit { .. },
+                ) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         let (unit, _) = self.compile(installed.test)?;
         let version = self.install(installed.test, unit)?;
         installed.lock().push(version);

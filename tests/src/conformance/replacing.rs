@@ -39,7 +39,8 @@ pub(super) fn run(
                     if is_over(rounds) {
                         return Ok(());
                     }
-                    program.replace(installed).map_err(|trouble| {
+                    // Every third time, at the same address.
+                    program.replace(installed, rounds % 3 == 2).map_err(|trouble| {
                         let (Trouble::Refused(why) | Trouble::Failed(why)) = trouble;
                         format!("`{}` cannot be replaced: {why}", installed.test.name)
                     })?;

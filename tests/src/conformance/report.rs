@@ -29,6 +29,8 @@ pub struct FileReport {
     pub skipped: usize,
     /// How often a function was replaced.
     pub replacements: u64,
+    /// How often at the same address.
+    pub in_place: u64,
     /// The frames that were counted as inside of functions when nobody was.
     pub left_in_ledger: u64,
     /// The versions that nobody was inside of, and that were not freed.
@@ -70,6 +72,7 @@ impl FileReport {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.replacements += other.replacements;
+        self.in_place += other.in_place;
         self.left_in_ledger += other.left_in_ledger;
         self.unfreed += other.unfreed;
         self.failures.extend_from_slice(&other.failures);
@@ -116,6 +119,7 @@ impl Summary {
             "failed": total.failed,
             "skipped": total.skipped,
             "replacements": total.replacements,
+            "in_place": total.in_place,
             "left_in_ledger": total.left_in_ledger,
             "unfreed": total.unfreed,
             "skips": total.skips,
@@ -148,8 +152,9 @@ impl fmt::Display for Summary {
         }
         write!(
             f,
-            "{} replacements, {} frames left in ledgers, {} versions not freed",
-            total.replacements, total.left_in_ledger, total.unfreed
+            "{} replacements, {} of them at the same address, {} frames left in ledgers, {} versions \
+             not freed",
+            total.replacements, total.in_place, total.left_in_ledger, total.unfreed
         )
     }
 }
