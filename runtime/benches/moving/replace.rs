@@ -233,9 +233,7 @@ impl Technique {
             let unit = self.unit(engine, version)?;
             // The other thread is where it is to be found.
             if self.suspended {
-                RELEASED.store(HELD.load(Ordering::SeqCst), Ordering::SeqCst);
-                let before = HELD.load(Ordering::SeqCst);
-                while HELD.load(Ordering::SeqCst) == before && version > 1 {
+                while HELD.load(Ordering::SeqCst) < version {
                     std::hint::spin_loop();
                 }
             } else {
@@ -249,7 +247,7 @@ impl Technique {
             let mut released = began;
             if self.suspended {
                 released = Instant::now();
-                RELEASED.store(i64::MAX, Ordering::SeqCst);
+                RELEASED.store(version, Ordering::SeqCst);
             }
             let first = loop {
                 match seen() {
@@ -257,9 +255,6 @@ impl Technique {
                     _ => std::hint::spin_loop(),
                 }
             };
-            if self.suspended {
-                RELEASED.store(0, Ordering::SeqCst);
-            }
             let us = |time: Duration| time.as_nanos() as f64 / 1000.0;
             let until = us(first.since.saturating_duration_since(released))
                 + if self.suspended { us(installed) } else { 0.0 };
