@@ -317,7 +317,7 @@ mod tests {
             let inside = scope.spawn(|| program.functions[1].call(&arguments));
             door.arrived();
             for function in &program.functions {
-                program.replace(function).unwrap();
+                program.replace(function, false).unwrap();
             }
             let left = program.left_over(Duration::ZERO);
             // Both functions, and the trampoline, which was not replaced.
