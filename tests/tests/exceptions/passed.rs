@@ -6,7 +6,7 @@ use std::thread;
 use lastout::throw;
 use lastout_tests::child::child;
 use lastout_tests::layers::{KINDS, engines, frames};
-use lastout_tests::measure::resident;
+use lastout_tests::measure::leaves_nothing;
 use lastout_tests::registers::keeps;
 use lastout_tests::support::{Callback, Drops, calling_back, install, install_counted};
 use lastout_tests::{builder, call, engine};
@@ -129,13 +129,7 @@ fn a_hundred_thousand_exceptions_leave_nothing() {
         assert_eq!(call!(catcher, callback.address(), number), Ok(caught(1, number)));
         assert!(call!(f, callback.address(), number).is_err());
     };
-    let ended = child("exceptions", || {
-        (0..1000).for_each(round);
-        let before = resident();
-        (0..50_000).for_each(round);
-        let after = resident();
-        assert!(after < before + (1 << 20), "{before} bytes became {after}");
-    });
+    let ended = child("exceptions", || leaves_nothing(50_000, round));
     if let Some(ended) = ended {
         assert!(ended.well(), "{}", ended.errors);
     }
