@@ -60,8 +60,8 @@ mod rooms;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cranelift_codegen::ir::{
-    AbiParam, ArgumentPurpose, Block, Function, GlobalValueData, Inst, InstructionData, Opcode,
-    Signature, Type, UserExternalName, Value,
+    AbiParam, ArgumentPurpose, Block, ExtFuncData, ExternalName, FuncRef, Function,
+    GlobalValueData, Inst, InstructionData, Opcode, Signature, Type, UserExternalName, Value,
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 
@@ -203,7 +203,8 @@ impl<'a> Resumable<'a> {
                 return Err(Error::point(mark.id, "two of its values have the same label"));
             }
             let (live, values) = values.into_iter().unzip();
-            let call = called_as(func, mark.place).cloned();
+            let called_as = |callee: &ExtFuncData| func.dfg.signatures[callee.signature].clone();
+            let call = callee(func, mark.place).map(called_as);
             let point = ResumePoint { id: mark.id, place: mark.place, live, call, values };
             check_signature(&point.way_in_signature(func, isa), isa)?;
             if point.call.is_some() {
@@ -241,6 +242,11 @@ impl<'a> Resumable<'a> {
     /// it.
     pub fn plain_signature(&self, point: &ResumePoint) -> Signature {
         point.plain_signature(&self.func.signature)
+    }
+
+    /// What is called at a point at a call.
+    pub fn callee(&self, point: &ResumePoint) -> Option<&'a ExtFuncData> {
+        callee(self.func, point.place)
     }
 
     /// The function, with its points in it.
@@ -306,13 +312,13 @@ impl Error {
     }
 }
 
-/// What the call at a place is called as, if there is one.
-fn called_as(func: &Function, place: Place) -> Option<&Signature> {
+/// What is called at a place, if there is a call.
+fn callee(func: &Function, place: Place) -> Option<&ExtFuncData> {
     let Place::Call(call) = place else { return None };
     let InstructionData::Call { opcode: Opcode::Call, func_ref, .. } = func.dfg.insts[call] else {
         return None;
     };
-    Some(&func.dfg.signatures[func.dfg.ext_funcs[func_ref].signature])
+    Some(&func.dfg.ext_funcs[func_ref])
 }
 
 fn check_mark(func: &Function, mark: &Mark) -> Result<(), Error> {
@@ -326,9 +332,10 @@ fn check_mark(func: &Function, mark: &Mark) -> Result<(), Error> {
         Place::Call(call) if func.layout.inst_block(call).is_none() => {
             refuse("there is no such instruction")
         }
-        place => match called_as(func, place) {
+        place => match callee(func, place) {
             None => refuse("the instruction is not a `call`"),
-            Some(signature) => {
+            Some(callee) => {
+                let signature = &func.dfg.signatures[callee.signature];
                 let normal = |param: &AbiParam| param.purpose == ArgumentPurpose::Normal;
                 if signature.params.iter().chain(&signature.returns).all(normal) {
                     return Ok(());
@@ -368,4 +375,16 @@ fn check_function(func: &Function, isa: &dyn TargetIsa) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Imports a function, which is the same unit's if it is `local`.
+fn import(
+    func: &mut Function,
+    name: &UserExternalName,
+    signature: Signature,
+    local: bool,
+) -> FuncRef {
+    let name = ExternalName::user(func.declare_imported_user_function(name.clone()));
+    let signature = func.import_signature(signature);
+    func.import_function(ExtFuncData { name, signature, colocated: local, patchable: false })
 }

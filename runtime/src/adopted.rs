@@ -8,7 +8,7 @@ use cranelift_codegen::ir::Signature;
 
 use crate::install::{Linked, Root};
 use crate::names::Names;
-use crate::payload::{Code, Owner, UnitPoints};
+use crate::payload::{Code, LinkedPoints, Owner};
 use crate::shared::Shared;
 use crate::{Error, Result};
 
@@ -115,7 +115,7 @@ impl Adopted {
         };
         let roots = self.exports.iter().map(root).collect::<Result<_>>()?;
         let code = Code::Adopted { _owner: self.owner };
-        Ok(Linked { code, roots, callees: Vec::new(), points: UnitPoints::default() })
+        Ok(Linked { code, roots, callees: Vec::new(), points: LinkedPoints::default() })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::function::{Closing, FreeSeat, Function};
 use crate::handle::Handle;
 use crate::memory::Patches;
 use crate::names::Names;
-use crate::payload::{Code, Image, Payload, UnitPoints};
+use crate::payload::{Code, Image, LinkedPoints, Payload};
 use crate::points::{Cover, Uncovered, WaitingRoom};
 use crate::shared::Shared;
 use crate::sites::Callee;
@@ -96,7 +96,7 @@ pub(crate) struct Linked {
     pub(crate) roots: Vec<Root>,
     /// The replaceable functions that the code refers to, its own among them.
     pub(crate) callees: Vec<Callee>,
-    pub(crate) points: UnitPoints,
+    pub(crate) points: LinkedPoints,
 }
 
 /// Code with a seat for each of its versions, and what is put there.

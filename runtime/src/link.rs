@@ -17,7 +17,7 @@ use crate::function::Function;
 use crate::install::{Linked, Root};
 use crate::memory::{Contents, Footprint};
 use crate::names::Names;
-use crate::payload::{Code, UnitPoints};
+use crate::payload::{Code, LinkedPoints};
 use crate::relocation::{self, JUMP, Object};
 use crate::resumable::UnitPoint;
 use crate::shared::Shared;
@@ -99,7 +99,7 @@ struct Linker<'a> {
     /// The replaceable functions that the unit refers to, its own among them.
     callees: HashMap<FuncId, Arc<Function>>,
     /// Its points, in the order of their ways in.
-    points: UnitPoints,
+    points: LinkedPoints,
 }
 
 impl<'a> Linker<'a> {
@@ -111,7 +111,7 @@ impl<'a> Linker<'a> {
         layout: Layout,
     ) -> Result<Self> {
         let (roots, callees) = (BTreeMap::new(), HashMap::new());
-        let points = UnitPoints::default();
+        let points = LinkedPoints::default();
         let mut linker = Self { shared, names, unit, layout, roots, callees, points };
         linker.check_definitions()?;
         linker.find_roots()?;

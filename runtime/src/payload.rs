@@ -36,13 +36,13 @@ pub(crate) struct Image {
     attached: Option<Box<Attached>>,
     callees: Box<[Callee]>,
     /// The points of its functions, if they have any.
-    points: Option<Box<UnitPoints>>,
+    points: Option<Box<LinkedPoints>>,
     code: Code,
 }
 
 /// What a unit has to do with points at which frames move.
 #[derive(Default)]
-pub(crate) struct UnitPoints {
+pub(crate) struct LinkedPoints {
     pub(crate) uses: Vec<Use>,
     pub(crate) rooms: Vec<Arc<WaitingRoom>>,
 }
@@ -104,7 +104,7 @@ impl Image {
         Self { attached, callees: callees.into(), points: None, code }
     }
 
-    pub(crate) fn with_points(mut self, points: UnitPoints) -> Self {
+    pub(crate) fn with_points(mut self, points: LinkedPoints) -> Self {
         let any = !points.uses.is_empty();
         self.points = any.then(|| Box::new(points));
         self

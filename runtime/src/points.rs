@@ -93,6 +93,7 @@ pub(crate) struct Table {
     points: HashMap<PointKey, Point>,
 }
 
+#[derive(Default)]
 struct Point {
     way_in: Weak<Function>,
     /// How many units have it.
@@ -120,14 +121,7 @@ pub(crate) struct Lease {
     way_in: Arc<Function>,
 }
 
-/// What makes waiting rooms of a point the same.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct RoomKey {
-    pub(crate) callee: RoomCallee,
-    pub(crate) signature: Signature,
-}
-
-/// What is called from a waiting room.
+/// What a waiting room calls.
 #[derive(Clone)]
 pub(crate) enum RoomCallee {
     Replaceable(Arc<Function>),
@@ -135,31 +129,37 @@ pub(crate) enum RoomCallee {
     Host(usize),
 }
 
-impl PartialEq for RoomCallee {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Replaceable(one), Self::Replaceable(other)) => Arc::ptr_eq(one, other),
-            (Self::Host(one), Self::Host(other)) => one == other,
-            _ => false,
-        }
-    }
+/// What makes waiting rooms of a point the same. A room that is there has its callee be there, so
+/// that the address of one that is gone is no other's.
+#[derive(PartialEq, Eq)]
+struct RoomKey {
+    callee: usize,
+    called_as: Signature,
 }
 
-impl Eq for RoomCallee {}
+impl RoomKey {
+    fn new(callee: &RoomCallee, called_as: &Signature) -> Self {
+        let callee = match callee {
+            RoomCallee::Replaceable(callee) => Arc::as_ptr(callee).addr(),
+            RoomCallee::Host(address) => *address,
+        };
+        Self { callee, called_as: called_as.clone() }
+    }
+}
 
 /// A waiting room: a function, and the code of its versions, which is always the same. The units
 /// that have calls made there keep it.
 pub(crate) struct WaitingRoom {
     pub(crate) function: Arc<Function>,
     pub(crate) code: Arc<Block>,
-    pub(crate) key: RoomKey,
+    pub(crate) callee: RoomCallee,
     pub(crate) way_in: Arc<Function>,
 }
 
 impl WaitingRoom {
     /// A version of it, for as long as the point is covered: where its code is, and what it owns.
     pub(crate) fn version(&self, lease: Arc<Lease>, disposal: &Arc<Disposal>) -> (usize, Payload) {
-        let callee = match &self.key.callee {
+        let callee = match &self.callee {
             RoomCallee::Replaceable(callee) => Some(callee),
             RoomCallee::Host(_) => None,
         };
@@ -191,14 +191,7 @@ impl Points {
             Some(faster) => (faster, Some(way_in)),
             None => (way_in, None),
         };
-        let point = table.points.entry(key.clone()).or_insert_with(|| Point {
-            way_in: Weak::new(),
-            uses: 0,
-            flags: Vec::new(),
-            rooms: Vec::new(),
-            lease: Weak::new(),
-            covered: None,
-        });
+        let point = table.points.entry(key.clone()).or_default();
         point.way_in = Arc::downgrade(&way_in);
         point.uses += 1;
         drop(table);
@@ -227,10 +220,6 @@ impl Use {
         Arc::ptr_eq(&self.points, points)
     }
 
-    pub(crate) fn key(&self) -> &PointKey {
-        &self.key
-    }
-
     pub(crate) fn way_in(&self) -> &Arc<Function> {
         &self.way_in
     }
@@ -242,12 +231,14 @@ impl Use {
         table.point(&self.key).flags.push(address);
     }
 
-    /// The waiting room of the point from which this is called, made if there is none yet.
+    /// The waiting room of the point from which `callee` is called, made if there is none yet.
     pub(crate) fn room(
         &self,
-        key: RoomKey,
-        make: impl FnOnce() -> Result<(Arc<Function>, Arc<Block>)>,
+        callee: RoomCallee,
+        called_as: &Signature,
+        make: impl FnOnce(&RoomCallee) -> Result<(Arc<Function>, Arc<Block>)>,
     ) -> Result<Arc<WaitingRoom>> {
+        let key = RoomKey::new(&callee, called_as);
         let existing = |table: &mut Table| {
             let rooms = &mut table.point(&self.key).rooms;
             rooms.retain(|(_, room)| room.strong_count() > 0);
@@ -257,9 +248,9 @@ impl Use {
         if let Some(room) = found {
             return Ok(room);
         }
-        let (function, code) = make()?;
+        let (function, code) = make(&callee)?;
         let way_in = Arc::clone(&self.way_in);
-        let room = Arc::new(WaitingRoom { function, code, key: key.clone(), way_in });
+        let room = Arc::new(WaitingRoom { function, code, callee, way_in });
         let mut table = self.points.table.lock();
         if let Some(faster) = existing(&mut table) {
             drop(table);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{
-    Block, ExternalName, Function, Inst, InstructionData, Signature, UserExternalName, Value,
+    Block, ExtFuncData, ExternalName, Function, Inst, Signature, UserExternalName, Value,
 };
 use cranelift_module::{
     DataDescription, DataId, FuncId, Linkage, Module, ModuleError, ModuleResult,
@@ -176,9 +176,6 @@ impl Unit {
         if !matches!(declaration.linkage, Linkage::Export | Linkage::Preemptible) {
             return refuse(format!("`{name}` cannot be replaced, so it has no use for points"));
         }
-        if context.func.layout.entry_block().is_none() {
-            return refuse(format!("`{name}` has no blocks"));
-        }
         let isa = self.shared_isa();
         let func = std::mem::replace(&mut context.func, Function::new());
         let resumable = Resumable::new(&func, &points.marks, &*isa).map_err(instrument)?;
@@ -233,8 +230,9 @@ impl Unit {
                 let name = UserExternalName { namespace: 1, index: flag.as_u32() };
                 (PlaceNames::Block { flag: name }, None, Some(flag))
             }
-            Place::Call(call) => {
-                let (callee, called_as) = self.callee_of(point.id, func, call)?;
+            Place::Call(_) => {
+                let callee = self.callee_of(point.id, func, resumable.callee(point))?;
+                let called_as = point.call.clone().expect("the point is at a call");
                 let callee_name = self.declarations().get_function_decl(callee);
                 let callee_name = callee_name.linkage_name(callee);
                 let room = format!("{name}@{key} waiting for {callee_name}");
@@ -261,25 +259,18 @@ impl Unit {
         &self,
         point: u32,
         func: &Function,
-        call: Inst,
-    ) -> ModuleResult<(FuncId, Signature)> {
-        let InstructionData::Call { func_ref, .. } = func.dfg.insts[call] else {
-            return refuse(format!("point {point}: the instruction is not a `call`"));
-        };
-        let callee = &func.dfg.ext_funcs[func_ref];
-        let signature = func.dfg.signatures[callee.signature].clone();
-        let declared = match callee.name {
-            ExternalName::User(name) => {
+        callee: Option<&ExtFuncData>,
+    ) -> ModuleResult<FuncId> {
+        let id = match callee.map(|callee| &callee.name) {
+            Some(&ExternalName::User(name)) => {
                 let name = &func.params.user_named_funcs()[name];
                 let declared = (name.index as usize) < self.declared_functions;
                 (name.namespace == 0 && declared).then(|| FuncId::from_u32(name.index))
             }
             _ => None,
         };
-        match declared {
-            Some(id) if !self.declarations().get_function_decl(id).linkage.is_final() => {
-                Ok((id, signature))
-            }
+        match id {
+            Some(id) if !self.declarations().get_function_decl(id).linkage.is_final() => Ok(id),
             _ => refuse(format!(
                 "point {point}: what is called belongs to the version, which would have to stay"
             )),

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use cranelift_codegen::ir::instructions::InstructionMapper;
 use cranelift_codegen::ir::{
     self, Block, BlockArg, BlockCall, ExceptionTable, ExceptionTableData, ExceptionTableItem,
-    ExtFuncData, ExternalName, FuncRef, Function, GlobalValueData, Inst, InstBuilder,
-    InstBuilderBase, JumpTable, JumpTableData, MemFlagsData, Signature, UserExternalName, Value,
-    ValueDef, ValueList,
+    ExternalName, FuncRef, Function, GlobalValueData, Inst, InstBuilder, InstBuilderBase,
+    JumpTable, JumpTableData, MemFlagsData, Signature, UserExternalName, Value, ValueDef,
+    ValueList,
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use super::liveness::Segment;
-use super::{Place, PlaceNames, PointNames, Resumable, ResumePoint};
+use super::{Place, PlaceNames, PointNames, Resumable, ResumePoint, import};
 
 impl Resumable<'_> {
     /// A copy of the function that takes `values` and begins with a segment, which with what that
@@ -94,7 +94,7 @@ struct Copy<'a, 'b> {
     local: HashMap<Value, Value>,
 }
 
-impl Copy<'_, '_> {
+impl<'a> Copy<'a, '_> {
     fn old(&self) -> &'_ Function {
         self.resumable.func
     }
@@ -147,7 +147,7 @@ impl Copy<'_, '_> {
         values.iter().map(|&value| self.map_value(value)).collect()
     }
 
-    fn point(&self, is: impl Fn(&ResumePoint) -> bool) -> (&'_ ResumePoint, &'_ PointNames) {
+    fn point(&self, is: impl Fn(&ResumePoint) -> bool) -> (&'a ResumePoint, &'a PointNames) {
         let point = self.resumable.points.iter().zip(self.names).find(|(point, _)| is(point));
         point.expect("segments are cut where there are points")
     }
@@ -155,7 +155,6 @@ impl Copy<'_, '_> {
     /// Leaves for the way in of the version that is current, if the flag says so.
     fn look(&mut self, id: u32) {
         let (point, names) = self.point(|point| point.id == id);
-        let (point, names) = (point.clone(), names.clone());
         let PlaceNames::Block { flag } = &names.place else {
             unreachable!("the point is at a block")
         };
@@ -175,53 +174,36 @@ impl Copy<'_, '_> {
         self.builder.switch_to_block(leave);
         self.builder.set_cold_block(leave);
         let arguments = self.copies(&point.values);
-        let signature = self.resumable.way_in_signature(&point);
-        self.leave(&names.way_in, signature, arguments, &names.code, |resumable| {
-            resumable.code_signature(&point)
-        });
+        let to = (&names.way_in, self.resumable.way_in_signature(point));
+        self.leave(to, arguments, (&names.code, self.resumable.code_signature(point)));
         self.builder.switch_to_block(stay);
     }
 
     /// Leaves for the waiting room, which makes the call.
     fn wait(&mut self, place: Place) {
         let (point, names) = self.point(|point| point.place == place);
-        let (point, names) = (point.clone(), names.clone());
         let (PlaceNames::Call { waiting_room, plain }, Place::Call(call)) = (&names.place, place)
         else {
             unreachable!("the point is at a call")
         };
         let mut arguments = self.copies(self.old().dfg.inst_args(call).to_vec().as_slice());
         arguments.extend(self.copies(&point.values));
-        let signature = self.resumable.waiting_room_signature(&point);
-        let function = &self.resumable.func.signature;
-        self.leave(waiting_room, signature, arguments, plain, |_| point.plain_signature(function));
+        let to = (waiting_room, self.resumable.waiting_room_signature(point));
+        self.leave(to, arguments, (plain, self.resumable.plain_signature(point)));
     }
 
     /// Tail-calls `to` with the arguments and the address of `home`.
     fn leave(
         &mut self,
-        to: &UserExternalName,
-        signature: Signature,
+        (to, signature): (&UserExternalName, Signature),
         mut arguments: Vec<Value>,
-        home: &UserExternalName,
-        home_signature: impl FnOnce(&Resumable<'_>) -> Signature,
+        (home, home_signature): (&UserExternalName, Signature),
     ) {
         let pointer = self.resumable.isa.pointer_type();
-        let home = self.import(home, home_signature(self.resumable), true);
+        let home = import(self.builder.func, home, home_signature, true);
         arguments.push(self.builder.ins().func_addr(pointer, home));
-        let to = self.import(to, signature, false);
+        let to = import(self.builder.func, to, signature, false);
         self.builder.ins().return_call(to, &arguments);
-    }
-
-    fn import(&mut self, name: &UserExternalName, signature: Signature, local: bool) -> FuncRef {
-        let name = self.builder.func.declare_imported_user_function(name.clone());
-        let signature = self.builder.import_signature(signature);
-        self.builder.import_function(ExtFuncData {
-            name: ExternalName::user(name),
-            signature,
-            colocated: local,
-            patchable: false,
-        })
     }
 }
 

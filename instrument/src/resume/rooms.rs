@@ -2,12 +2,12 @@
 
 use cranelift_codegen::cursor::FuncCursor;
 use cranelift_codegen::ir::{
-    AbiParam, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, InstructionData,
-    MemFlagsData, Signature, UserExternalName, Value,
+    AbiParam, ExtFuncData, ExternalName, Function, InstBuilder, MemFlagsData, Signature,
+    UserExternalName, Value,
 };
 use cranelift_codegen::isa::TargetIsa;
 
-use super::{Place, PlaceNames, PointNames, Resumable, ResumePoint};
+use super::{PointNames, Resumable, ResumePoint, import};
 use crate::dispatch::Callee;
 use crate::gate::{at_bottom_of_entry, empty_function};
 use crate::{Symbol, symbol};
@@ -18,7 +18,7 @@ impl Resumable<'_> {
     pub fn way_in(&self, point: &ResumePoint, names: &PointNames) -> Function {
         let (mut func, mut params) = empty_function(self.way_in_signature(point));
         params.pop();
-        let code = import(&mut func, &names.code, self.code_signature(point));
+        let code = import(&mut func, &names.code, self.code_signature(point), true);
         at_bottom_of_entry(&mut func).ins().return_call(code, &params);
         func
     }
@@ -39,8 +39,8 @@ impl Resumable<'_> {
         let (mut func, mut params) = empty_function(signature);
         params.pop();
         let results = params.split_off(converted.params.len());
-        let converter = import(&mut func, converter, converted.clone());
-        let code = import(&mut func, &names.code, self.code_signature(point));
+        let converter = import(&mut func, converter, converted.clone(), true);
+        let code = import(&mut func, &names.code, self.code_signature(point), true);
         let mut pos = at_bottom_of_entry(&mut func);
         let call = pos.ins().call(converter, &params);
         let mut values = pos.func.dfg.inst_results(call).to_vec();
@@ -62,9 +62,7 @@ impl Resumable<'_> {
     ///
     /// `None` if the point is not at a call.
     pub fn plain(&self, point: &ResumePoint, names: &PointNames) -> Option<Function> {
-        let (Place::Call(call), Some(signature)) = (point.place, &point.call) else { return None };
-        let InstructionData::Call { func_ref, .. } = self.func.dfg.insts[call] else { return None };
-        let callee = &self.func.dfg.ext_funcs[func_ref];
+        let (callee, signature) = self.callee(point).zip(point.call.as_ref())?;
         let (mut func, mut params) = empty_function(point.plain_signature(&self.func.signature));
         let live = params.split_off(signature.params.len());
         let name = match callee.name {
@@ -76,31 +74,13 @@ impl Resumable<'_> {
         };
         let signature = func.import_signature(signature.clone());
         let callee = func.import_function(ExtFuncData { name, signature, ..callee.clone() });
-        let code = import(&mut func, &names.code, self.code_signature(point));
+        let code = import(&mut func, &names.code, self.code_signature(point), true);
         let mut pos = at_bottom_of_entry(&mut func);
         let call = pos.ins().call(callee, &params);
         let values = [&live, pos.func.dfg.inst_results(call)].concat();
         pos.ins().return_call(code, &values);
         Some(func)
     }
-}
-
-impl PointNames {
-    /// The names of what a point at a call has besides: its waiting room, and
-    /// [`Resumable::plain`].
-    pub fn of_call(&self) -> Option<(&UserExternalName, &UserExternalName)> {
-        match &self.place {
-            PlaceNames::Call { waiting_room, plain } => Some((waiting_room, plain)),
-            PlaceNames::Block { .. } => None,
-        }
-    }
-}
-
-/// Imports a function of the same unit.
-fn import(func: &mut Function, name: &UserExternalName, signature: Signature) -> FuncRef {
-    let name = ExternalName::user(func.declare_imported_user_function(name.clone()));
-    let signature = func.import_signature(signature);
-    func.import_function(ExtFuncData { name, signature, colocated: true, patchable: false })
 }
 
 /// The waiting room of a point at a call: makes the call, with what is alive meanwhile in its own

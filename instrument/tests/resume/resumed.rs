@@ -81,7 +81,10 @@ fn everything(resumable: &Resumable<'_>, header: &Header<'_>, isa: &dyn TargetIs
             add("converting way in", &way_in);
         }
         let (Some(plain), Some(call)) = (resumable.plain(point, own), &point.call) else {
-            assert!(own.of_call().is_none(), "there is something else to call");
+            assert!(
+                matches!(own.place, PlaceNames::Block { .. }),
+                "there is something else to call"
+            );
             continue;
         };
         add("plain", &plain);

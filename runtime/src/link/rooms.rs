@@ -11,7 +11,7 @@ use crate::Result;
 use crate::code_map::{Description, FunctionCode, UnitCode};
 use crate::function::Function;
 use crate::memory::Block;
-use crate::points::{RoomCallee, RoomKey};
+use crate::points::RoomCallee;
 use crate::resumable::UnitRoom;
 use crate::shared::Shared;
 use crate::template::{Kind, RoomSignatures, instantiate};
@@ -24,15 +24,13 @@ impl Linker<'_> {
                 Some(address) => RoomCallee::Host(address),
                 None => RoomCallee::Replaceable(Arc::clone(self.replaceable(*callee)?)),
             };
-            let key = RoomKey { callee, signature: called_as.clone() };
-            let used = self.points.uses.iter().find(|used| {
-                let point = &self.unit.points.points[way_in];
-                *used.key() == point.key && Arc::ptr_eq(used.way_in(), &self.roots[way_in])
-            });
+            let way_in = &self.roots[way_in];
+            let used = self.points.uses.iter().find(|used| Arc::ptr_eq(used.way_in(), way_in));
             let used = used.expect("a room is one of a point of the unit");
             let (name, signature) = (self.name(id), &self.declaration(id).signature);
-            let make = || make_room(self.shared, name.into(), signature, &key, used.way_in());
-            let room = used.room(key.clone(), make)?;
+            let room = used.room(callee, called_as, |callee| {
+                make_room(self.shared, name.into(), signature, callee, called_as, way_in)
+            })?;
             self.callees.insert(id, Arc::clone(&room.function));
             self.points.rooms.push(room);
         }
@@ -45,13 +43,13 @@ fn make_room(
     shared: &Arc<Shared>,
     name: Arc<str>,
     signature: &Signature,
-    key: &RoomKey,
+    callee: &RoomCallee,
+    called_as: &Signature,
     way_in: &Arc<Function>,
 ) -> Result<(Arc<Function>, Arc<Block>)> {
-    let RoomKey { callee, signature: call } = key;
     let template = shared.templates.get(Kind::WaitingRoom(RoomSignatures {
         room: signature.clone(),
-        call: call.clone(),
+        call: called_as.clone(),
         callee: match callee {
             RoomCallee::Replaceable(_) => Callee::Replaceable,
             RoomCallee::Host(_) => Callee::Fixed,
