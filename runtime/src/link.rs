@@ -192,8 +192,11 @@ impl<'a> Linker<'a> {
     /// What there is to know of the unit's code.
     fn description(&self) -> Arc<Description> {
         let mut more = MoreCode::default();
-        let functions = self.unit.functions.iter().map(|(id, object)| {
-            let start = self.layout.functions[id] as u32;
+        let start = |id: &FuncId| self.layout.functions[id] as u32;
+        let mut functions: Vec<_> =
+            self.unit.functions.iter().map(|(id, object)| (start(id), id, object)).collect();
+        functions.sort_by_key(|(start, ..)| *start);
+        let functions = functions.into_iter().map(|(start, id, object)| {
             more.add(start, &object.more, self.shared.traps);
             let name = match self.roots.get(id) {
                 Some(function) => Arc::clone(function.name()),
@@ -201,8 +204,7 @@ impl<'a> Linker<'a> {
             };
             FunctionCode { start, saved: object.frame.saved, name }
         });
-        let mut functions: Box<[_]> = functions.collect();
-        functions.sort_by_key(|code| code.start);
+        let functions = functions.collect();
         let more = (!more.is_empty()).then(|| Box::new(more));
         let len = self.layout.sizes.code.len as u32;
         let code = UnitCode { len, functions, more, number: AtomicU64::new(0) };

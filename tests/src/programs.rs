@@ -4,9 +4,10 @@
 //! A [`Program`] is data: it can be generated, printed, and shrunk. Its functions have calling
 //! conventions and parameters of their own, on the stack too; they compute, branch, loop, trap,
 //! call and tail-call each other by name, by address and through tables, catch exceptions, and
-//! visit the host. Some have points in their loops, calls and visits, at which their frames move. What the host does in a visit is part of the program: it looks at the stack,
-//! replaces functions under the frames that are inside of them, calls back into the program,
-//! throws an exception or panics.
+//! visit the host. Some have points in their loops, calls and visits, at which their frames move.
+//! What the host does in a visit is part of the program: it looks at the stack, replaces functions
+//! under the frames that are inside of them, or in their place if there are none, calls back into
+//! the program, throws an exception or panics.
 //!
 //! [`check`] says what a program comes to by walking its tree, and has the same from generated
 //! code: from a `JITModule` without any gates, and from an engine, for each [`Dispatch`]. Every
@@ -44,6 +45,8 @@ pub struct Options {
     pub failures: bool,
     /// Whether frames of functions of the tail convention move.
     pub moving: bool,
+    /// Whether functions are replaced in their place.
+    pub in_place: bool,
 }
 
 /// Functions that call each other, and what the host does with them.
@@ -328,6 +331,9 @@ pub struct Replacement {
     pub functions: Vec<usize>,
     /// Where their frames move.
     pub points: Points,
+    /// Whether a function that comes alone is written over the version that is current, if it fits
+    /// there and nobody is inside.
+    pub in_place: bool,
 }
 
 /// All ways of dispatch.

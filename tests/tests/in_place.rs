@@ -6,6 +6,8 @@
 mod arguments;
 #[path = "in_place/held.rs"]
 mod held;
+#[path = "in_place/locals.rs"]
+mod locals;
 #[path = "in_place/meanwhile.rs"]
 mod meanwhile;
 #[path = "in_place/parallel.rs"]

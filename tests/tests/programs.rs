@@ -42,14 +42,16 @@ fn programs_do_the_same_under_gates() {
 /// Those that are checked above.
 #[test]
 fn frames_of_programs_move_and_stay() {
-    let mut all = [0; 6];
+    let mut all = [0; 8];
     for_each(1..=150, "moves", |program: &Program| {
-        let Moves { looping, staying, returned, resumed, resumed_in_old, unwound } =
+        let Moves { looping, staying, returned, resumed, resumed_in_old, unwound, .. } =
             programs::moves(program);
-        let counts = [looping, staying, returned, resumed, resumed_in_old, unwound];
+        let Moves { in_place, held_up, .. } = programs::moves(program);
+        let counts =
+            [looping, staying, returned, resumed, resumed_in_old, unwound, in_place, held_up];
         all.iter_mut().zip(counts).for_each(|(all, count)| *all += count);
     });
-    let least = if cfg!(target_arch = "x86_64") { [20, 20, 200, 10, 20, 3] } else { [0; 6] };
+    let least = if cfg!(target_arch = "x86_64") { [20, 20, 200, 10, 20, 3, 8, 8] } else { [0; 8] };
     assert!(all.iter().zip(least).all(|(all, least)| *all >= least), "{all:?}");
 }
 

@@ -83,7 +83,12 @@ impl Layout {
             layout.sizes.code.add(start + len(object), object.least_align);
             layout.functions.insert(id, start);
         }
-        for (&id, object) in &unit.functions {
+        // What can be replaced comes first: a version that is written over it later has to start
+        // there, and can only use what is behind.
+        let is_public = |id| is_public(unit.declarations().get_function_decl(id).linkage);
+        let mut functions: Vec<_> = unit.functions.iter().collect();
+        functions.sort_by_key(|(id, _)| !is_public(**id));
+        for (&id, object) in functions {
             layout.functions.entry(id).or_insert_with(|| {
                 let shift = shift(unit, object);
                 layout.sizes.code.add(shift + len(object), object.align) + shift

@@ -15,6 +15,7 @@ impl Options {
         tail_calls: cfg!(target_arch = "x86_64"),
         failures: cfg!(all(target_arch = "x86_64", target_env = "gnu")),
         moving: cfg!(target_arch = "x86_64"),
+        in_place: cfg!(target_arch = "x86_64"),
     };
 }
 
@@ -209,7 +210,10 @@ fn replacement(
     let kept = functions.remove(u.int_in_range(0..=functions.len() - 1)?);
     functions.retain(|function| some & 1 << function != 0);
     functions.push(kept);
-    Ok(Replacement { functions, points: points(u, options)? })
+    if options.in_place && u.int_in_range(0..=4)? == 0 {
+        return Ok(Replacement { functions: vec![kept], points: Points::Without, in_place: true });
+    }
+    Ok(Replacement { functions, points: points(u, options)?, in_place: false })
 }
 
 /// The number of a new site.

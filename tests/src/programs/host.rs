@@ -15,8 +15,8 @@ pub(super) trait Place {
     /// Calls one.
     fn enter(&self, entry: &Entry) -> Outcome;
 
-    /// Replaces some.
-    fn replace(&self, replacement: &Replacement);
+    /// Replaces some; whether that was in their place.
+    fn replace(&self, replacement: &Replacement) -> bool;
 
     /// What has a return address in it, if that can be known.
     fn locate(&self, returned: usize) -> Option<Inside>;
@@ -63,6 +63,7 @@ pub(super) enum Came {
     Left,
     /// What concerns the host only.
     Nothing,
+    ReplacedInPlace,
     Seen(Seen),
     Entered(Outcome),
     /// Nobody catches what was to be thrown.
@@ -72,7 +73,7 @@ pub(super) enum Came {
 /// What the host returns to a function.
 pub(super) fn answer(visited: &Visited) -> i64 {
     let came = match visited.came {
-        Came::Left | Came::Nothing | Came::Seen(_) => 0,
+        Came::Left | Came::Nothing | Came::ReplacedInPlace | Came::Seen(_) => 0,
         Came::Entered(Outcome::Returned(result)) => result,
         Came::Entered(Outcome::Trapped(code, ..)) => code.as_raw().get().into(),
         Came::Entered(Outcome::Thrown(tag, [first, _])) => i64::from(tag) ^ first as i64,
@@ -229,8 +230,8 @@ impl Host {
             None => Ok(Came::Nothing),
             Some(Action::Look) => Ok(self.look().map_or(Came::Nothing, Came::Seen)),
             Some(Action::Replace(replacement)) => {
-                self.place.replace(replacement);
-                Ok(Came::Nothing)
+                let in_place = self.place.replace(replacement) && self.numbered;
+                Ok(if in_place { Came::ReplacedInPlace } else { Came::Nothing })
             }
             Some(Action::Enter(entry)) => Ok(Came::Entered(self.enter(entry, entry.catches))),
             Some(&Action::Throw(tag)) => Err(Answer::Throw(tag, payload(&visited), index)),

@@ -71,6 +71,8 @@ struct Install {
     defines: BTreeSet<usize>,
     /// The points of those that it exports.
     points: BTreeSet<Point>,
+    /// Whether only one of the functions can be replaced.
+    alone: bool,
 }
 
 /// Someone who catches exceptions, or nobody who could.
@@ -139,14 +141,30 @@ impl Model<'_> {
 
     fn install(&mut self, exports: &Replacement) {
         let defines = defines(self.program, exports);
-        self.installs.push(Install { defines, points: BTreeSet::new() });
+        self.installs.push(Install { defines, points: BTreeSet::new(), alone: false });
         let number = self.installs.len() as u64;
         for &function in &exports.functions {
             self.current[function] = number;
         }
         let points = self.points_of(exports, number);
         self.ways_in.extend(points.iter().map(|&point| (point, number)));
-        self.installs[number as usize - 1].points = points;
+        let install = &mut self.installs[number as usize - 1];
+        // Points are functions, too, that are replaced.
+        install.alone = exports.functions.len() == 1 && points.is_empty();
+        install.points = points;
+    }
+
+    /// Whether a replacement takes the place of the version that is current: if it is asked for,
+    /// that one was alone, too, and nobody is inside.
+    fn is_in_place(&mut self, exports: &Replacement) -> bool {
+        let &[function] = &*exports.functions else { return false };
+        let version = (function, self.current[function]);
+        if !exports.in_place || !self.installs[version.1 as usize - 1].alone {
+            return false;
+        }
+        let held_up = self.stack.counted().any(|inside| inside == version);
+        *if held_up { &mut self.moves.held_up } else { &mut self.moves.in_place } += 1;
+        !held_up
     }
 
     /// A call by the host, as somebody sees it who catches panics.
@@ -396,8 +414,9 @@ impl Model<'_> {
             Some(Action::Look) if self.numbered => Came::Seen(self.look()),
             Some(Action::Look) => Came::Nothing,
             Some(Action::Replace(replacement)) => {
+                let in_place = self.is_in_place(replacement);
                 self.install(replacement);
-                Came::Nothing
+                if in_place && self.numbered { Came::ReplacedInPlace } else { Came::Nothing }
             }
             Some(Action::Enter(entry)) => {
                 let outcome = self.enter(entry);

@@ -35,7 +35,7 @@ impl Plain {
         builder.symbol("visit", visit as *const u8);
         let mut module = JITModule::new(builder);
         let functions = program.named().collect();
-        let all = Replacement { functions, points: Points::Without };
+        let all = Replacement { functions, points: Points::Without, in_place: false };
         lower::define(&mut module, program, &all, 0);
         let callers: Vec<_> = (0..program.functions.len())
             .map(|function| {
@@ -75,7 +75,9 @@ impl Place for Plain {
         Outcome::Returned(caller(entry.fuel, entry.argument))
     }
 
-    fn replace(&self, _: &Replacement) {}
+    fn replace(&self, _: &Replacement) -> bool {
+        false
+    }
 
     fn locate(&self, _: usize) -> Option<Inside> {
         None

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lastout::{
-    CallError, Dispatch, DropPolicy, Engine, EngineBuilder, Handle, ThreadFrames, TrapCause,
+    CallError, Dispatch, DropPolicy, Engine, EngineBuilder, Error, Handle, ThreadFrames, TrapCause,
     Version, VersionState,
 };
 
@@ -37,7 +38,7 @@ pub fn check(program: &Program) {
         return;
     }
     for dispatch in DISPATCHES {
-        let gated = Arc::new(Gated::new(&program, dispatch, |builder| builder));
+        let gated = Arc::new(Gated::new(&program, dispatch, Duration::ZERO, |builder| builder));
         let way = format!("in an engine, {dispatch:?}");
         let observed = host::run(&program, gated.clone(), true);
         compare(&observed, &expected.observed, &way);
@@ -68,6 +69,8 @@ pub(super) struct Gated {
     /// Where the code is.
     code: Range<usize>,
     installs: Mutex<Vec<Install>>,
+    /// How long who replaces in place waits for those who are inside.
+    patience: Duration,
 }
 
 struct Install {
@@ -81,6 +84,7 @@ impl Gated {
     pub(super) fn new(
         program: &Arc<Program>,
         dispatch: Dispatch,
+        patience: Duration,
         options: impl FnOnce(EngineBuilder) -> EngineBuilder,
     ) -> Self {
         let builder = Engine::builder()
@@ -102,7 +106,8 @@ impl Gated {
         let code = stack::code_range(handles[&0].c_address().unwrap().addr());
         assert_eq!(code.len(), CODE_MEMORY);
         let installs = Mutex::default();
-        let gated = Self { engine, program: Arc::clone(program), handles, code, installs };
+        let gated =
+            Self { engine, program: Arc::clone(program), handles, code, installs, patience };
         for unit in first_units(program) {
             gated.replace(&unit);
         }
@@ -215,14 +220,32 @@ impl Place for Gated {
         }
     }
 
-    fn replace(&self, replacement: &Replacement) {
+    fn replace(&self, replacement: &Replacement) -> bool {
         let mut installs = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
         let number = installs.len() as u64 + 1;
-        let mut unit = self.engine.unit();
-        lower::define(&mut unit, &self.program, replacement, number);
-        let drops = Drops::new();
-        unit.attach(drops.value());
-        let installed = self.engine.install(unit).unwrap();
+        let unit = || {
+            let mut unit = self.engine.unit();
+            lower::define(&mut unit, &self.program, replacement, number);
+            // What has had points before takes a little less or more.
+            unit.reserve(16 << 10, 0);
+            let drops = Drops::new();
+            unit.attach(drops.value());
+            (unit, drops)
+        };
+        let in_place = replacement.in_place.then(|| {
+            let (unit, drops) = unit();
+            match self.engine.replace_in_place(unit, self.patience) {
+                Ok(installed) => Some((installed, drops)),
+                Err(Error::StillInside { .. } | Error::NotInPlace { .. }) => None,
+                Err(error) => panic!("not replaced in place: {error}"),
+            }
+        });
+        let in_place = in_place.flatten();
+        let was_in_place = in_place.is_some();
+        let (installed, drops) = in_place.unwrap_or_else(|| {
+            let (unit, drops) = unit();
+            (self.engine.install(unit).unwrap(), drops)
+        });
         let version = |&function: &usize| {
             let version = installed.version(&name(function)).unwrap().clone();
             assert_eq!(version.number(), number);
@@ -230,6 +253,7 @@ impl Place for Gated {
         };
         installs
             .push(Install { versions: replacement.functions.iter().map(version).collect(), drops });
+        was_in_place
     }
 
     fn locate(&self, returned: usize) -> Option<Inside> {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::host::{self, Place};
 use super::model::expected;
@@ -13,6 +14,9 @@ use crate::support::OnDrop;
 
 /// How often each of the replacements is made.
 const ROUNDS: usize = 3;
+
+/// Threads that are inside come out soon, unless it is the thread itself that replaces.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Runs a program on two threads, again and again, while a third replaces its functions. Nobody
 /// knows then which version a call reaches, but all of them do the same, so what there is to see
@@ -28,7 +32,7 @@ pub fn check_shared(program: &Program) {
         return;
     }
     for dispatch in DISPATCHES {
-        let gated = Arc::new(Gated::new(&program, dispatch, |builder| {
+        let gated = Arc::new(Gated::new(&program, dispatch, PATIENCE, |builder| {
             if program.interleave { builder.interleave(give_way) } else { builder }
         }));
         let done = AtomicBool::new(false);

@@ -9,7 +9,7 @@ pub(super) fn first_units(program: &Program) -> Vec<Replacement> {
     let units = program.named().map(|function| program.functions[function].unit).max();
     let unit = |unit| {
         let functions = program.named().filter(move |&f| program.functions[f].unit == unit);
-        Replacement { functions: functions.collect(), points: program.first }
+        Replacement { functions: functions.collect(), points: program.first, in_place: false }
     };
     let units = (0..=units.unwrap_or(0)).map(unit);
     units.filter(|unit| !unit.functions.is_empty()).collect()

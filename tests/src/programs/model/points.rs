@@ -7,7 +7,7 @@ use super::super::{Carried, Points, Program, Replacement, Statement, Way};
 use super::values::Variables;
 use super::{Ending, Model};
 
-/// How often frames of a program move, and do not.
+/// How often frames of a program move, and do not, and what else becomes of their functions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moves {
     /// Out of loops.
@@ -22,6 +22,10 @@ pub struct Moves {
     pub resumed_in_old: u32,
     /// Out of calls that did not return.
     pub unwound: u32,
+    /// Not at all: how often a function was replaced in its place.
+    pub in_place: u32,
+    /// How often it was not, since frames were inside.
+    pub held_up: u32,
 }
 
 /// How often frames move if nobody replaces anything but the program itself.
@@ -52,18 +56,24 @@ impl Model<'_> {
         points
     }
 
-    /// Adds where points can be, and whether that is at a call.
-    fn sites_of_points(&self, body: &[Statement], number: u64, add: &mut impl FnMut(u32, bool)) {
-        for statement in body {
+    /// Adds where points can be, and whether that is at a call. Whether it goes on behind.
+    fn sites_of_points(
+        &self,
+        body: &[Statement],
+        number: u64,
+        add: &mut impl FnMut(u32, bool),
+    ) -> bool {
+        body.iter().all(|statement| {
             match statement {
                 Statement::If(_, then, otherwise) => {
-                    self.sites_of_points(then, number, add);
-                    self.sites_of_points(otherwise, number, add);
+                    let then = self.sites_of_points(then, number, add);
+                    return self.sites_of_points(otherwise, number, add) || then;
                 }
                 Statement::Repeat(site, _, body) => {
                     add(*site, false);
-                    self.sites_of_points(body, number, add);
+                    return self.sites_of_points(body, number, add);
                 }
+                Statement::Return | Statement::Tail(_) => return false,
                 Statement::Visit(visit) => add(visit.site, true),
                 // Others are no calls of what outlives the version.
                 Statement::Call(call)
@@ -75,7 +85,8 @@ impl Model<'_> {
                 }
                 _ => {}
             }
-        }
+            true
+        })
     }
 
     /// The point that the version which a frame is in has at a site.
