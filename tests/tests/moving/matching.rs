@@ -1,15 +1,17 @@
 //! Which points are the same, and what happens at those that are not.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::Function;
-use cranelift_module::{Linkage, Module};
-use lastout::{Engine, Handle, Installed, Live, ResumePoints, Version};
-use lastout_tests::moving::{loop_headers, ty};
-use lastout_tests::{call, clif, engine};
+use cranelift_module::{FuncId, Linkage, Module};
+use lastout::{Engine, Handle, Installed, Live, ResumePoint, ResumePoints, Version, VersionState};
+use lastout_tests::moving::{self, CALLS, calls, loop_headers, ty};
+use lastout_tests::support::{Door, Drops};
+use lastout_tests::{builder, call, clif, engine};
 
 const A_WHILE: Duration = Duration::from_secs(10);
 
@@ -211,6 +213,35 @@ fn values_are_matched_by_their_labels_and_else_by_their_order() {
     }
 }
 
+/// Installs a function, and what converts for it.
+fn install_converting(
+    engine: &Engine,
+    converter: &str,
+    text: &str,
+    mark: impl Fn(&Function, &mut ResumePoints, FuncId),
+) -> (Installed, Vec<ResumePoint>) {
+    let mut unit = engine.unit();
+    let converter = cranelift_reader::parse_functions(converter).unwrap().remove(0);
+    let id = unit.declare_function("convert", Linkage::Local, &converter.signature).unwrap();
+    let mut converter = Context::for_function(converter);
+    clif::resolve_callees(&mut unit, &mut converter.func).unwrap();
+    unit.define_function(id, &mut converter).unwrap();
+    let mut found = Vec::new();
+    clif::define_by(&mut unit, text, |unit, function, func| {
+        let mut points = ResumePoints::new();
+        mark(&func, &mut points, id);
+        let mut context = Context::for_function(func);
+        found = unit.define_resumable_function(function, &mut context, &points)?;
+        Ok(())
+    })
+    .unwrap();
+    (engine.install(unit).unwrap(), found)
+}
+
+fn live<const N: usize>(types: [&str; N]) -> [Live; N] {
+    types.map(|name| Live { label: None, ty: ty(name) })
+}
+
 #[test]
 fn a_converter_makes_what_is_alive_of_what_was() {
     let engine = engine!();
@@ -218,7 +249,6 @@ fn a_converter_makes_what_is_alive_of_what_was() {
     let words = words();
     std::thread::scope(|scope| {
         let spinning = Spinning::start(scope, &engine, &words);
-        let mut unit = engine.unit();
         let convert = "function %convert(i64, i32) -> i64, i64 tail {
              block0(v0: i64, v1: i32):
                 v2 = sextend.i64 v1
@@ -226,19 +256,79 @@ fn a_converter_makes_what_is_alive_of_what_was() {
                 v3 = imul v2, v4
                 return v0, v3
              }";
-        let converter = cranelift_reader::parse_functions(convert).unwrap().remove(0);
-        let id = unit.declare_function("convert", Linkage::Local, &converter.signature).unwrap();
-        unit.define_function(id, &mut Context::for_function(converter)).unwrap();
-        let func = cranelift_reader::parse_functions(&holding("i64", 2)).unwrap().remove(0);
-        let hold = unit.declare_function("hold", Linkage::Export, &func.signature).unwrap();
-        let from = ["i64", "i32"].map(|name| Live { label: None, ty: ty(name) });
-        let mut points = ResumePoints::new();
-        points.block(7, loop_headers(&func)[0]).convert(7, &from, id);
-        let mut context = Context::for_function(func);
-        let alive = unit.define_resumable_function(hold, &mut context, &points).unwrap();
-        assert_eq!(alive[0].live.len(), 2);
-        engine.install(unit).unwrap();
+        let (_, points) =
+            install_converting(&engine, convert, &holding("i64", 2), |func, points, convert| {
+                points.block(7, loop_headers(func)[0]).convert(7, &live(["i64", "i32"]), convert);
+            });
+        assert_eq!(points[0].live.len(), 2);
         assert!(first.wait_freed(A_WHILE));
         assert_eq!(spinning.stop(), 402);
     });
+}
+
+/// `(callback, i64) -> i64`: calls back, and adds a number and the argument to the result: the
+/// argument as an `i32`, which it has made of it before.
+fn asking_narrow(plus: i64) -> String {
+    format!(
+        "function %ask(i64, i64) -> i64 tail {{
+            fn0 = %call_back(i64, i64) -> i64 system_v
+         block0(v0: i64, v1: i64):
+            v2 = ireduce.i32 v1
+            v3 = call fn0(v0, v1)
+            v4 = iconst.i64 {plus}
+            v5 = sextend.i64 v2
+            v6 = iadd v3, v4
+            v7 = iadd v6, v5
+            return v7
+         }}\n"
+    )
+}
+
+#[test]
+fn a_converter_is_called_when_a_call_has_returned() {
+    // Multiplies, after it has called the host, which may panic.
+    let convert = "function %convert(i64) -> i32 tail {
+            fn0 = %look() system_v
+         block0(v0: i64):
+            call fn0()
+            v1 = ireduce.i32 v0
+            v2 = iconst.i32 3
+            v3 = imul v1, v2
+            return v3
+         }";
+    for panics in [false, true] {
+        let look: extern "C-unwind" fn() = if panics { panicking } else { looking };
+        let engine = builder!().host_function("look", look).build().unwrap();
+        let drops = Drops::new();
+        let door = Door::default();
+        let callback = door.callback();
+        let address = callback.address();
+        moving::install_counted(&engine, &super::suspended::asking(100), &drops);
+        let handle = engine.function::<fn(usize, i64) -> i64>("ask").unwrap();
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                catch_unwind(AssertUnwindSafe(|| call!(handle, address, 7).unwrap())).ok()
+            });
+            door.arrived();
+            let (installed, points) =
+                install_converting(&engine, convert, &asking_narrow(200), |func, points, id| {
+                    points.call(CALLS, calls(func)[0]).convert(CALLS, &live(["i64"]), id);
+                });
+            assert_eq!(points[0].live, live(["i32"]));
+            assert_eq!(drops.count(), 1);
+            door.open();
+            assert_eq!(asking.join().unwrap(), (!panics).then_some(7 + 21 + 200));
+            // Nobody is left in what has converted.
+            let second = installed.version("ask").unwrap().clone();
+            engine.remove("ask").unwrap();
+            assert_eq!(second.state(), VersionState::Freed);
+        });
+        assert_eq!(engine.stats().alive(), 0);
+    }
+}
+
+extern "C-unwind" fn looking() {}
+
+extern "C-unwind" fn panicking() {
+    resume_unwind(Box::new(()));
 }

@@ -10,7 +10,7 @@ use lastout_tests::{builder, call, engine};
 use crate::engines;
 
 /// `(callback, i64) -> i64`: calls back, and adds a number and the argument to the result.
-fn asking(plus: i64) -> String {
+pub(super) fn asking(plus: i64) -> String {
     format!(
         "function %ask(i64, i64) -> i64 tail {{
             fn0 = %call_back(i64, i64) -> i64 system_v
