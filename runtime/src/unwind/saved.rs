@@ -48,11 +48,8 @@ impl Saved {
         let mut saved = Self::default();
         let Some(lowest) = saves.iter().map(|&(_, words)| words).max() else { return saved };
         let highest = saves.iter().map(|&(_, words)| words).min().unwrap_or(lowest);
-        // Vectors take two words.
-        let last = saves.iter().find(|&&(_, words)| words == highest);
-        let is_vector = last.is_some_and(|&(register, _)| register > X86_64::R15.0);
-        let words = lowest - highest + if is_vector { 2 } else { 1 };
-        let words = (words + 1) & !1;
+        // The last one takes one word, or two if it is a vector. Then it is on 16 bytes.
+        let words = (lowest - highest + 2) & !1;
         for &(register, at) in saves {
             if let Some(kept) = KEPT.iter().position(|&kept| kept == register) {
                 saved.0[kept] = u8::try_from(words - (lowest - at)).unwrap_or(0);
