@@ -129,6 +129,21 @@ pub fn define(
     })
 }
 
+/// A function `ask`, `(callback, i64) -> i64`: calls back, and adds a number and the argument to the result.
+pub fn asking(plus: i64) -> String {
+    format!(
+        "function %ask(i64, i64) -> i64 tail {{
+            fn0 = %call_back(i64, i64) -> i64 system_v
+         block0(v0: i64, v1: i64):
+            v2 = call fn0(v0, v1)
+            v3 = iconst.i64 {plus}
+            v4 = iadd v2, v3
+            v5 = iadd v4, v1
+            return v5
+         }}\n"
+    )
+}
+
 /// Installs the functions of a text with [all their points](all_points).
 ///
 /// # Panics

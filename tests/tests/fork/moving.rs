@@ -4,26 +4,12 @@
 use std::sync::Mutex;
 use std::thread;
 
-use lastout_tests::moving::install_counted;
+use lastout_tests::moving::{asking, install_counted};
 use lastout_tests::support::{self, Callback, Door, Drops};
 use lastout_tests::{builder, call};
 
 use super::process::{Forked, fork, split};
 use super::{exercise, turn};
-
-/// `(callback, i64) -> i64`: calls back, and adds a number to the result.
-fn asking(plus: i64) -> String {
-    format!(
-        "function %ask(i64, i64) -> i64 tail {{
-            fn0 = %call_back(i64, i64) -> i64 system_v
-         block0(v0: i64, v1: i64):
-            v2 = call fn0(v0, v1)
-            v3 = iconst.i64 {plus}
-            v4 = iadd v2, v3
-            return v4
-         }}"
-    )
-}
 
 #[test]
 fn what_only_a_vanished_thread_would_have_gone_on_in_is_freed() {
@@ -47,13 +33,13 @@ fn what_only_a_vanished_thread_would_have_gone_on_in_is_freed() {
             assert!(engine.waiting("ask").unwrap().is_empty());
             install_counted(&engine, &asking(30), &drops);
             assert_eq!(drops.count(), 2);
-            assert_eq!(call!(ask, double.address(), 4).unwrap(), 38);
+            assert_eq!(call!(ask, double.address(), 4).unwrap(), 8 + 30 + 4);
             exercise(&engine, 5);
         });
         child.join();
         assert_eq!((drops.count(), engine.waiting("ask").unwrap().len()), (0, 1));
         door.open();
-        assert_eq!(waiting.join().unwrap(), 11);
+        assert_eq!(waiting.join().unwrap(), 1 + 10 + 1);
         assert_eq!(drops.count(), 1);
     });
 }
@@ -77,7 +63,7 @@ fn a_fork_in_a_waiting_room_goes_on_in_both_processes() {
     let result = call!(ask, callback.address(), 1).unwrap();
     let forked = forked.lock().unwrap().take().unwrap();
     forked.both(|child| {
-        assert_eq!(result, if child { 201 } else { 101 });
+        assert_eq!(result, if child { 202 } else { 102 });
         engine.remove("ask").unwrap();
         assert_eq!((drops.count(), engine.stats().alive()), (2, 0));
         exercise(&engine, 5);

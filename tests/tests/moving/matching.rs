@@ -9,7 +9,7 @@ use cranelift_codegen::Context;
 use cranelift_codegen::ir::Function;
 use cranelift_module::{FuncId, Linkage, Module};
 use lastout::{Engine, Handle, Installed, Live, ResumePoint, ResumePoints, Version, VersionState};
-use lastout_tests::moving::{self, CALLS, calls, loop_headers, ty};
+use lastout_tests::moving::{CALLS, asking, calls, install_counted, loop_headers, ty};
 use lastout_tests::support::{Door, Drops};
 use lastout_tests::{builder, call, clif, engine};
 
@@ -266,8 +266,7 @@ fn a_converter_makes_what_is_alive_of_what_was() {
     });
 }
 
-/// `(callback, i64) -> i64`: calls back, and adds a number and the argument to the result: the
-/// argument as an `i32`, which it has made of it before.
+/// [`asking`], but that it makes an `i32` of the argument before it calls back.
 fn asking_narrow(plus: i64) -> String {
     format!(
         "function %ask(i64, i64) -> i64 tail {{
@@ -303,7 +302,7 @@ fn a_converter_is_called_when_a_call_has_returned() {
         let door = Door::default();
         let callback = door.callback();
         let address = callback.address();
-        moving::install_counted(&engine, &super::suspended::asking(100), &drops);
+        install_counted(&engine, &asking(100), &drops);
         let handle = engine.function::<fn(usize, i64) -> i64>("ask").unwrap();
         std::thread::scope(|scope| {
             let asking = scope.spawn(|| {

@@ -3,26 +3,11 @@
 use std::time::Duration;
 
 use lastout::{DropPolicy, VersionState};
-use lastout_tests::moving::install_counted;
+use lastout_tests::moving::{asking, install_counted};
 use lastout_tests::support::{self, Door, Drops};
 use lastout_tests::{builder, call, engine};
 
 use crate::engines;
-
-/// `(callback, i64) -> i64`: calls back, and adds a number and the argument to the result.
-pub(super) fn asking(plus: i64) -> String {
-    format!(
-        "function %ask(i64, i64) -> i64 tail {{
-            fn0 = %call_back(i64, i64) -> i64 system_v
-         block0(v0: i64, v1: i64):
-            v2 = call fn0(v0, v1)
-            v3 = iconst.i64 {plus}
-            v4 = iadd v2, v3
-            v5 = iadd v4, v1
-            return v5
-         }}\n"
-    )
-}
 
 #[test]
 fn what_waits_for_a_call_keeps_no_version_and_goes_on_in_the_current_one() {
