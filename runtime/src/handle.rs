@@ -12,6 +12,9 @@ use crate::types::{FunctionType, Returned, Value, for_each_arity, same_types};
 use crate::version::VersionInfo;
 use crate::{CallError, Result, thread};
 
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;
+
 /// A function that the host can call, whichever version is current: `F` is its type, such as
 /// `fn(i64, f64) -> i64`.
 ///
