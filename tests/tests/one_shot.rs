@@ -9,7 +9,7 @@ use cranelift_module::{FuncId, Linkage, Module};
 use lastout::{Engine, FunctionType, Handle, Unit};
 use lastout_tests::call;
 use lastout_tests::emit::Emitter;
-use lastout_tests::measure::resident;
+use lastout_tests::measure::{allocated, resident};
 
 const FUNCTIONS: i64 = 200_000;
 /// After so many, everything that grows with the number of threads, types or tables has grown.
@@ -62,18 +62,19 @@ fn nothing_is_left_of_two_hundred_thousand_functions() {
             anonymous(&engine, &mut emitter, number);
         }
         if number == WARM_UP {
-            baseline = Some((resident(), engine.stats()));
+            baseline = Some((allocated(), resident(), engine.stats()));
         }
         if number % 20_000 == 0 {
             println!("{number} functions, {:?}, {} KiB", start.elapsed(), resident() >> 10);
         }
     }
-    let (before, baseline) = baseline.expect("there were more functions than that");
-    let (after, stats) = (resident(), engine.stats());
+    let (had, before, baseline) = baseline.expect("there were more functions than that");
+    let (has, after, stats) = (allocated(), resident(), engine.stats());
     println!("{FUNCTIONS} functions, {:?}, {} KiB", start.elapsed(), after >> 10);
     assert_eq!(stats.freed, FUNCTIONS as u64);
     assert_eq!((stats.functions, stats.alive()), (0, 0));
     assert_eq!(stats.committed_bytes, baseline.committed_bytes);
     assert_eq!(stats.code_bytes, baseline.code_bytes);
+    assert!(has <= had + SLACK / 16, "{had} bytes allocated before, {has} after");
     assert!(after <= before + SLACK, "{before} bytes resident before, {after} after");
 }
