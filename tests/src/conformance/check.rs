@@ -30,7 +30,7 @@ pub fn run_file(path: &Path, options: &Options) -> FileReport {
 }
 
 /// How long to wait for versions to be freed that everyone has left.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything that is done with a file.
 struct Run<'a> {

@@ -66,7 +66,7 @@ fn callers_in_a_child_do_not_wait_for_a_thread_that_it_lacks() {
             let returns = Callback::new(|x| x);
             assert_eq!(call!(f, returns.address(), 1).unwrap(), 11);
             // Here nobody is inside.
-            let second = replace(&engine, 30, Duration::from_secs(1)).unwrap();
+            let second = replace(&engine, 30, LIMIT).unwrap();
             assert_eq!(second.address("f"), first.address("f"));
             assert_eq!(drops.count(), 1);
             assert_eq!(call!(f, returns.address(), 1).unwrap(), 31);

@@ -13,7 +13,7 @@ use lastout_tests::moving::{CALLS, asking, calls, install_counted, loop_headers,
 use lastout_tests::support::{Door, Drops};
 use lastout_tests::{builder, call, clif, engine};
 
-const A_WHILE: Duration = Duration::from_secs(10);
+const A_WHILE: Duration = Duration::from_secs(60);
 
 /// `(words) -> i64`: counts rounds in the first word for as long as the second is 0, and returns
 /// the third, which it has read before, plus `plus`: with what is alive in the loop of type `ty`.
