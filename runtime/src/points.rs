@@ -122,7 +122,6 @@ pub(crate) struct Lease {
 }
 
 /// What a waiting room calls.
-#[derive(Clone)]
 pub(crate) enum RoomCallee {
     Replaceable(Arc<Function>),
     /// Code of the host, by its address.
