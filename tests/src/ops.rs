@@ -50,6 +50,8 @@ pub enum Op {
     Install(UnitPlan),
     /// Installs a unit while there are no more than this many lines of code memory.
     InstallSqueezed(UnitPlan, usize),
+    /// Replaces a function by a unit in its place, if nobody is inside.
+    ReplaceInPlace(UnitPlan),
     /// Declares a function, of two parameters or of one.
     Declare(Name, bool),
     /// Removes a function.
@@ -139,6 +141,8 @@ pub struct UnitPlan {
     /// The names that the unit takes for functions of two parameters.
     #[arbitrary(with = mostly_none)]
     pub wide: Vec<Name>,
+    /// Whether it takes so much room that every unit of one function fits there.
+    pub roomy: bool,
     /// How many values are attached.
     #[arbitrary(with = up_to_two)]
     pub attached: usize,
@@ -211,8 +215,9 @@ pub enum Mistake {
 
 impl<'a> Arbitrary<'a> for Op {
     fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
-        Ok(match u.int_in_range(0..=31)? {
-            0..=7 => Self::Install(u.arbitrary()?),
+        Ok(match u.int_in_range(0..=38)? {
+            0..=3 => Self::Install(u.arbitrary()?),
+            4..=7 => Self::Install(mostly_alone(u)?),
             8..=12 => Self::Call(u.arbitrary()?, u.arbitrary()?),
             13..=17 => Self::Enter(u.arbitrary()?, u.arbitrary()?, u.arbitrary()?),
             18..=23 => Self::Step(u.arbitrary()?),
@@ -221,6 +226,7 @@ impl<'a> Arbitrary<'a> for Op {
             27..=28 => Self::Remove(u.arbitrary()?),
             29 => Self::Declare(u.arbitrary()?, rarely(u)?),
             30 => Self::InstallSqueezed(u.arbitrary()?, u.int_in_range(0..=24)?),
+            31..=37 => Self::ReplaceInPlace(mostly_alone(u)?),
             _ => Self::Collect,
         })
     }
@@ -261,6 +267,16 @@ fn mostly_all(u: &mut Unstructured<'_>) -> arbitrary::Result<Vec<Name>> {
     Ok(Name::ALL.into_iter().filter(|name| !none.contains(name)).collect())
 }
 
+/// A unit that exports only one function, as a rule.
+fn mostly_alone(u: &mut Unstructured<'_>) -> arbitrary::Result<UnitPlan> {
+    let mut plan: UnitPlan = u.arbitrary()?;
+    if !rarely(u)? {
+        plan.exports.truncate(1);
+        plan.exposed = None;
+    }
+    Ok(plan)
+}
+
 fn mistake(u: &mut Unstructured<'_>) -> arbitrary::Result<Option<Mistake>> {
     Ok(if rarely(u)? { Some(u.arbitrary()?) } else { None })
 }
@@ -281,9 +297,38 @@ fn one_to_three(u: &mut Unstructured<'_>) -> arbitrary::Result<Vec<Export>> {
 }
 
 impl UnitPlan {
+    /// A function that returns 0, with room for others.
+    fn returning_zero(name: Name) -> Self {
+        let body = Body { constant: 0, place: Place::Code, calls: Vec::new() };
+        Self {
+            exports: vec![Export { name, preemptible: false, body }],
+            helper: None,
+            exposed: None,
+            wide: Vec::new(),
+            roomy: true,
+            attached: 0,
+            mistake: None,
+        }
+    }
+
     /// The function that the unit defines by this name.
     fn export(&self, name: Name) -> Option<&Export> {
         self.exports.iter().find(|export| export.name == name)
+    }
+
+    /// The functions that it calls through their slots.
+    fn callees(&self) -> impl Iterator<Item = Name> {
+        let calls = self.bodies().flat_map(|body| &body.calls);
+        let names = calls.filter_map(|call| match call.callee {
+            Callee::Named(name) => Some(name),
+            Callee::Helper => None,
+        });
+        names.filter(|&name| self.export(name).is_none_or(|export| export.preemptible))
+    }
+
+    /// Whether it has a version of one function only.
+    fn is_alone(&self) -> bool {
+        self.exports.len() == 1 && self.exposed.is_none()
     }
 
     /// The bodies of all functions, in the order in which they are declared.

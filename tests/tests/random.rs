@@ -33,7 +33,7 @@ fn noted<T: Debug>(name: &str, input: &T, check: impl FnOnce(&T)) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn an_engine_does_what_its_model_does(scenario in scenarios()) {

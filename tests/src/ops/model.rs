@@ -29,6 +29,8 @@ pub(super) enum Refusal {
     HostSymbol,
     SignatureMismatch,
     UnknownFunction,
+    NotInPlace,
+    StillInside,
 }
 
 pub(super) struct Model {
@@ -112,9 +114,33 @@ impl Model {
     ///
     /// If more than one thing is wrong, any of them may be the engine's error.
     pub(super) fn install(&mut self, plan: &Rc<UnitPlan>) -> Result<(), Vec<Refusal>> {
+        let refusals = self.check(plan);
+        if !refusals.is_empty() {
+            return Err(refusals);
+        }
+        self.installs += 1;
+        let unit = UnitId(self.units.len());
+        let mut versions = Vec::new();
+        for (body, export) in plan.exports.iter().enumerate() {
+            let function = self.revive(export.name, plan.wide.contains(&export.name));
+            versions.push(self.publish(function, unit, body));
+        }
+        if plan.exposed.is_some() {
+            let function = self.new_function(None, false);
+            let body = plan.exports.len() + usize::from(plan.helper.is_some());
+            versions.push(self.publish(function, unit, body));
+            self.handles.push(function);
+        }
+        let callees = plan.callees().map(|name| (name, self.known[&name])).collect();
+        self.units.push(Unit { plan: Rc::clone(plan), versions, callees });
+        Ok(())
+    }
+
+    /// What is wrong with a unit.
+    fn check(&self, plan: &UnitPlan) -> Vec<Refusal> {
         let mut refusals = Vec::new();
         match plan.mistake {
-            Some(Mistake::HostName) => return Err(vec![Refusal::HostSymbol]),
+            Some(Mistake::HostName) => return vec![Refusal::HostSymbol],
             Some(Mistake::Undefined) => refusals.push(Refusal::Undefined),
             None => {}
         }
@@ -126,43 +152,46 @@ impl Model {
                 refusals.push(Refusal::SignatureMismatch);
             }
         }
-        let names =
-            plan.bodies().flat_map(|body| &body.calls).filter_map(|call| match call.callee {
-                Callee::Named(name) => Some(name),
-                Callee::Helper => None,
-            });
-        let names: Vec<Name> = names
-            .filter(|&name| plan.export(name).is_none_or(|export| export.preemptible))
-            .collect();
-        for name in names.iter().filter(|&&name| plan.export(name).is_none()) {
-            match self.known.get(name) {
+        for name in plan.callees().filter(|&name| plan.export(name).is_none()) {
+            match self.known.get(&name) {
                 None => refusals.push(Refusal::MissingImport),
-                Some(known) if self.functions[known.0].wide != wide(name) => {
+                Some(known) if self.functions[known.0].wide != wide(&name) => {
                     refusals.push(Refusal::SignatureMismatch);
                 }
                 Some(_) => {}
             }
         }
-        if !refusals.is_empty() {
-            return Err(refusals);
-        }
+        refusals
+    }
 
-        self.installs += 1;
-        let unit = UnitId(self.units.len());
-        let mut versions = Vec::new();
-        for (body, export) in plan.exports.iter().enumerate() {
-            let function = self.revive(export.name, wide(&export.name));
-            versions.push(self.publish(function, unit, body));
+    /// The version that a unit would be written over, or why there is none.
+    pub(super) fn place(&self, plan: &UnitPlan) -> Result<VersionId, Refusal> {
+        if plan.mistake == Some(Mistake::HostName) {
+            return Err(Refusal::UnknownFunction);
         }
-        if plan.exposed.is_some() {
-            let function = self.new_function(None, false);
-            let body = plan.exports.len() + usize::from(plan.helper.is_some());
-            versions.push(self.publish(function, unit, body));
-            self.handles.push(function);
+        if !plan.is_alone() {
+            return Err(Refusal::NotInPlace);
         }
-        let callees = names.into_iter().map(|name| (name, self.known[&name])).collect();
-        self.units.push(Unit { plan: Rc::clone(plan), versions, callees });
-        Ok(())
+        let function = self.known(plan.exports[0].name).ok_or(Refusal::UnknownFunction)?;
+        let version = self.functions[function.0].current.ok_or(Refusal::NotInPlace)?;
+        let is_alone = self.plan(version).is_alone() && cfg!(target_arch = "x86_64");
+        is_alone.then_some(version).ok_or(Refusal::NotInPlace)
+    }
+
+    /// What the unit of a version was made from.
+    pub(super) fn plan(&self, version: VersionId) -> &UnitPlan {
+        &self.units[self.versions[version.0].unit.0].plan
+    }
+
+    /// Replaces a version in its place. In the end that is an install.
+    pub(super) fn replace_in_place(&mut self, plan: &Rc<UnitPlan>) -> Result<(), Vec<Refusal>> {
+        let place = self.place(plan).map_err(|refusal| vec![refusal])?;
+        let inside = self.frames(place).iter().any(|&frames| frames != 0);
+        match self.check(plan) {
+            refusals if !refusals.is_empty() => Err(refusals),
+            _ if inside => Err(vec![Refusal::StillInside]),
+            _ => self.install(plan),
+        }
     }
 
     /// Another install, of a version that is removed again before the next comparison.

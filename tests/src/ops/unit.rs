@@ -32,6 +32,9 @@ pub(super) fn build(
     for _ in 0..plan.attached {
         unit.attach(Attached(Arc::clone(dropped)));
     }
+    if plan.roomy {
+        unit.reserve(4096, 256);
+    }
     let narrow = signature(engine, false);
     match plan.mistake {
         Some(Mistake::Undefined) => {

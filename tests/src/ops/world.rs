@@ -4,8 +4,9 @@ use std::fmt::Debug;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use lastout::{Engine, Error, Stats, Version, VersionInfo, VersionState};
+use lastout::{Engine, Error, Installed, Stats, ThreadFrames, Version, VersionInfo, VersionState};
 
 use super::model::{FunctionId, Model, Refusal, UnitId, VersionId};
 use super::unit::{ballast, build, signature};
@@ -81,7 +82,7 @@ impl World {
             step: "at the start".to_owned(),
         };
         // What an engine keeps for every type that it has given a handle of belongs to the
-        // baseline.
+        // baseline, and what it keeps once it has replaced something in its place.
         for wide in [false, true] {
             world.declare(Name::A, wide);
             world.get_handle(Name::A, wide);
@@ -89,6 +90,13 @@ impl World {
             world.model.handles.clear();
             world.remove(Name::A);
         }
+        let plan = UnitPlan::returning_zero(Name::A);
+        world.install(&plan, false);
+        world.replace_in_place(&plan);
+        world.remove(Name::A);
+        world.compare();
+        world.model.collect();
+        world.engine().collect();
         world.baseline = world.engine().stats();
         for &name in &scenario.declared {
             world.declare(name, false);
@@ -119,6 +127,7 @@ impl World {
             }
             _ if self.engine.is_none() => return,
             Op::Install(plan) => self.install(plan, false),
+            Op::ReplaceInPlace(plan) => self.replace_in_place(plan),
             Op::InstallSqueezed(plan, lines) => self.install_squeezed(plan, *lines),
             &Op::Declare(name, wide) => self.declare(name, wide),
             &Op::Remove(name) => self.remove(name),
@@ -140,22 +149,55 @@ impl World {
         if short && matches!(result, Err(Error::OutOfCodeMemory { .. })) {
             return self.expect_same(&dropped.load(Ordering::SeqCst), &plan.attached);
         }
-        let installed = match (result, self.model.install(&Rc::new(plan.clone()))) {
-            (Ok(installed), Ok(())) => installed,
-            (Err(error), Err(refusals)) => {
-                let fits = refusal(&error).is_some_and(|refusal| refusals.contains(&refusal));
-                assert!(fits, "{}: {error}, not {refusals:?}", self.step);
-                return self.expect_same(&dropped.load(Ordering::SeqCst), &plan.attached);
-            }
-            (result, expected) => panic!("{}: {result:?}, not {expected:?}", self.step),
-        };
-        self.dropped.push(dropped);
-        self.versions.extend(installed.versions().iter().cloned());
-        self.expect_same(&self.versions.len(), &self.model.versions.len());
-        if let Some(exposed) = exposed {
+        let expected = self.model.install(&Rc::new(plan.clone()));
+        let installed = self.installed(plan, result, expected, dropped);
+        if let Some((exposed, installed)) = exposed.zip(installed) {
             self.handles.push(AnyHandle::Narrow(installed.function(exposed).unwrap()));
             self.limit_handles();
         }
+    }
+
+    /// Notes what was installed, if it should have been.
+    fn installed(
+        &mut self,
+        plan: &UnitPlan,
+        result: lastout::Result<Installed>,
+        expected: Result<(), Vec<Refusal>>,
+        dropped: Arc<AtomicUsize>,
+    ) -> Option<Installed> {
+        match (result, expected) {
+            (Ok(installed), Ok(())) => {
+                self.dropped.push(dropped);
+                self.versions.extend(installed.versions().iter().cloned());
+                self.expect_same(&self.versions.len(), &self.model.versions.len());
+                Some(installed)
+            }
+            (Err(error), Err(refusals)) => {
+                let fits = refusal(&error).is_some_and(|refusal| refusals.contains(&refusal));
+                assert!(fits, "{}: {error}, not {refusals:?}", self.step);
+                self.expect_same(&dropped.load(Ordering::SeqCst), &plan.attached);
+                None
+            }
+            (result, expected) => panic!("{}: {result:?}, not {expected:?}", self.step),
+        }
+    }
+
+    /// Replaces a function in its place. Where none was kept, there may not be enough room.
+    fn replace_in_place(&mut self, plan: &UnitPlan) {
+        let dropped = Arc::default();
+        let (unit, _) = build(self.engine(), plan, &dropped);
+        let place = self.model.place(plan);
+        let result = self.engine().replace_in_place(unit, Duration::ZERO);
+        if let Err(Error::StillInside { threads, .. }) = &result {
+            let inside = place.map(|version| self.inside(version));
+            self.expect_same(&Ok(frames(threads)), &inside);
+        }
+        if let (Err(Error::DoesNotFit { .. }), Ok(version)) = (&result, place) {
+            self.expect_same(&dropped.load(Ordering::SeqCst), &plan.attached);
+            return self.expect_same(&self.model.plan(version).roomy, &false);
+        }
+        let expected = self.model.replace_in_place(&Rc::new(plan.clone()));
+        self.installed(plan, result, expected, dropped);
     }
 
     /// Installs a unit when there is memory for all of it, for some of it, or for nothing.
@@ -291,27 +333,24 @@ impl World {
     /// Compares who is inside the versions of a function.
     fn compare_versions(&self, infos: &[VersionInfo], function: FunctionId) {
         let infos = infos.iter().filter(|info| info.version.state() != VersionState::Drained);
-        let infos: Vec<_> = infos
-            .map(|info| {
-                let frames = info.threads.iter().map(|thread| (thread.thread_id, thread.frames));
-                let mut frames: Vec<_> = frames.collect();
-                frames.sort_unstable();
-                (info.version.number(), frames)
-            })
-            .collect();
+        let infos: Vec<_> =
+            infos.map(|info| (info.version.number(), frames(&info.threads))).collect();
         let alive = |state| matches!(state, VersionState::Live | VersionState::Retired);
         let versions = self.model.versions.iter().enumerate();
         let expected: Vec<_> = versions
             .filter(|(_, version)| version.function == function && alive(version.state))
-            .map(|(index, version)| {
-                let frames = self.model.frames(VersionId(index));
-                let frames = self.workers.iter().map(|worker| worker.thread_id).zip(frames);
-                let mut frames: Vec<_> = frames.filter(|&(_, frames)| frames != 0).collect();
-                frames.sort_unstable();
-                (version.number, frames)
-            })
+            .map(|(index, version)| (version.number, self.inside(VersionId(index))))
             .collect();
         self.expect_same(&infos, &expected);
+    }
+
+    /// Who should be inside of a version, and how many frames each has there.
+    fn inside(&self, version: VersionId) -> Vec<(u64, u32)> {
+        let frames = self.model.frames(version);
+        let frames = self.workers.iter().map(|worker| worker.thread_id).zip(frames);
+        let mut frames: Vec<_> = frames.filter(|&(_, frames)| frames != 0).collect();
+        frames.sort_unstable();
+        frames
     }
 
     fn engine(&self) -> &Engine {
@@ -337,6 +376,13 @@ impl World {
     }
 }
 
+fn frames(threads: &[ThreadFrames]) -> Vec<(u64, u32)> {
+    let mut frames: Vec<_> =
+        threads.iter().map(|thread| (thread.thread_id, thread.frames)).collect();
+    frames.sort_unstable();
+    frames
+}
+
 fn refusal(error: &Error) -> Option<Refusal> {
     Some(match error {
         Error::Undefined(_) => Refusal::Undefined,
@@ -344,6 +390,8 @@ fn refusal(error: &Error) -> Option<Refusal> {
         Error::HostSymbol(_) => Refusal::HostSymbol,
         Error::SignatureMismatch { .. } => Refusal::SignatureMismatch,
         Error::UnknownFunction(_) => Refusal::UnknownFunction,
+        Error::NotInPlace { .. } => Refusal::NotInPlace,
+        Error::StillInside { .. } => Refusal::StillInside,
         _ => return None,
     })
 }
