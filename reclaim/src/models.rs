@@ -118,8 +118,8 @@
 //! # Reading on
 //!
 //! [`machine`] is what can vary, [`memory`], [`function`], [`point`] and [`world`] are what there is,
-//! [`call`], [`install`], [`in_place`] and [`ownership`] what happens to it, [`scenarios`] the programs that run,
-//! [`events`] what must happen in them. [`sound`] says what holds in them;
+//! [`call`], [`install`], [`in_place`] and [`ownership`] what happens to it, [`scenarios`] the
+//! programs that run, [`events`] what must happen in them. [`sound`] says what holds in them;
 //! [`mutants`] and [`literal`] are mistakes, each of which loom has to refute in a scenario that
 //! without it passes. [`explore`] calls loom.
 //!

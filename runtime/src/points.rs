@@ -291,8 +291,6 @@ impl Lease {
 pub(crate) struct Uncovered {
     /// Waiting rooms, unpublished and still to be closed.
     pub(crate) closing: Vec<Closing>,
-    /// The points that are covered now.
-    pub(crate) covered: Vec<Cover>,
     _leases: Vec<Arc<Lease>>,
     _rooms: Vec<Arc<WaitingRoom>>,
 }
@@ -343,7 +341,6 @@ impl Table {
             }
             uncovered._leases.extend(before);
         }
-        uncovered.covered = covered;
         uncovered
     }
 }

@@ -5,11 +5,10 @@
 //! `; run: %add(1, 2) == 3`. Each of these *run lines* is checked three times over. First while
 //! nothing else happens; then again and again while another thread replaces each function of the
 //! file by itself, compiled and installed anew, every third time at the same address if that can be
-//! done; and then so in an engine where frames *move*:
-//! functions are defined with points at all their loops and calls, and of the convention for tail
-//! calls if they are not and nobody could tell. What calls return must be the same, and in the end
-//! nobody may be counted as being inside a function or waiting for a call of it, and every version
-//! that was replaced must be freed.
+//! done; and then so in an engine where frames *move*: functions are defined with points at all
+//! their loops and calls, and of the convention for tail calls if they are not and nobody could
+//! tell. What calls return must be the same, and in the end nobody may be counted as being inside a
+//! function or waiting for a call of it, and every version that was replaced must be freed.
 //!
 //! Functions that have no loops and no calls, that cannot have points (with stack slots, or looks at
 //! their frames), or whose convention is known to others than those who call them by name, are among

@@ -129,7 +129,8 @@ pub fn define(
     })
 }
 
-/// A function `ask`, `(callback, i64) -> i64`: calls back, and adds a number and the argument to the result.
+/// A function `ask`, `(callback, i64) -> i64`: calls back, and adds a number and the argument to the
+/// result.
 pub fn asking(plus: i64) -> String {
     format!(
         "function %ask(i64, i64) -> i64 tail {{

@@ -67,11 +67,7 @@ pub(crate) fn looping(version: i64) -> String {
 
 /// Points at loops only.
 pub(crate) fn at_loops(func: &Function) -> ResumePoints {
-    let mut points = ResumePoints::new();
-    for header in moving::loop_headers(func) {
-        points.block(header.as_u32(), header);
-    }
-    points
+    moving::points(func, |_| false)
 }
 
 /// With three digits after the point.

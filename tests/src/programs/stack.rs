@@ -204,8 +204,8 @@ fn inside(name: &str, number: u64) -> Inside {
 }
 
 /// How many frames of gates and entries there are for the versions with each number: those next to
-/// one of their bodies, waiting rooms not among them. (Not for each version: a function may have ended with a call of another of
-/// its unit, which is then next to a gate of the first.)
+/// one of their bodies, waiting rooms not among them. (Not for each version: a function may have
+/// ended with a call of another of its unit, which is then next to a gate of the first.)
 pub(super) fn counts(walked: &[Option<Inside>]) -> BTreeMap<u64, u32> {
     let mut counts = BTreeMap::new();
     for frames in walked.windows(2) {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::Function;
 use cranelift_module::{FuncId, Linkage, Module};
-use lastout::{Engine, Handle, Installed, Live, ResumePoint, ResumePoints, Version, VersionState};
+use lastout::{
+    Engine, Handle, Installed, Live, ResumePoint, ResumePoints, Unit, Version, VersionState,
+};
 use lastout_tests::moving::{CALLS, asking, calls, install_counted, loop_headers, ty};
 use lastout_tests::support::{Door, Drops};
 use lastout_tests::{builder, call, clif, engine};
@@ -57,13 +59,26 @@ fn install_with(
     mark: impl Fn(&Function, &mut ResumePoints),
 ) -> Installed {
     let mut unit = engine.unit();
-    clif::define_by(&mut unit, text, |unit, id, func| {
+    define(&mut unit, text, mark);
+    engine.install(unit).unwrap()
+}
+
+/// Defines the functions of a text, with the points that `mark` adds, and returns these.
+fn define(
+    unit: &mut Unit,
+    text: &str,
+    mark: impl Fn(&Function, &mut ResumePoints),
+) -> Vec<ResumePoint> {
+    let mut found = Vec::new();
+    clif::define_by(unit, text, |unit, id, func| {
         let mut points = ResumePoints::new();
         mark(&func, &mut points);
-        unit.define_resumable_function(id, &mut Context::for_function(func), &points).map(drop)
+        let mut context = Context::for_function(func);
+        found.extend(unit.define_resumable_function(id, &mut context, &points)?);
+        Ok(())
     })
     .unwrap();
-    engine.install(unit).unwrap()
+    found
 }
 
 /// A thread in a loop.
@@ -226,15 +241,7 @@ fn install_converting(
     let mut converter = Context::for_function(converter);
     clif::resolve_callees(&mut unit, &mut converter.func).unwrap();
     unit.define_function(id, &mut converter).unwrap();
-    let mut found = Vec::new();
-    clif::define_by(&mut unit, text, |unit, function, func| {
-        let mut points = ResumePoints::new();
-        mark(&func, &mut points, id);
-        let mut context = Context::for_function(func);
-        found = unit.define_resumable_function(function, &mut context, &points)?;
-        Ok(())
-    })
-    .unwrap();
+    let found = define(&mut unit, text, |func, points| mark(func, points, id));
     (engine.install(unit).unwrap(), found)
 }
 

@@ -44,14 +44,38 @@ fn call(thread: Thread) -> JoinHandle<()> {
     })
 }
 
-/// A loop goes on for two rounds while another thread replaces its function.
-pub(in crate::models) fn looping(world: &'static World) {
+/// A loop goes on for two rounds while another thread does something.
+fn while_looping(world: &'static World, meanwhile: impl FnOnce(&Thread)) {
     let (retirer, caller) = (world.thread(), world.thread());
     world.put_point(Place::Loop);
     retirer.cover();
     let loops = look(caller, 2);
-    retirer.cover();
+    meanwhile(&retirer);
     loops.join().unwrap();
+}
+
+/// A thread is in a call while another does something.
+fn while_calling(world: &'static World, meanwhile: impl FnOnce(&Thread)) {
+    let (retirer, caller) = (world.thread(), world.thread());
+    world.put_point(Place::Call);
+    retirer.cover();
+    let calls = call(caller);
+    meanwhile(&retirer);
+    calls.join().unwrap();
+}
+
+/// A thread makes a call, whose callee does something. Returns the version that the call has gone
+/// on in.
+fn by_callee(world: &'static World, mut inside: impl FnMut(&Thread)) -> Option<usize> {
+    let caller = world.thread();
+    world.put_point(Place::Call);
+    caller.cover();
+    caller.call_bodies(&world.f, wait(world, || inside(&caller)))
+}
+
+/// A loop goes on while another thread replaces its function.
+pub(in crate::models) fn looping(world: &'static World) {
+    while_looping(world, Thread::cover);
 }
 
 /// The same, and the other thread loops as well: it replaces the function that it is in.
@@ -74,37 +98,23 @@ pub(in crate::models) fn two_looping(world: &'static World) {
 /// A loop goes on while another thread replaces its function, and then once more, by a version
 /// without the point.
 pub(in crate::models) fn looping_uncovered(world: &'static World) {
-    let (retirer, caller) = (world.thread(), world.thread());
-    world.put_point(Place::Loop);
-    retirer.cover();
-    let loops = look(caller, 2);
-    retirer.cover();
-    retirer.uncover();
-    loops.join().unwrap();
+    while_looping(world, |retirer| {
+        retirer.cover();
+        retirer.uncover();
+    });
 }
 
 /// A thread is in a call while another replaces the version that it is from.
 pub(in crate::models) fn waiting(world: &'static World) {
-    let (retirer, caller) = (world.thread(), world.thread());
-    world.put_point(Place::Call);
-    retirer.cover();
-    let calls = call(caller);
-    retirer.cover();
-    calls.join().unwrap();
+    while_calling(world, Thread::cover);
 }
 
 /// The version that a call is from is replaced by the callee.
 pub(in crate::models) fn replaced_while_waiting(world: &'static World) {
-    let caller = world.thread();
-    world.put_point(Place::Call);
-    caller.cover();
-    let ran = caller.call_bodies(
-        &world.f,
-        wait(world, || {
-            caller.cover();
-            assert!(world.f.is_freed(0) && world.g.is_freed(0), "leak: nobody is in version 0");
-        }),
-    );
+    let ran = by_callee(world, |caller| {
+        caller.cover();
+        assert!(world.f.is_freed(0) && world.g.is_freed(0), "leak: nobody is in version 0");
+    });
     assert_eq!(ran, Some(1));
 }
 
@@ -127,38 +137,24 @@ pub(in crate::models) fn uncovered_while_waiting(world: &'static World) {
 
 /// The same, and then by one with it.
 pub(in crate::models) fn covered_again_while_waiting(world: &'static World) {
-    let caller = world.thread();
-    world.put_point(Place::Call);
-    caller.cover();
-    let ran = caller.call_bodies(
-        &world.f,
-        wait(world, || {
-            caller.uncover();
-            caller.cover();
-        }),
-    );
+    let ran = by_callee(world, |caller| {
+        caller.uncover();
+        caller.cover();
+    });
     assert_eq!(ran, Some(1));
 }
 
 /// A thread is in a call while another replaces the version that it is from by one without the
 /// point.
 pub(in crate::models) fn waiting_uncovered(world: &'static World) {
-    let (retirer, caller) = (world.thread(), world.thread());
-    world.put_point(Place::Call);
-    retirer.cover();
-    let calls = call(caller);
-    retirer.uncover();
-    calls.join().unwrap();
+    while_calling(world, Thread::uncover);
 }
 
 /// The same, and the other thread is in a call as well, whose callee does that.
 pub(in crate::models) fn two_waiting_uncovered(world: &'static World) {
-    let (retirer, caller) = (world.thread(), world.thread());
-    world.put_point(Place::Call);
-    retirer.cover();
-    let calls = call(caller);
-    retirer.call_bodies(&world.f, wait(world, || retirer.uncover()));
-    calls.join().unwrap();
+    while_calling(world, |retirer| {
+        retirer.call_bodies(&world.f, wait(world, || retirer.uncover()));
+    });
 }
 
 /// The callee of a call replaces the version that it is from by one without the point, while
@@ -175,22 +171,16 @@ pub(in crate::models) fn uncovered_while_waiting_and_covered(world: &'static Wor
 /// A thread is in a call while another replaces the version that it is from, first by one with the
 /// point and then by one without.
 pub(in crate::models) fn waiting_covered_and_uncovered(world: &'static World) {
-    let (retirer, caller) = (world.thread(), world.thread());
-    world.put_point(Place::Call);
-    retirer.cover();
-    let calls = call(caller);
-    retirer.cover();
-    retirer.uncover();
-    calls.join().unwrap();
+    while_calling(world, |retirer| {
+        retirer.cover();
+        retirer.uncover();
+    });
 }
 
 /// The other way around.
 pub(in crate::models) fn waiting_uncovered_and_covered(world: &'static World) {
-    let (retirer, caller) = (world.thread(), world.thread());
-    world.put_point(Place::Call);
-    retirer.cover();
-    let calls = call(caller);
-    retirer.uncover();
-    retirer.cover();
-    calls.join().unwrap();
+    while_calling(world, |retirer| {
+        retirer.uncover();
+        retirer.cover();
+    });
 }
