@@ -4,7 +4,7 @@
 //! signals looks whether the instruction is one that Cranelift has noted as trapping, in an engine
 //! that catches traps, and whether the frames from there on lead to a call through a
 //! [`Handle`](crate::Handle) without any code of others in between. If so, it has the thread go on
-//! in [`unwind`], below the frames, which leaves them and returns to the host with the error. If
+//! in [`fail`](signals::fail), below the frames, which leaves them and returns to the host with the error. If
 //! not, it does what the program would have done without it: call the handler that was there
 //! before, or have the process die.
 //!
