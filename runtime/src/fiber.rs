@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lastout_reclaim::Context;
 
 use crate::fork::Pass;
-use crate::{CallError, thread};
+use crate::threads::{self, FIBER};
+use crate::{CallError, context};
 
 /// A context for a coroutine: what its calls are counted in, on whichever thread it runs.
 ///
@@ -113,9 +114,6 @@ pub struct Fiber {
     id: u64,
 }
 
-/// In the owner of a context: it is a fiber's, and the rest is the fiber's number.
-const FIBER: u64 = 1 << 63;
-
 impl Fiber {
     /// A fiber, with nobody in it.
     ///
@@ -127,7 +125,7 @@ impl Fiber {
 
         let id = FIBERS.fetch_add(1, Ordering::Relaxed);
         let _pass = Pass::new();
-        let context = thread::domain().register(FIBER | id)?;
+        let context = threads::domain().register(FIBER | id)?;
         Ok(Self { context, id })
     }
 
@@ -154,7 +152,7 @@ impl Drop for Fiber {
         // be.
         if self.context.owner() == FIBER | self.id && self.context.runner() == 0 {
             // SAFETY: it is this fiber's context, which nobody runs.
-            unsafe { thread::give_up(self.context) };
+            unsafe { context::give_up(self.context) };
         }
     }
 }
@@ -163,11 +161,6 @@ impl fmt::Debug for Fiber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fiber").field("id", &self.id).finish_non_exhaustive()
     }
-}
-
-/// The fiber that the owner of a context is, by its number.
-pub(crate) fn number(owner: u64) -> Option<u64> {
-    (owner & FIBER != 0).then_some(owner & !FIBER)
 }
 
 /// The calling thread runs a fiber, until this is dropped.
@@ -179,14 +172,14 @@ struct Running {
 impl Running {
     fn begin(fiber: &'static Context) -> Self {
         // SAFETY: whoever has begun this has the fiber for itself, and this thread runs it.
-        unsafe { fiber.set_runner(thread::id()) };
-        Self { fiber, before: thread::switch(Some(fiber)) }
+        unsafe { fiber.set_runner(threads::id()) };
+        Self { fiber, before: context::switch(Some(fiber)) }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        thread::switch(self.before);
+        context::switch(self.before);
         // SAFETY: this thread does not run it any more, and no other does before `run` returns.
         unsafe { self.fiber.set_runner(0) };
     }

@@ -21,7 +21,7 @@ use std::sync::{
 
 use lastout_reclaim::Frozen;
 
-use crate::thread;
+use crate::threads;
 
 /// Read by passes, written by forks.
 static PASSES: RwLock<()> = RwLock::new(());
@@ -123,7 +123,7 @@ pub(crate) fn watch() {
     static WATCHING: OnceLock<()> = OnceLock::new();
     WATCHING.get_or_init(|| {
         // The domain's lock is one of those that must not be held.
-        thread::domain();
+        threads::domain();
         // SAFETY: the handlers are functions of this program, which stays loaded. Without memory
         // to note them the call fails, and forking is as it would be without them.
         unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
@@ -150,8 +150,8 @@ static FORKING: ForkingCell = ForkingCell(UnsafeCell::new(None));
 extern "C" fn before() {
     let exclusive = PASSES.write().unwrap_or_else(PoisonError::into_inner);
     FORKS.fetch_add(1, Ordering::Relaxed);
-    let frozen = thread::domain().freeze();
-    let forking = Forking { thread: thread::id(), _frozen: frozen, _exclusive: exclusive };
+    let frozen = threads::domain().freeze();
+    let forking = Forking { thread: threads::id(), _frozen: frozen, _exclusive: exclusive };
     // SAFETY: this thread holds `PASSES` for writing.
     unsafe { *FORKING.0.get() = Some(forking) };
 }
@@ -169,10 +169,10 @@ extern "C" fn after_in_parent() {
 extern "C" fn after_in_child() {
     let forking = take_forking();
     GENERATION.fetch_add(1, Ordering::Relaxed);
-    let now = thread::ask_for_id();
+    let now = threads::ask_for_id();
     if let Some(Forking { thread, .. }) = forking {
         // SAFETY: that is what these handlers are told, and there is no other thread yet.
-        unsafe { thread::domain().forked(thread, now) };
+        unsafe { threads::domain().forked(thread, now) };
     }
 }
 

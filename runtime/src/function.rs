@@ -15,9 +15,9 @@ use crate::points::Points;
 use crate::shared::Shared;
 use crate::sites::Sites;
 use crate::template::{GateKind, Kind, Prototype, instantiate};
-use crate::thread;
 use crate::version::{ThreadFrames, Version, VersionInfo, VersionState};
 use crate::{Error, Result};
+use crate::{context, threads};
 
 mod in_place;
 mod seats;
@@ -241,7 +241,7 @@ impl Function {
         let template = self.shared.templates.get(Kind::CEntry(self.signature().clone()))?;
         let entry = instantiate(&template, &self.shared.memory, |symbol| match symbol {
             Symbol::OwnSlot => self.slot().addr(),
-            Symbol::CurrentLedger => thread::current_ledger as *const () as usize,
+            Symbol::CurrentLedger => context::current_ledger as *const () as usize,
             symbol => self.shared.stubs.address(symbol),
         })?;
         let frame = template.frame;
@@ -364,7 +364,7 @@ impl Function {
             if version.state() == VersionState::Freed {
                 return None;
             }
-            let threads = seat.lane.frames().into_iter().map(ThreadFrames::new);
+            let threads = seat.lane.frames().into_iter().map(threads::describe);
             Some(VersionInfo { version, threads: threads.collect() })
         });
         infos.collect()

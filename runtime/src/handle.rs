@@ -10,7 +10,7 @@ use crate::function::Function;
 use crate::memory::Block;
 use crate::types::{FunctionType, Returned, Value, for_each_arity, same_types};
 use crate::version::VersionInfo;
-use crate::{CallError, Result, thread};
+use crate::{CallError, Result, context};
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
@@ -130,7 +130,7 @@ macro_rules! call {
                 // and which `self.entry` keeps.
                 let entry: Entry<$($A,)* R> = unsafe { std::mem::transmute(self.address) };
                 let slot = self.function.slot();
-                thread::enter(move |ledger| entry(ledger, slot, $($A),*))
+                context::enter(move |ledger| entry(ledger, slot, $($A),*))
             }
         }
     };

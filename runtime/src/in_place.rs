@@ -41,8 +41,8 @@ use crate::names::{Names, Table};
 use crate::payload::{Code, Image, Payload};
 use crate::shared::Shared;
 use crate::unit::Unit;
-use crate::version::{ThreadFrames, Version};
-use crate::{Error, Result};
+use crate::version::Version;
+use crate::{Error, Result, threads};
 
 /// The versions whose callers are held, each with the [generation](fork::generation) of the process
 /// that does.
@@ -127,7 +127,7 @@ pub(crate) fn replace(
             |failed| match failed {
                 Failed::Inside(frames) => Error::StillInside {
                     function: name.clone(),
-                    threads: frames.into_iter().map(ThreadFrames::new).collect(),
+                    threads: frames.into_iter().map(threads::describe).collect(),
                 },
                 Failed::Lost => not_in_place("it was replaced or removed meanwhile"),
                 Failed::Error(error) => error,

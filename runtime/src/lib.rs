@@ -207,6 +207,7 @@ pub mod contract {}
 mod adopted;
 mod builder;
 mod code_map;
+mod context;
 mod engine;
 mod error;
 mod fiber;
@@ -231,7 +232,7 @@ mod shared;
 mod sites;
 mod sys;
 mod template;
-mod thread;
+mod threads;
 mod types;
 mod unit;
 mod unwind;

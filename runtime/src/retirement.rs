@@ -9,7 +9,7 @@ use lastout_reclaim::Counting;
 
 use crate::fork::{self, Lock, Pass};
 use crate::function::{Closing, Function, SeatPool};
-use crate::{sys, thread};
+use crate::{sys, threads};
 
 /// What an engine has to do with versions after they were replaced or removed.
 pub(crate) struct Retirement {
@@ -94,7 +94,7 @@ impl Retirement {
             return false;
         }
         let pass = Pass::new();
-        thread::domain().empty_vanished();
+        threads::domain().empty_vanished();
         // They stay in the list, for another fork may come before they are freed.
         let left = self.left.lock();
         let functions: Vec<_> = left.functions.values().filter_map(Weak::upgrade).collect();

@@ -18,7 +18,7 @@ use crate::relocation::Object;
 use crate::retirement::Retirement;
 use crate::sites::AllCalls;
 use crate::template::{Kind, Templates, instantiate};
-use crate::{Result, thread};
+use crate::{Result, context};
 
 pub(crate) struct Shared {
     /// For units.
@@ -66,7 +66,7 @@ impl Hooks {
     ) {
         // SAFETY: the stub has the address of those that the engine keeps beside it.
         let hooks = unsafe { &*hooks };
-        if hooks.checked && !thread::counts_in(ledger) {
+        if hooks.checked && !context::counts_in(ledger) {
             eprintln!(
                 "lastout: a call goes on where the calling thread does not count it: it was \
                  suspended, and resumed on another thread or by another fiber than it began with. \

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use lastout_reclaim::Frames;
 use rustix::thread::futex;
-
-use crate::{fiber, thread};
 
 /// Where a version is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -189,12 +186,4 @@ pub struct ThreadFrames {
     pub fiber: Option<u64>,
     /// How many calls of the function it is inside of, one within the other.
     pub frames: u32,
-}
-
-impl ThreadFrames {
-    pub(crate) fn new(frames: Frames) -> Self {
-        let fiber = fiber::number(frames.owner);
-        let thread_id = if fiber.is_some() { frames.runner } else { frames.owner };
-        Self { thread_id, name: thread::name(thread_id), fiber, frames: frames.frames }
-    }
 }

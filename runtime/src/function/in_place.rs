@@ -16,7 +16,7 @@ use crate::payload::{Code, Payload};
 use crate::relocation::Object;
 use crate::shared::{Hooks, Shared};
 use crate::template::instantiate;
-use crate::thread;
+use crate::threads;
 use crate::version::{Version, VersionState};
 use crate::{Error, Result};
 
@@ -59,7 +59,7 @@ impl Held {
             return;
         }
         // A signal handler would have the thread that it has interrupted wait for itself.
-        let is_holder = held.holder.load(Ordering::Relaxed) == thread::id();
+        let is_holder = held.holder.load(Ordering::Relaxed) == threads::id();
         // SAFETY: the gate has counted in with this ledger.
         unsafe {
             held.hold.wait(&seat.lane, ledger, is_holder, |word, seen| {
@@ -108,7 +108,7 @@ impl Seat {
         let held = Box::new(Held {
             body: AtomicUsize::new(0),
             seat: self,
-            hold: thread::domain().hold()?,
+            hold: threads::domain().hold()?,
             holder: AtomicU64::new(0),
             process: AtomicU64::new(0),
         });
@@ -215,7 +215,7 @@ impl LiveSeat {
             return Ok(false);
         }
         held.body.store(body, Ordering::Relaxed);
-        held.holder.store(thread::id(), Ordering::Relaxed);
+        held.holder.store(threads::id(), Ordering::Relaxed);
         held.process.store(fork::generation(), Ordering::Relaxed);
         // SAFETY: as the caller says. The valet stays with the seat, and goes on to the body.
         unsafe {

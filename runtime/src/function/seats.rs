@@ -15,7 +15,7 @@ use crate::fork::Lock;
 use crate::memory::Block;
 use crate::payload::Payload;
 use crate::version::{Version, VersionState};
-use crate::{Result, thread};
+use crate::{Result, context, threads};
 
 /// What is known of the seats of a function.
 #[derive(Default)]
@@ -63,7 +63,7 @@ pub(crate) const LANE_LAYOUT: LaneLayout = LaneLayout {
 impl Seat {
     /// A seat with nobody in it.
     pub(super) fn new(function: *const Function) -> Result<Self> {
-        let lane = thread::domain().lane()?;
+        let lane = threads::domain().lane()?;
         let cell_offset = lane.cell() as usize * size_of::<u32>();
         let function = AtomicPtr::new(function.cast_mut());
         Ok(Self { lane, cell_offset, function, valet: OnceLock::new() })
@@ -105,7 +105,7 @@ impl Seat {
         let function = unsafe { &*seat.function.load(Ordering::Relaxed) };
         // Who stays has not failed.
         if function.stay.is_none() {
-            thread::met_removed(&function.name);
+            context::met_removed(&function.name);
         }
     }
 }

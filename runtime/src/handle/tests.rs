@@ -4,13 +4,13 @@ use lastout_tests::registers::call_address;
 
 use super::Handle;
 use crate::process::among_others;
-use crate::{CallError, Counting, Dispatch, Engine, TrapCause, thread};
+use crate::{CallError, Counting, Dispatch, Engine, TrapCause, context};
 
 /// Calls the entry with known values in all registers. There is no Rust in between, which saves
 /// registers for itself.
 fn call_from_known(handle: &Handle<fn() -> i64>) -> Result<i64, CallError> {
     let slot = handle.function.slot().expose_provenance();
-    thread::enter(|ledger| {
+    context::enter(|ledger| {
         // SAFETY: that is how an entry for this type is called, and the function is sound.
         unsafe { call_address(handle.address, ledger.expose_provenance(), slot as i64) }
     })

@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use super::system::{self, Context, END_OF_STACK, NO_REASON, STOP};
 use super::walk::{self, FRAME_POINTER, PINNED, RBX, Registers, Target};
 use super::{SUPPORTED, registry};
-use crate::{CallError, thread};
+use crate::{CallError, context};
 
 /// Nothing would catch an exception: the function that throws was not called by generated code, or
 /// the host, or code of others, has called that through a
@@ -111,7 +111,7 @@ unsafe extern "C-unwind" fn stop(
     // SAFETY: `throw` has made it of a box, and nobody uses it after this.
     let Thrown { tag, payload, target, .. } = *unsafe { Box::from_raw(thrown.cast::<Thrown>()) };
     if !target.is_handler() {
-        thread::fail(CallError::Exception(Box::new(Exception { tag, payload })));
+        context::fail(CallError::Exception(Box::new(Exception { tag, payload })));
     }
     let register = |number| {
         // SAFETY: calls keep these registers, so the unwinder has them.

@@ -18,7 +18,7 @@ use crate::code_map::Description;
 use crate::unwind::backtrace::Location;
 use crate::unwind::registry;
 use crate::unwind::walk::{self, Registers};
-use crate::{CallError, Error, Result, thread};
+use crate::{CallError, Error, Result, context};
 
 /// Those that traps are reported by. Freed code is full of breakpoints.
 const SIGNALS: [c_int; 5] = [SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP];
@@ -127,7 +127,7 @@ pub(super) unsafe extern "C" fn fail(registers: *const Registers, at: usize) -> 
     let Some(target) = target else { std::process::abort() };
     // SAFETY: the registers are those of a frame on the stack of this thread.
     match unsafe { trap(&registers, at) } {
-        Some(trap) => thread::fail(CallError::Trap(Box::new(trap))),
+        Some(trap) => context::fail(CallError::Trap(Box::new(trap))),
         None => std::process::abort(),
     }
     // SAFETY: the registers are those of the frame that it was found from.

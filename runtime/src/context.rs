@@ -33,24 +33,18 @@
 //! back as it was; and if it does not, nothing has failed. So whoever changes the header has
 //! `ledger` be null meanwhile. Compiler fences keep that order; it is all one thread.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
 use std::sync::{Arc, OnceLock};
 
-use lastout_reclaim::{Context, Domain, HEADER_BYTES};
+use lastout_reclaim::{Context, HEADER_BYTES};
 
 use crate::CallError;
 use crate::fork::Pass;
-
-/// How many lanes there can be in the process at a time. A thread's ledger reserves four bytes of
-/// address space for each, and uses memory for those it counts in.
-const LANES: u32 = 1 << 22;
-
-// Gates in machine code have the offset of a cell as a signed number of 32 bits.
-const _: () = assert!(LANES as u64 * 4 + HEADER_BYTES as u64 <= i32::MAX as u64);
+use crate::threads::{domain, id};
 
 /// What the fast path of a call looks at, in one place and without a destructor.
 struct Thread {
@@ -58,8 +52,6 @@ struct Thread {
     ledger: AtomicPtr<u32>,
     /// The context that calls are counted in; null until there is one.
     context: AtomicPtr<Context>,
-    /// What the system calls the thread; 0 until somebody has asked.
-    id: Cell<u64>,
 }
 
 thread_local! {
@@ -67,15 +59,8 @@ thread_local! {
         Thread {
             ledger: AtomicPtr::new(ptr::null_mut()),
             context: AtomicPtr::new(ptr::null_mut()),
-            id: Cell::new(0),
         }
     };
-}
-
-/// The one domain of the process: a thread registers once, whichever engines it calls into.
-pub(crate) fn domain() -> &'static Arc<Domain> {
-    static DOMAIN: OnceLock<Arc<Domain>> = OnceLock::new();
-    DOMAIN.get_or_init(|| Domain::new(LANES))
 }
 
 /// What is at the start of a ledger. Only used by who runs with the context.
@@ -401,27 +386,4 @@ fn release_at_exit(context: &'static Context) {
         // SAFETY: the key exists, and the destructor may use the context from any thread.
         unsafe { libc::pthread_setspecific(*key, ptr::from_ref(context).cast()) };
     }
-}
-
-/// What the system calls the calling thread.
-#[inline(never)]
-pub(crate) fn id() -> u64 {
-    THREAD.with(|thread| match thread.id.get() {
-        0 => ask_for_id(),
-        id => id,
-    })
-}
-
-/// Asks the system, which in the child of a fork calls the thread something else than before.
-pub(crate) fn ask_for_id() -> u64 {
-    // SAFETY: gettid has no preconditions.
-    let id = u64::from(unsafe { libc::gettid() }.unsigned_abs());
-    THREAD.with(|thread| thread.id.set(id));
-    id
-}
-
-/// The name of a thread; `None` if it has ended.
-pub(crate) fn name(thread_id: u64) -> Option<String> {
-    let name = std::fs::read_to_string(format!("/proc/self/task/{thread_id}/comm")).ok()?;
-    Some(name.trim_end().to_owned())
 }
