@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
 
+use crate::image::{Code, LinkedPoints, Owner};
 use crate::install::{Linked, Root};
 use crate::names::Names;
-use crate::payload::{Code, LinkedPoints, Owner};
 use crate::shared::Shared;
 use crate::{Error, Result};
 

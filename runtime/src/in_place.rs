@@ -34,11 +34,12 @@ use lastout_reclaim::Frames;
 
 use crate::fork::{self, Guard, Lock};
 use crate::function::LiveSeat;
+use crate::image::{Code, Image};
 use crate::install::Installed;
 use crate::link::{LinkedOver, link_over};
-use crate::memory::Block;
+use crate::memory::{Block, Footprint};
 use crate::names::{Names, Table};
-use crate::payload::{Code, Image, Payload};
+use crate::payload::Payload;
 use crate::shared::Shared;
 use crate::unit::Unit;
 use crate::version::Version;
@@ -96,8 +97,9 @@ pub(crate) fn replace(
         // SAFETY: the names are locked, so this thread is the only one publishing.
         let target = unsafe { function.live() };
         let target = target.ok_or_else(|| not_in_place("it has no version"))?;
-        // SAFETY: as above.
-        let place = unsafe { target.place() }.map_err(not_in_place)?;
+        // SAFETY: as above, and it is the version that is current.
+        let place = unsafe { target.look(place) };
+        let place = place.unwrap_or(Err("it has no version")).map_err(not_in_place)?;
         drop(lock);
         let linked = link_over(shared, names, &unit, id, &place.footprint, place.body)?;
         if !Arc::ptr_eq(&linked.root.function, target.function()) {
@@ -151,6 +153,26 @@ fn only_function(unit: &Unit) -> Result<(FuncId, String)> {
             let why = "the unit does not export exactly one function, and expose no other";
             Err(Error::NotInPlace { function, why })
         }
+    }
+}
+
+/// Where a version is that can be written over.
+struct Place {
+    block: Arc<Block>,
+    footprint: Footprint,
+    /// Where the function's code starts.
+    body: usize,
+}
+
+/// Where the code and data of a version are, or why it cannot be written over.
+fn place(payload: &Payload) -> Result<Place, &'static str> {
+    match payload.owned().map(Image::code) {
+        Some(Code::Block { block, only: Some(body), .. }) => {
+            let block = Arc::clone(block);
+            Ok(Place { footprint: block.footprint(), block, body: *body })
+        }
+        Some(Code::Block { .. }) => Err("its unit has several functions that can be replaced"),
+        Some(Code::Adopted { .. }) | None => Err("its code is not a unit's"),
     }
 }
 
@@ -278,14 +300,15 @@ impl Holding<'_> {
         let image = Image::new(code, callees, attached());
         let version = Version::new(Arc::clone(target.function().name()));
         let disposal = Arc::clone(&shared.disposal);
-        let payload = Payload::new(Arc::new(image), version.clone(), disposal);
         names.installs += 1;
+        image.set_number(names.installs);
+        let payload = Payload::new(Arc::new(image), version.clone(), disposal);
         payload.publish(names.installs);
         // SAFETY: the names are locked, the version is current, and nobody is inside before the
         // callers go on.
         let mut replaced = unsafe { target.exchange(payload) };
-        if let Some(replaced) = &mut replaced {
-            replaced.deregister_sites();
+        if let Some(image) = replaced.as_mut().and_then(Payload::owned_mut) {
+            Image::deregister_sites(image);
         }
         drop(turn);
         shared.retirement.serialize();

@@ -11,9 +11,10 @@ use lastout_instrument::Dispatch;
 use crate::fork::Pass;
 use crate::function::{Closing, FreeSeat, Function};
 use crate::handle::Handle;
+use crate::image::{Code, Image, LinkedPoints};
 use crate::memory::Patches;
 use crate::names::Names;
-use crate::payload::{Code, Image, LinkedPoints, Payload};
+use crate::payload::{Owned, Payload};
 use crate::points::{Cover, Uncovered, WaitingRoom};
 use crate::shared::Shared;
 use crate::sites::Callee;
@@ -146,7 +147,7 @@ impl Publication {
                 None => Version::new(Arc::clone(seat.function().name())),
             };
             let disposal = Arc::clone(&shared.disposal);
-            let payload = Payload::new(Arc::clone(&image), version, disposal);
+            let payload = Payload::new(Arc::clone(&image) as Owned, version, disposal);
             let &Root { body, public, part_of, .. } = root;
             seated.push(Seated { seat, body, public, part: part_of.is_some(), payload });
         }
@@ -175,11 +176,14 @@ impl Publication {
             roots.iter().map(|root| &root.seat).chain(rooms.iter().map(|(seat, _)| seat));
         let patches = patches(shared, published)?;
         names.installs += 1;
+        let image = roots.first().and_then(|root| root.payload.owned::<Image>());
+        if let Some(image) = image {
+            image.set_number(names.installs);
+        }
         // Before anything of theirs is published.
         let mut tables: Vec<_> = resumable.iter().map(|points| points.lock()).collect();
         let covers = resumable.iter().zip(&mut tables).map(|(points, table)| {
-            let uses = roots.first().map_or(&[][..], |root| root.payload.uses());
-            let uses = uses.iter().filter(|used| used.is_of(points));
+            let uses = image.map_or(&[][..], Image::uses).iter().filter(|used| used.is_of(points));
             uses.map(|used| table.cover(used)).collect::<Vec<_>>()
         });
         let covers: Vec<_> = covers.collect();

@@ -214,6 +214,7 @@ mod fiber;
 mod fork;
 mod function;
 mod handle;
+mod image;
 mod in_place;
 mod install;
 mod link;

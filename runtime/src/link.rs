@@ -14,10 +14,10 @@ use lastout_instrument::Symbol;
 
 use crate::code_map::{Description, FunctionCode, MoreCode, UnitCode};
 use crate::function::Function;
+use crate::image::{Code, LinkedPoints};
 use crate::install::{Linked, Root};
 use crate::memory::{Contents, Footprint};
 use crate::names::Names;
-use crate::payload::{Code, LinkedPoints};
 use crate::relocation::{self, JUMP, Object};
 use crate::resumable::UnitPoint;
 use crate::shared::Shared;

@@ -2,16 +2,15 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use crate::code_map::Description;
-use crate::memory::Block;
-use crate::points::{Use, WaitingRoom};
-use crate::sites::Callee;
 use crate::version::{Version, VersionState};
+
+/// What a version owns, shared by the versions that one install has made. It is dropped with the
+/// last of them. What it is, the layer knows that made it, and [asks](Payload::owned) for.
+pub(crate) type Owned = Arc<dyn Any + Send + Sync>;
 
 /// Where the payload of a version is dropped once everyone has left it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -25,115 +24,6 @@ pub enum DropPolicy {
     /// deadlines need it. When the engine is dropped, which collects once more, there is nobody
     /// left to do that: from then on it is as with `Leaver`.
     Collector,
-}
-
-/// An installed unit: its code, its data, and what these need to live. Shared by the versions that
-/// the unit has installed, one a function, and dropped with the last of them.
-pub(crate) struct Image {
-    // In the order in which they are dropped: what the user attached goes while the code that may
-    // know of it is still there, and functions it calls, with the sites that call them, go before
-    // it does.
-    attached: Option<Box<Attached>>,
-    callees: Box<[Callee]>,
-    /// The points of its functions, if they have any.
-    points: Option<Box<LinkedPoints>>,
-    code: Code,
-}
-
-/// What a unit has to do with points at which frames move.
-#[derive(Default)]
-pub(crate) struct LinkedPoints {
-    pub(crate) uses: Vec<Use>,
-    pub(crate) rooms: Vec<Arc<WaitingRoom>>,
-}
-
-struct Attached(Vec<Box<dyn Any + Send>>);
-
-// SAFETY: a shared reference to them gives nothing.
-unsafe impl Sync for Attached {}
-
-/// Who owns the code and data of a unit.
-pub(crate) enum Code {
-    /// The engine's memory.
-    Block {
-        /// Shared with the version that is written over this one.
-        block: Arc<Block>,
-        description: Arc<Description>,
-        /// Where the code of the unit's function starts, if only one of them has a version.
-        only: Option<usize>,
-    },
-    /// Something else, which is told to let go of it.
-    Adopted { _owner: Owner },
-    /// A waiting room.
-    Room { _room: Arc<Block> },
-}
-
-/// Called once, when dropped.
-pub(crate) struct Owner(Option<Box<dyn FnOnce() + Send>>);
-
-impl Owner {
-    pub(crate) fn new(release: impl FnOnce() + Send + 'static) -> Self {
-        Self(Some(Box::new(release)))
-    }
-}
-
-// SAFETY: a shared reference to an owner gives nothing.
-unsafe impl Sync for Owner {}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        if let Some(release) = self.0.take() {
-            survive(release);
-        }
-    }
-}
-
-/// Runs what the user has us drop. The panic hook has reported a panic in it; it must not unwind
-/// into the leaving thread, which is inside generated code and has done nothing wrong.
-fn survive(release: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(release));
-}
-
-impl Image {
-    pub(crate) fn new(
-        code: Code,
-        callees: Vec<Callee>,
-        attached: Vec<Box<dyn Any + Send>>,
-    ) -> Self {
-        let attached = (!attached.is_empty()).then(|| Box::new(Attached(attached)));
-        Self { attached, callees: callees.into(), points: None, code }
-    }
-
-    pub(crate) fn with_points(mut self, points: LinkedPoints) -> Self {
-        let any = !points.uses.is_empty();
-        self.points = any.then(|| Box::new(points));
-        self
-    }
-
-    /// The points of its functions.
-    fn uses(&self) -> &[Use] {
-        self.points.as_ref().map_or(&[], |points| &points.uses)
-    }
-
-    /// Says which install its code is of, to whoever finds it on a stack.
-    fn set_number(&self, number: u64) {
-        if let Code::Block { description, .. } = &self.code
-            && let Description::Unit(unit) = &**description
-        {
-            unit.number.store(number, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        // Each on its own: a panic in one must not keep the others from being dropped.
-        for value in self.attached.take().into_iter().flat_map(|attached| attached.0) {
-            survive(|| drop(value));
-        }
-        self.callees = Box::default();
-        self.points = None;
-    }
 }
 
 /// An engine's way of dropping payloads, and how many there have been.
@@ -242,7 +132,7 @@ pub(crate) struct Payload {
 
 /// A payload's contents, in a box of its own that can wait for the collector as it is.
 struct Resident {
-    image: Arc<Image>,
+    owned: Owned,
     version: Version,
     disposal: Arc<Disposal>,
     next: *mut Resident,
@@ -254,42 +144,31 @@ unsafe impl Send for Resident {}
 
 impl Payload {
     /// What a version will own, once it is [published](Self::publish).
-    pub(crate) fn new(image: Arc<Image>, version: Version, disposal: Arc<Disposal>) -> Self {
-        let resident = Resident { image, version, disposal, next: ptr::null_mut() };
+    pub(crate) fn new(owned: Owned, version: Version, disposal: Arc<Disposal>) -> Self {
+        let resident = Resident { owned, version, disposal, next: ptr::null_mut() };
         Self { resident: Some(Box::new(resident)) }
     }
 
     /// Notes that its version is about to be installed, and the number of that.
     pub(crate) fn publish(&self, number: u64) {
-        let Resident { image, version, disposal, .. } = self.resident();
+        let Resident { version, disposal, .. } = self.resident();
         version.set_number(number);
-        image.set_number(number);
         disposal.installed.fetch_add(1, Ordering::Release);
     }
 
-    /// The code that it shares with other versions of its unit.
-    pub(crate) fn code(&self) -> &Code {
-        &self.resident().image.code
+    /// What the version owns, if that is a `T`.
+    pub(crate) fn owned<T: Any>(&self) -> Option<&T> {
+        self.resident().owned.downcast_ref()
     }
 
-    /// Has no calls in its code patched any more, as that is written over. It is the only version
-    /// of its unit.
-    pub(crate) fn deregister_sites(&mut self) {
-        let resident = self.resident.as_mut();
-        let image = resident.and_then(|resident| Arc::get_mut(&mut resident.image));
-        for callee in image.into_iter().flat_map(|image| &mut image.callees) {
-            callee.deregister();
-        }
+    /// The same to be changed, if no other version owns it too.
+    pub(crate) fn owned_mut<T: Any>(&mut self) -> Option<&mut T> {
+        Arc::get_mut(&mut self.resident.as_mut()?.owned)?.downcast_mut()
     }
 
     /// Whose payload it is.
     pub(crate) fn version(&self) -> &Version {
         &self.resident().version
-    }
-
-    /// The points of the unit that it is of.
-    pub(crate) fn uses(&self) -> &[Use] {
-        self.resident().image.uses()
     }
 
     fn resident(&self) -> &Resident {
@@ -346,12 +225,12 @@ fn release(resident: Box<Resident>) -> usize {
 
 /// Frees a payload; whether a version is freed with it.
 fn free(resident: Resident) -> bool {
-    let Resident { image, version, disposal, next: _ } = resident;
-    drop(image);
+    let Resident { owned, version, disposal, next: _ } = resident;
+    drop(owned);
     if !version.free_part() {
         return false;
     }
-    // Waiting rooms are no versions, and what has not been installed is none either.
+    // What has not been installed is no version: parked calls are not, for one.
     let installed = version.number() > 0;
     if installed {
         disposal.freed.fetch_add(1, Ordering::Release);

@@ -38,7 +38,7 @@ use crate::Result;
 use crate::fork::{Guard, Lock};
 use crate::function::{Closing, Function};
 use crate::memory::Block;
-use crate::payload::{Code, Disposal, Image, Payload};
+use crate::payload::{Disposal, Payload};
 use crate::sites::Callee;
 use crate::version::Version;
 
@@ -155,6 +155,13 @@ pub(crate) struct WaitingRoom {
     pub(crate) way_in: Arc<Function>,
 }
 
+/// What a version of a waiting room owns, in the order in which it is dropped.
+struct Waiting {
+    _lease: Arc<Lease>,
+    _callees: Vec<Callee>,
+    _code: Arc<Block>,
+}
+
 impl WaitingRoom {
     /// A version of it, for as long as the point is covered: where its code is, and what it owns.
     pub(crate) fn version(&self, lease: Arc<Lease>, disposal: &Arc<Disposal>) -> (usize, Payload) {
@@ -164,10 +171,10 @@ impl WaitingRoom {
         };
         let callees = callee.into_iter().chain([&self.way_in]);
         let callees = callees.map(|function| Callee::new(Arc::clone(function))).collect();
-        let code = Code::Room { _room: Arc::clone(&self.code) };
-        let image = Arc::new(Image::new(code, callees, vec![Box::new(lease)]));
+        let code = Arc::clone(&self.code);
+        let owned = Arc::new(Waiting { _lease: lease, _callees: callees, _code: code });
         let version = Version::new(Arc::clone(self.function.name()));
-        (self.code.address(), Payload::new(image, version, Arc::clone(disposal)))
+        (self.code.address(), Payload::new(owned, version, Arc::clone(disposal)))
     }
 }
 

@@ -11,8 +11,8 @@ use super::seats::Chosen;
 use super::{Function, Seat};
 use crate::code_map::Description;
 use crate::fork::{self, Pass};
-use crate::memory::{Block, Footprint};
-use crate::payload::{Code, Payload};
+use crate::memory::Block;
+use crate::payload::Payload;
 use crate::relocation::Object;
 use crate::shared::{Hooks, Shared};
 use crate::template::instantiate;
@@ -135,14 +135,6 @@ pub(crate) struct LiveSeat {
     state: StateWord,
 }
 
-/// Where a version is that can be written over.
-pub(crate) struct Place {
-    pub(crate) block: Arc<Block>,
-    pub(crate) footprint: Footprint,
-    /// Where the function's code starts.
-    pub(crate) body: usize,
-}
-
 impl Function {
     /// The version that is current, if there is one.
     ///
@@ -181,23 +173,14 @@ impl LiveSeat {
             && seats.place(self.index).version.as_ref() == Some(&self.version)
     }
 
-    /// Where its code and data are, or why it cannot be written over.
+    /// Looks at the payload of the version.
     ///
     /// # Safety
     ///
     /// The caller is the only one publishing, and it is current.
-    pub(crate) unsafe fn place(&self) -> Result<Place, &'static str> {
-        let look = |payload: &Payload| match payload.code() {
-            Code::Block { block, only: Some(body), .. } => {
-                let block = Arc::clone(block);
-                Ok(Place { footprint: block.footprint(), block, body: *body })
-            }
-            Code::Block { .. } => Err("its unit has several functions that can be replaced"),
-            Code::Adopted { .. } | Code::Room { .. } => Err("its code is not a unit's"),
-        };
+    pub(crate) unsafe fn look<R>(&self, look: impl FnOnce(&Payload) -> R) -> Option<R> {
         // SAFETY: only who publishes closes the lane of a version that is current.
-        let place = unsafe { self.seat().lane.look(look) };
-        place.unwrap_or(Err("it has no version"))
+        unsafe { self.seat().lane.look(look) }
     }
 
     /// Holds the callers, unless somebody else does; whether it does now.

@@ -9,7 +9,7 @@ use lastout_tests::support::{OnDrop, caller, constant};
 
 use super::{AtomicWord, Callee, Calls, Site, Word};
 use crate::function::Function;
-use crate::payload::{Code, Image, Owner};
+use crate::image::{Code, Image, Owner};
 use crate::process::Mapping;
 use crate::relocation::{JUMP, JUMP_SIZE};
 use crate::{Dispatch, Engine, FunctionType, Handle, process};
