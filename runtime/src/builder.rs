@@ -229,11 +229,10 @@ impl EngineBuilder {
         if size > most {
             return Err(Error::CodeMemoryTooLarge { asked: size, most });
         }
-        let memory = Memory::new(size, self.quarantine, self.strict, counting)?;
         if self.traps {
             traps::catch()?;
-            memory.catch_traps();
         }
+        let memory = Memory::new(size, self.quarantine, self.strict, counting, self.traps)?;
         let stubs = Stubs::new(&templates, &memory, &*isa, hooks)?;
         let host: HashMap<_, _> = self
             .host
@@ -251,7 +250,6 @@ impl EngineBuilder {
             disposal: Arc::new(Disposal::new(self.drop_policy)),
             host,
             dispatch: self.dispatch,
-            traps: self.traps,
             calls: AllCalls::default(),
             retirement: Retirement::new(counting),
             host_entries: HostEntries::default(),

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cranelift_codegen::ir::TrapCode;
 use cranelift_codegen::{CompiledCode, FinalizedMachExceptionHandler};
 use lastout_instrument::{GateFrame, MACHINE_GATE};
+use lastout_reclaim::{Counting, Lane};
 
+use crate::arch::TRAP_BYTE;
 use crate::fork::Lock;
-use crate::function::Seat;
+use crate::payload::Payload;
 use crate::sys;
 use crate::unwind::Saved;
 
@@ -29,6 +32,10 @@ pub(crate) struct CodeMap {
     gates: Bits,
     /// Everything else, by the line in which it starts.
     blocks: Lock<BTreeMap<u32, Arc<Description>>>,
+    /// How the gates count that are in the section.
+    counting: Counting,
+    /// Whether traps of the code are caught.
+    catches_traps: bool,
 }
 
 /// So many bits, all of them zero until they are set. They are the system's and not the allocator's,
@@ -89,10 +96,10 @@ pub(crate) enum Description {
 
 pub(crate) struct GateCode {
     pub(crate) frame: Frame,
-    pub(crate) seat: *const Seat,
+    pub(crate) lane: *const Lane<Payload>,
 }
 
-// SAFETY: the seat is only used by those who know that its function is alive.
+// SAFETY: the lane is only used by those who know that its function is alive.
 unsafe impl Send for GateCode {}
 // SAFETY: as above.
 unsafe impl Sync for GateCode {}
@@ -176,7 +183,7 @@ pub(crate) enum Role {
 #[derive(Clone, Copy)]
 pub(crate) enum Counted {
     /// It is this.
-    At(*const Seat),
+    At(*const Lane<Payload>),
     /// Its address is in the frame, that far from what the frame pointer holds.
     InFrame(i32),
     /// Its address is in `rbx`, as the frame has it.
@@ -185,8 +192,36 @@ pub(crate) enum Counted {
 
 impl CodeMap {
     /// Of a section that nothing is in.
-    pub(crate) fn new(start: usize, len: usize) -> io::Result<Self> {
-        Ok(Self { start, len, gates: Bits::new(len / LINE)?, blocks: Lock::default() })
+    pub(crate) fn new(
+        start: usize,
+        len: usize,
+        counting: Counting,
+        catches_traps: bool,
+    ) -> io::Result<Self> {
+        let (gates, blocks) = (Bits::new(len / LINE)?, Lock::default());
+        Ok(Self { start, len, gates, blocks, counting, catches_traps })
+    }
+
+    /// The addresses that there may be code at.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+
+    /// How the gates count that are in the section.
+    pub(crate) fn counting(&self) -> Counting {
+        self.counting
+    }
+
+    /// Whether traps of the code are caught.
+    pub(crate) fn catches_traps(&self) -> bool {
+        self.catches_traps
+    }
+
+    /// Whether an address is one of code that is filled with traps.
+    pub(crate) fn is_freed(&self, address: usize) -> bool {
+        self.contains(address)
+            // SAFETY: the section is mapped to be read, for as long as there is code in it.
+            && unsafe { std::ptr::with_exposed_provenance::<u8>(address).read() } == TRAP_BYTE
     }
 
     /// Whether there may be code at an address.
@@ -255,13 +290,13 @@ impl CodeMap {
         let start = self.start + line as usize * LINE;
         if self.is_gate(line) {
             let offset = returned - start;
-            let lane = std::ptr::with_exposed_provenance::<*const Seat>(
+            let lane = std::ptr::with_exposed_provenance::<*const Lane<Payload>>(
                 start + MACHINE_GATE.lane as usize,
             );
             // SAFETY: the gate is there, as there is a frame of it.
-            let seat = unsafe { lane.read_unaligned() };
+            let lane = unsafe { lane.read_unaligned() };
             let counted =
-                (offset == MACHINE_GATE.body_return as usize).then_some(Counted::At(seat));
+                (offset == MACHINE_GATE.body_return as usize).then_some(Counted::At(lane));
             let saved = Saved::default();
             return Some(Found { role: Role::Gate, counted, outer: None, saved, offset });
         }
@@ -287,7 +322,7 @@ impl CodeMap {
                 let role = Role::Body { unit: Arc::clone(&description), function, start };
                 Found { role, counted: None, outer: None, saved, offset }
             }
-            Description::Gate(gate) => found(Role::Gate, &gate.frame, Counted::At(gate.seat)),
+            Description::Gate(gate) => found(Role::Gate, &gate.frame, Counted::At(gate.lane)),
             Description::Entry { frame, typed } => {
                 found(Role::Entry { typed: *typed }, frame, Counted::InRegister)
             }

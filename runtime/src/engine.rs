@@ -254,13 +254,13 @@ impl Engine {
     /// a host function that wants to know which functions called it. Only code that can be unwound
     /// is looked through, so on some hosts there is nothing to see.
     pub fn backtrace(&self) -> Vec<Location> {
-        unwind::backtrace(&self.shared.memory)
+        unwind::backtrace(self.shared.memory.code_map())
     }
 
     /// Which function of a unit has code at an address, while it is there: such as the return
     /// address of a frame, less one, or what a profiler has seen.
     pub fn locate(&self, address: usize) -> Option<Location> {
-        Location::of_code(&self.shared.memory, address)
+        Location::of_code(self.shared.memory.code_map(), address)
     }
 
     /// Drops the payloads of versions that everyone has left, where

@@ -290,7 +290,8 @@ impl Function {
         match self.prototype.kind {
             GateKind::Machine => self.shared.memory.code_map().note_gate(gate.address()),
             GateKind::Compiled => {
-                let gate_code = GateCode { frame: self.prototype.gate.frame, seat };
+                let gate_code =
+                    GateCode { frame: self.prototype.gate.frame, lane: &raw const seat.lane };
                 gate.describe(Arc::new(Description::Gate(gate_code)));
             }
             // No frame is one of a head.

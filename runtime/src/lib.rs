@@ -205,6 +205,7 @@ struct Readme;
 pub mod contract {}
 
 mod adopted;
+mod arch;
 mod builder;
 mod code_map;
 mod context;

@@ -192,12 +192,13 @@ impl<'a> Linker<'a> {
     /// What there is to know of the unit's code.
     fn description(&self) -> Arc<Description> {
         let mut more = MoreCode::default();
+        let catches_traps = self.shared.memory.code_map().catches_traps();
         let start = |id: &FuncId| self.layout.functions[id] as u32;
         let mut functions: Vec<_> =
             self.unit.functions.iter().map(|(id, object)| (start(id), id, object)).collect();
         functions.sort_by_key(|(start, ..)| *start);
         let functions = functions.into_iter().map(|(start, id, object)| {
-            more.add(start, &object.more, self.shared.traps);
+            more.add(start, &object.more, catches_traps);
             let name = match self.roots.get(id) {
                 Some(function) => Arc::clone(function.name()),
                 None => self.name(*id).into(),

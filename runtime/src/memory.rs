@@ -46,11 +46,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use lastout_reclaim::Counting;
 use wasmtime_internal_jit_icache_coherence as icache;
 
+use crate::arch::TRAP_BYTE;
 use crate::code_map::{CodeMap, Description};
 use crate::fork::Lock;
 use crate::unwind::{Registered, Table};
@@ -66,7 +67,7 @@ mod tests;
 
 pub(crate) use overwrite::Footprint;
 pub(crate) use patches::Patches;
-use section::{Section, TRAP_BYTE, Use};
+use section::{Section, Use};
 
 /// What a [section](Sizes) of a block needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,14 +110,11 @@ pub(crate) struct Memory {
     sections: Lock<Sections>,
     /// Held by whoever changes call sites in published code.
     patching: Lock<()>,
-    /// What there is, for those who find an address of it on a stack.
-    map: CodeMap,
-    /// How the gates count that are in it.
-    counting: Counting,
-    /// Set if traps are caught.
-    traps: OnceLock<()>,
-    /// What has the system's unwinder, and our own, know of this memory.
-    known: OnceLock<(Option<Table>, Registered)>,
+    /// What has the system's unwinder, and our own, find the map.
+    _unwind_registration: (Option<Table>, Registered),
+    /// What there is, for those who find an address of it on a stack. Dropped after what has it
+    /// found.
+    map: Box<CodeMap>,
     // Dropped after them: the addresses of the sections, and of the views to write through.
     _reserved: (Reserved, Option<Reserved>),
 }
@@ -162,6 +160,7 @@ impl Memory {
         quarantine: usize,
         strict: bool,
         counting: Counting,
+        catches_traps: bool,
     ) -> Result<Arc<Self>> {
         debug_assert!(size <= MAX_SIZE);
         let size = size.max(1).next_multiple_of(rustix::param::page_size());
@@ -180,48 +179,23 @@ impl Memory {
             refused: Vec::new(),
         };
         let code = sections.code.address(&(0..0));
-        let memory = Arc::new(Self {
+        let map = Box::new(CodeMap::new(code, size, counting, catches_traps)?);
+        // SAFETY: the map is dropped after this, and after the last block of code in the memory.
+        let table = unsafe { Table::register(&map)? };
+        let registration = (table, Registered::new(map.range(), &raw const *map));
+        Ok(Arc::new(Self {
             code,
             sections: Lock::new(sections),
             patching: Lock::default(),
-            map: CodeMap::new(code, size)?,
-            counting,
-            traps: OnceLock::new(),
-            known: OnceLock::new(),
+            _unwind_registration: registration,
+            map,
             _reserved: (reserved, writable),
-        });
-        let address = Arc::as_ptr(&memory);
-        // SAFETY: the memory is dropped after the last block of code in it.
-        let table = unsafe { Table::register(code, size, address)? };
-        memory.known.get_or_init(|| (table, Registered::new(code, code + size, address)));
-        Ok(memory)
+        }))
     }
 
     /// What is known of the code in it.
     pub(crate) fn code_map(&self) -> &CodeMap {
         &self.map
-    }
-
-    /// Whether traps of the code in it are caught.
-    pub(crate) fn catches_traps(&self) -> bool {
-        self.traps.get().is_some()
-    }
-
-    /// Has traps of the code in it caught from now on.
-    pub(crate) fn catch_traps(&self) {
-        self.traps.get_or_init(|| ());
-    }
-
-    /// Whether an address is one of code that is filled with traps.
-    pub(crate) fn is_freed(&self, address: usize) -> bool {
-        self.map.contains(address)
-            // SAFETY: the section of code is mapped to be read.
-            && unsafe { std::ptr::with_exposed_provenance::<u8>(address).read() } == TRAP_BYTE
-    }
-
-    /// How the gates count that are in it.
-    pub(crate) fn counting(&self) -> Counting {
-        self.counting
     }
 
     /// Where the section of code starts.

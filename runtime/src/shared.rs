@@ -29,8 +29,6 @@ pub(crate) struct Shared {
     pub(crate) disposal: Arc<Disposal>,
     pub(crate) host: HashMap<String, HostSymbol>,
     pub(crate) dispatch: Dispatch,
-    /// Whether traps are caught.
-    pub(crate) traps: bool,
     /// How many calls are patched, and how.
     pub(crate) calls: AllCalls,
     pub(crate) retirement: Retirement,

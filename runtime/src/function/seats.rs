@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use lastout_instrument::LaneLayout;
-use lastout_reclaim::{Counting, Lane, State};
+use lastout_reclaim::{Lane, State};
 
 use super::Function;
 use super::in_place::Valet;
@@ -67,26 +67,6 @@ impl Seat {
         let cell_offset = lane.cell() as usize * size_of::<u32>();
         let function = AtomicPtr::new(function.cast_mut());
         Ok(Self { lane, cell_offset, function, valet: OnceLock::new() })
-    }
-
-    /// The version that sits here.
-    ///
-    /// # Safety
-    ///
-    /// The calling thread is inside of it.
-    pub(crate) unsafe fn version(&self) -> Option<Version> {
-        // SAFETY: as the caller says. Versions can be shared.
-        unsafe { self.lane.look(|payload| payload.version().clone()) }
-    }
-
-    /// Counts a frame out that is left otherwise than by returning.
-    ///
-    /// # Safety
-    ///
-    /// As [`Lane::leave_by_unwinding`].
-    pub(crate) unsafe fn leave_by_unwinding(&self, ledger: *const u32, counting: Counting) {
-        // SAFETY: as the caller says.
-        unsafe { self.lane.leave_by_unwinding(ledger, counting) };
     }
 
     /// The stub's call when a caller has found the version gone on its way out of the gate.

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use wasmtime_internal_jit_icache_coherence as icache;
 
-use super::section::TRAP_BYTE;
 use super::{Block, Content, Contents, Room, Sizes};
+use crate::arch::TRAP_BYTE;
 use crate::{Error, Result};
 
 /// The addresses that a block has in each section.

@@ -10,16 +10,13 @@ use super::Reserved;
 use super::extents::Extents;
 use super::pages::Pages;
 use super::patches::WritableView;
+use crate::arch::TRAP_BYTE;
 use crate::sys::View;
 use crate::{Error, Result, fork, sys};
 
 /// Blocks start at multiples of this and have whole lines to themselves, so that none shares a
 /// cache line with another.
 pub(super) const LINE: usize = 64;
-
-/// Any number of these bytes is an instruction that traps: `int3` on x86-64; elsewhere zeros,
-/// which are undefined instructions on aarch64 and riscv64.
-pub(super) const TRAP_BYTE: u8 = if cfg!(target_arch = "x86_64") { 0xcc } else { 0 };
 
 static TRAPS: [u8; 1 << 16] = [TRAP_BYTE; 1 << 16];
 

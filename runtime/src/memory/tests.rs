@@ -10,8 +10,9 @@ mod protection;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::section::{LINE, TRAP_BYTE};
+use super::section::LINE;
 use super::{Block, Draft, Memory, Room, Sizes};
+use crate::arch::TRAP_BYTE;
 
 /// Sizes that need no particular alignment.
 fn sizes(code: usize, read_only: usize, writable: usize) -> Sizes {

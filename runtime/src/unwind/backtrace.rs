@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use super::system::{self, Context, NO_REASON};
 use super::walk::{self, FRAME_POINTER};
 use crate::Version;
-use crate::code_map::{Description, Role};
-use crate::memory::Memory;
+use crate::code_map::{CodeMap, Description, Role};
+use crate::payload::Payload;
 
 /// A place in generated code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,26 +59,27 @@ impl fmt::Display for Location {
 }
 
 impl Location {
-    /// What a frame is that is returned to at an address, if it is in this memory.
+    /// What a frame is that is returned to at an address, if it is one of this code.
     ///
     /// # Safety
     ///
     /// It is a frame on the stack of the calling thread, with that frame pointer.
     pub(super) unsafe fn of_frame(
-        memory: &Memory,
+        map: &CodeMap,
         returned: usize,
         frame_pointer: usize,
     ) -> Option<Self> {
         // SAFETY: as the caller says.
-        let frame = unsafe { memory.code_map().frame(returned) }?;
+        let frame = unsafe { map.frame(returned) }?;
         let part = match frame.role {
             Role::Body { unit, function, .. } => Part::of_function(&unit, function)?,
             Role::Gate => {
                 // SAFETY: a gate has its lane in the code or in its frame.
-                let seat =
-                    frame.counted.map(|counted| unsafe { walk::seat(counted, frame_pointer, 0) });
-                // SAFETY: the frame is counted in there.
-                Part::Gate { version: seat.and_then(|seat| unsafe { (*seat).version() }) }
+                let lane =
+                    frame.counted.map(|counted| unsafe { walk::lane(counted, frame_pointer, 0) });
+                let version = |payload: &Payload| payload.version().clone();
+                // SAFETY: the frame is counted in there, and versions can be shared.
+                Part::Gate { version: lane.and_then(|lane| unsafe { (*lane).look(version) }) }
             }
             Role::Entry { .. } => Part::Entry,
             Role::Helper => Part::Helper,
@@ -86,9 +87,9 @@ impl Location {
         Some(Self { part, offset: frame.offset })
     }
 
-    /// The function of a unit that has code at an address in this memory.
-    pub(crate) fn of_code(memory: &Memory, address: usize) -> Option<Self> {
-        let (unit, start, function) = memory.code_map().unit(address)?;
+    /// The function of a unit that has code at an address.
+    pub(crate) fn of_code(map: &CodeMap, address: usize) -> Option<Self> {
+        let (unit, start, function) = map.unit(address)?;
         let Description::Unit(code) = &*unit else { return None };
         let offset = address - start - code.functions[function].start as usize;
         Some(Self { part: Part::of_function(&unit, function)?, offset })
@@ -103,10 +104,10 @@ impl Part {
     }
 }
 
-/// The frames of code in `memory` on the stack of the calling thread, innermost first.
-pub(crate) fn backtrace(memory: &Memory) -> Vec<Location> {
+/// The frames of the code in `map` on the stack of the calling thread, innermost first.
+pub(crate) fn backtrace(map: &CodeMap) -> Vec<Location> {
     struct State<'a> {
-        memory: &'a Memory,
+        map: &'a CodeMap,
         found: Vec<Location>,
     }
 
@@ -116,15 +117,15 @@ pub(crate) fn backtrace(memory: &Memory) -> Vec<Location> {
         // SAFETY: the context is that of a frame of this thread.
         unsafe {
             let returned = system::returned(context);
-            if state.memory.code_map().contains(returned) {
+            if state.map.contains(returned) {
                 let frame_pointer = system::register(context, FRAME_POINTER);
-                state.found.extend(Location::of_frame(state.memory, returned, frame_pointer));
+                state.found.extend(Location::of_frame(state.map, returned, frame_pointer));
             }
         }
         NO_REASON
     }
 
-    let mut state = State { memory, found: Vec::new() };
+    let mut state = State { map, found: Vec::new() };
     // SAFETY: `trace` takes the state.
     unsafe { system::backtrace(trace, (&raw mut state).cast()) };
     state.found

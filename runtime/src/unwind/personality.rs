@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use super::system::{self, CLEANUP_PHASE, CONTINUE_UNWIND, Context, Exception};
 use super::walk::{FRAME_POINTER, PINNED, RBX, count_out};
-use crate::memory::Memory;
+use crate::code_map::CodeMap;
 
 /// Leaves a frame of generated code for good: counts it out if it is one of a gate, and puts back
 /// the registers of its caller that the table does not tell the unwinder of. It catches nothing.
@@ -23,11 +23,11 @@ pub(super) unsafe extern "C" fn personality(
     if actions & CLEANUP_PHASE == 0 {
         return CONTINUE_UNWIND;
     }
-    // SAFETY: the context is that of a frame in the range of a table, which has the memory that
-    // the code is in. All these registers are such that the unwinder has them.
-    let (memory, returned, frame_pointer, rbx, ledger) = unsafe {
+    // SAFETY: the context is that of a frame in the range of a table, which has the map of that
+    // code. All these registers are such that the unwinder has them.
+    let (map, returned, frame_pointer, rbx, ledger) = unsafe {
         (
-            &*system::data(context).cast::<Memory>(),
+            &*system::data(context).cast::<CodeMap>(),
             system::returned(context),
             system::register(context, FRAME_POINTER),
             system::register(context, RBX),
@@ -35,12 +35,12 @@ pub(super) unsafe extern "C" fn personality(
         )
     };
     // SAFETY: the unwinder is at that frame.
-    let Some(frame) = (unsafe { memory.code_map().frame(returned) }) else {
+    let Some(frame) = (unsafe { map.frame(returned) }) else {
         return CONTINUE_UNWIND;
     };
     if let Some(counted) = frame.counted {
         // SAFETY: the frame is counted in, by the thread that is leaving it.
-        unsafe { count_out(counted, frame_pointer, rbx, ledger, memory.counting()) };
+        unsafe { count_out(counted, frame_pointer, rbx, ledger, map.counting()) };
     }
     for (register, place) in frame.saved.places(frame_pointer) {
         // SAFETY: the function has saved the register there, in its frame.

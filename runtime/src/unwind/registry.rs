@@ -1,48 +1,50 @@
-//! The code memories of the process, by their addresses, to be found from anywhere, a signal
+//! The maps of all code of the process, by its addresses, to be found from anywhere, a signal
 //! handler included.
 
+use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use crate::memory::Memory;
+use crate::code_map::CodeMap;
 
 #[cfg(test)]
 mod tests;
 
-/// A place in the list, which only grows: those of memories that are gone are used again.
+/// A place in the list, which only grows: those of maps that are gone are used again.
 struct Place {
     next: AtomicPtr<Place>,
     /// Null if it is nobody's.
-    memory: AtomicPtr<Memory>,
+    map: AtomicPtr<CodeMap>,
     start: AtomicUsize,
     end: AtomicUsize,
 }
 
 static FIRST: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 
-/// What says where a memory is, until it is dropped.
+/// What says where the code of a map is, until it is dropped.
 pub(crate) struct Registered(&'static Place);
 
 impl Registered {
-    /// Has the code from `start` to `end` found to be that of `memory`.
-    pub(crate) fn new(start: usize, end: usize, memory: *const Memory) -> Self {
-        let memory = memory.cast_mut();
+    /// Has the code in this range found to be that of `map`.
+    pub(crate) fn new(range: Range<usize>, map: *const CodeMap) -> Self {
+        let Range { start, end } = range;
+        let map = map.cast_mut();
         let take = |place: &&Place| {
-            let (free, mine) = (ptr::null_mut(), memory);
-            place.memory.compare_exchange(free, mine, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            let (free, mine) = (ptr::null_mut(), map);
+            place.map.compare_exchange(free, mine, Ordering::Acquire, Ordering::Relaxed).is_ok()
         };
-        let place = places().find(take).unwrap_or_else(|| add(memory));
-        // In this order: nobody looks for code of a memory before it has some.
+        let place = places().find(take).unwrap_or_else(|| add(map));
+        // In this order: nobody looks for code of a map before it has some.
         place.end.store(end, Ordering::Relaxed);
         place.start.store(start, Ordering::Release);
         Self(place)
     }
 }
 
-fn add(memory: *mut Memory) -> &'static Place {
+fn add(map: *mut CodeMap) -> &'static Place {
     let place = Box::leak(Box::new(Place {
         next: AtomicPtr::new(ptr::null_mut()),
-        memory: AtomicPtr::new(memory),
+        map: AtomicPtr::new(map),
         start: AtomicUsize::new(usize::MAX),
         end: AtomicUsize::new(0),
     }));
@@ -61,7 +63,7 @@ impl Drop for Registered {
     fn drop(&mut self) {
         self.0.start.store(usize::MAX, Ordering::Relaxed);
         self.0.end.store(0, Ordering::Relaxed);
-        self.0.memory.store(ptr::null_mut(), Ordering::Release);
+        self.0.map.store(ptr::null_mut(), Ordering::Release);
     }
 }
 
@@ -75,33 +77,33 @@ fn places() -> impl Iterator<Item = &'static Place> {
     })
 }
 
-/// The memory of the code that is returned to at an address, as [`at`].
-pub(super) fn returned_to<'a>(address: usize) -> Option<&'a Memory> {
+/// The map of the code that is returned to at an address, as [`at`].
+pub(super) fn returned_to<'a>(address: usize) -> Option<&'a CodeMap> {
     at(address.wrapping_sub(1))
 }
 
-/// The memory that the code at an address is in, if that is code of an engine's.
+/// The map of the code at an address, if that is code of an engine's.
 ///
 /// The address is one that the calling thread has a frame at or is about to return to, or no
-/// engine's: so the memory stays for as long as that is so.
-pub(super) fn at<'a>(address: usize) -> Option<&'a Memory> {
+/// engine's: so the map stays for as long as that is so.
+pub(super) fn at<'a>(address: usize) -> Option<&'a CodeMap> {
     // SAFETY: as said above.
     unsafe { find(address)?.as_ref() }
 }
 
-fn find(address: usize) -> Option<*const Memory> {
-    places().find_map(|place| place.memory_at(address))
+fn find(address: usize) -> Option<*const CodeMap> {
+    places().find_map(|place| place.map_at(address))
 }
 
 impl Place {
-    /// The memory whose code is at an address, if that is this place's.
-    fn memory_at(&self, address: usize) -> Option<*const Memory> {
+    /// The map of the code at an address, if that is this place's.
+    fn map_at(&self, address: usize) -> Option<*const CodeMap> {
         let start = self.start.load(Ordering::Acquire);
         let inside = start <= address && address < self.end.load(Ordering::Acquire);
-        let memory = self.memory.load(Ordering::Acquire);
-        // The place may become another memory's meanwhile, and what was read be of one and the
-        // other. The memory that is looked for is alive: where that is this one, nothing changes.
+        let map = self.map.load(Ordering::Acquire);
+        // The place may become another map's meanwhile, and what was read be of one and the other.
+        // The map that is looked for is alive: where that is this one, nothing changes.
         // Of others only their own addresses are inside, unless the start has changed since.
-        (inside && self.start.load(Ordering::Acquire) == start).then_some(memory.cast_const())
+        (inside && self.start.load(Ordering::Acquire) == start).then_some(map.cast_const())
     }
 }

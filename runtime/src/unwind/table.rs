@@ -2,6 +2,8 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::ops::Range;
+use std::ptr;
 
 use cranelift_codegen::gimli::write::{
     Address, CallFrameInstruction, CommonInformationEntry, EhFrame, EndianVec,
@@ -11,8 +13,8 @@ use cranelift_codegen::gimli::{DW_EH_PE_absptr, Encoding, Format, NativeEndian, 
 
 use super::personality::personality;
 use super::{SUPPORTED, system};
+use crate::code_map::CodeMap;
 use crate::fork::Pass;
-use crate::memory::Memory;
 
 #[cfg(test)]
 mod tests;
@@ -23,21 +25,17 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A table for the `len` bytes of code at `start`, whose frames are those of `memory`; `None`
-    /// where there is no unwinder that would know what to do with it.
+    /// A table for all code of a map; `None` where there is no unwinder that would know what to do
+    /// with it.
     ///
     /// # Safety
     ///
-    /// `memory` stays where it is for as long as there is a frame of code in that range.
-    pub(crate) unsafe fn register(
-        start: usize,
-        len: usize,
-        memory: *const Memory,
-    ) -> io::Result<Option<Self>> {
+    /// The map stays where it is for as long as there is a frame of its code.
+    pub(crate) unsafe fn register(map: &CodeMap) -> io::Result<Option<Self>> {
         if !SUPPORTED {
             return Ok(None);
         }
-        let table = Self { bytes: bytes(start, len, memory.cast())? };
+        let table = Self { bytes: bytes(map.range(), ptr::from_ref(map).cast())? };
         // The unwinder's lock must not be held in a fork.
         let _pass = Pass::new();
         // SAFETY: the table is well formed and ends with a zero, and stays where it is until it
@@ -61,7 +59,7 @@ impl Drop for Table {
 
 /// One entry for all of the range: the caller's frame is two words above the frame pointer, and
 /// below it are the return address and the caller's frame pointer.
-fn bytes(start: usize, len: usize, data: *const c_void) -> io::Result<Box<[u8]>> {
+fn bytes(code: Range<usize>, data: *const c_void) -> io::Result<Box<[u8]>> {
     let address = |address: usize| Address::Constant(address as u64);
     let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
     let mut common = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
@@ -71,8 +69,8 @@ fn bytes(start: usize, len: usize, data: *const c_void) -> io::Result<Box<[u8]>>
     common.add_instruction(CallFrameInstruction::Cfa(X86_64::RBP, 16));
     common.add_instruction(CallFrameInstruction::Offset(X86_64::RA, -8));
     common.add_instruction(CallFrameInstruction::Offset(X86_64::RBP, -16));
-    let len = u32::try_from(len).map_err(io::Error::other)?;
-    let mut range = FrameDescriptionEntry::new(address(start), len);
+    let len = u32::try_from(code.len()).map_err(io::Error::other)?;
+    let mut range = FrameDescriptionEntry::new(address(code.start), len);
     range.lsda = Some(address(data.expose_provenance()));
 
     let mut table = FrameTable::default();

@@ -2,11 +2,11 @@
 
 use std::ffi::c_int;
 
-use lastout_reclaim::Counting;
+use lastout_reclaim::{Counting, Lane};
 
 use super::registry;
 use crate::code_map::{Counted, Description, Found, Role};
-use crate::function::Seat;
+use crate::payload::Payload;
 
 /// Registers as unwind tables number them: the frame pointer, `rbx`, the pinned register.
 pub(super) const FRAME_POINTER: c_int = 6;
@@ -51,21 +51,25 @@ pub(super) unsafe fn count_out(
 ) {
     let ledger = std::ptr::with_exposed_provenance(ledger);
     // SAFETY: as the caller says; who is counted in at a lane may use it.
-    unsafe { (*seat(counted, frame_pointer, rbx)).leave_by_unwinding(ledger, counting) };
+    unsafe { (*lane(counted, frame_pointer, rbx)).leave_by_unwinding(ledger, counting) };
 }
 
-/// The seat that a frame is counted in at.
+/// The lane that a frame is counted in at.
 ///
 /// # Safety
 ///
 /// The frame is there, with this frame pointer and, if it is one of an entry, this in `rbx`.
-pub(super) unsafe fn seat(counted: Counted, frame_pointer: usize, rbx: usize) -> *const Seat {
+pub(super) unsafe fn lane(
+    counted: Counted,
+    frame_pointer: usize,
+    rbx: usize,
+) -> *const Lane<Payload> {
     match counted {
-        Counted::At(seat) => seat,
+        Counted::At(lane) => lane,
         Counted::InFrame(at) => {
             // SAFETY: that is where the frame has it.
-            let seat = unsafe { word(frame_pointer.wrapping_add_signed(at as isize)) };
-            std::ptr::with_exposed_provenance(seat)
+            let lane = unsafe { word(frame_pointer.wrapping_add_signed(at as isize)) };
+            std::ptr::with_exposed_provenance(lane)
         }
         Counted::InRegister => std::ptr::with_exposed_provenance(rbx),
     }
@@ -139,9 +143,9 @@ impl Target {
 pub(super) unsafe fn search(mut pc: usize, mut rbp: usize, tag: Option<u32>) -> Option<Target> {
     let mut frames = 0;
     loop {
-        let memory = registry::returned_to(pc)?;
+        let map = registry::returned_to(pc)?;
         // SAFETY: as the caller says.
-        let frame = unsafe { memory.code_map().frame(pc)? };
+        let frame = unsafe { map.frame(pc)? };
         match frame.role {
             Role::Body { unit, function, start } => {
                 let handler = tag.and_then(|tag| handler(&unit, function, frame.offset, tag));
@@ -179,11 +183,11 @@ fn handler(unit: &Description, function: usize, offset: usize, tag: u32) -> Opti
 /// the one that `registers` are of have nothing left to do.
 pub(super) unsafe fn go_on(mut registers: Registers, target: Target) -> ! {
     for _ in 0..target.frames {
-        if let Some(memory) = registry::returned_to(registers.pc) {
+        if let Some(map) = registry::returned_to(registers.pc) {
             // SAFETY: as the caller says: the frame is there, and is left for good.
             unsafe {
-                if let Some(frame) = memory.code_map().frame(registers.pc) {
-                    registers.leave(&frame, memory.counting());
+                if let Some(frame) = map.frame(registers.pc) {
+                    registers.leave(&frame, map.counting());
                 }
             }
         }

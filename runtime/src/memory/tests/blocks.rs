@@ -61,7 +61,7 @@ struct World {
 
 impl World {
     fn new(size: usize, quarantine: usize, strict: bool) -> Self {
-        let memory = Memory::new(size, quarantine, strict, Counting::Plain).unwrap();
+        let memory = Memory::new(size, quarantine, strict, Counting::Plain, false).unwrap();
         let sections = sections(&memory, size);
         Self { memory, sections, drafts: Vec::new(), blocks: Vec::new(), other: Vec::new() }
     }
@@ -249,7 +249,7 @@ proptest! {
 #[test]
 fn sections_are_at_least_a_page() {
     let _others = process::among_others();
-    let memory = Memory::new(0, 0, false, Counting::Plain).unwrap();
+    let memory = Memory::new(0, 0, false, Counting::Plain, false).unwrap();
     let page = rustix::param::page_size();
     let draft = memory.allocate(sizes(page, page, page)).unwrap();
     assert!(is_all(sections(&memory, page)[0].clone(), 0));

@@ -47,7 +47,7 @@ fn are_there(parts: &Parts) -> bool {
 fn what_one_process_installs_and_frees_the_other_does_not_see() {
     let _others = process::among_others();
     for strict in [false, true] {
-        let memory = Memory::new(SIZE, 0, strict, Counting::Plain).unwrap();
+        let memory = Memory::new(SIZE, 0, strict, Counting::Plain, false).unwrap();
         let (_kept, kept) = publish(&memory, sizes(5000, 5000, 5000), 1);
         let (freed, _) = publish(&memory, sizes(5000, 5000, 5000), 2);
         let others = fork(&memory);
@@ -67,7 +67,7 @@ fn what_one_process_installs_and_frees_the_other_does_not_see() {
 #[test]
 fn what_leaves_quarantine_after_a_fork_the_other_process_keeps() {
     let _others = process::among_others();
-    let memory = Memory::new(SIZE, SIZE, false, Counting::Plain).unwrap();
+    let memory = Memory::new(SIZE, SIZE, false, Counting::Plain, false).unwrap();
     let (_kept, kept) = publish(&memory, sizes(5000, 5000, 5000), 1);
     drop(publish(&memory, sizes(100_000, 100_000, 100_000), 2));
     let others = fork(&memory);
@@ -94,7 +94,7 @@ fn a_copy_that_is_refused_changes_nothing() {
 
 /// Has the `nth` call refused; whether it was never made.
 fn try_without(call: Call, nth: usize, strict: bool) -> bool {
-    let memory = Memory::new(SIZE, 0, strict, Counting::Plain).unwrap();
+    let memory = Memory::new(SIZE, 0, strict, Counting::Plain, false).unwrap();
     let (_kept, kept) = publish(&memory, sizes(5000, 5000, 5000), 1);
     let (freed, _) = publish(&memory, sizes(5000, 5000, 5000), 2);
     let others = fork(&memory);

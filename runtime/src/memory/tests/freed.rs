@@ -9,7 +9,7 @@ use crate::{Error, process};
 
 /// One that asks the system to write, which may be refused.
 fn memory(size: usize, quarantine: usize) -> Arc<Memory> {
-    Memory::new(size, quarantine, true, Counting::Plain).unwrap()
+    Memory::new(size, quarantine, true, Counting::Plain, false).unwrap()
 }
 
 #[test]

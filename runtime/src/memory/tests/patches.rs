@@ -54,7 +54,7 @@ fn a_thread_calls_the_old_target_or_the_new() {
     const CHANGES: usize = 200_000;
     let _others = process::among_others();
     for strict in [false, true] {
-        let memory = Memory::new(1 << 26, 0, strict, Counting::Plain).unwrap();
+        let memory = Memory::new(1 << 26, 0, strict, Counting::Plain, false).unwrap();
         let near = constant(&memory, 1);
         let (_code, functions) = callers(&memory, near.address());
         // So that no byte of the distances is the same.

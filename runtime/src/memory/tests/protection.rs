@@ -35,7 +35,7 @@ fn what_is_run_or_only_read_is_writable_nowhere_if_that_is_asked_for() {
 }
 
 fn live(strict: bool) {
-    let memory = Memory::new(1 << 20, 0, strict, Counting::Plain).unwrap();
+    let memory = Memory::new(1 << 20, 0, strict, Counting::Plain, false).unwrap();
     let (kept, parts) = publish(&memory, sizes(5000, 5000, 5000), 1);
     check(&parts, strict);
     drop(publish(&memory, sizes(100_000, 100_000, 100_000), 2));

@@ -143,7 +143,7 @@ extern "C" fn callee(
 #[test]
 fn a_veneer_passes_everything_on() {
     let _others = process::among_others();
-    let memory = Memory::new(1 << 16, 0, true, Counting::Plain).unwrap();
+    let memory = Memory::new(1 << 16, 0, true, Counting::Plain, false).unwrap();
     let code = Room { len: VENEER_SIZE, align: VENEER_SIZE };
     let mut draft = memory.allocate(Sizes { code, ..Sizes::default() }).unwrap();
     let target = callee as Callee as usize;

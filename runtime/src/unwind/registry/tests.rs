@@ -3,14 +3,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::{Registered, find, places};
-use crate::memory::Memory;
+use crate::code_map::CodeMap;
 use crate::process::among_others;
 
-/// Addresses that nothing is at, and that no memory can have.
+/// Addresses that nothing is at, and that no code can have.
 const NOWHERE: usize = 1 << 60;
 
 /// Memories that are never looked into.
-fn memory(number: usize) -> *const Memory {
+fn map(number: usize) -> *const CodeMap {
     without_provenance(NOWHERE + 64 * number)
 }
 
@@ -20,10 +20,10 @@ fn a_memory_is_found_by_its_addresses_until_it_is_dropped() {
     let range = |number: usize| (NOWHERE + 0x1000 * number, NOWHERE + 0x1000 * (number + 1));
     let register = |number: usize| {
         let (start, end) = range(number);
-        Registered::new(start, end, memory(number))
+        Registered::new(start..end, map(number))
     };
     let mut registered: Vec<_> = (2..6).map(|number| Some(register(number))).collect();
-    let found = |address: usize| find(address).map(|memory| (memory.addr() - NOWHERE) / 64);
+    let found = |address: usize| find(address).map(|map| (map.addr() - NOWHERE) / 64);
     let alive = |registered: &[Option<Registered>]| {
         for (number, registered) in (2..).zip(registered) {
             let (start, end) = range(number);
@@ -42,10 +42,10 @@ fn a_memory_is_found_by_its_addresses_until_it_is_dropped() {
 #[test]
 fn places_are_used_again() {
     let _alone = crate::process::alone();
-    drop(Registered::new(NOWHERE, NOWHERE + 1, memory(1)));
+    drop(Registered::new(NOWHERE..NOWHERE + 1, map(1)));
     let before = places().count();
     for number in 0..100 {
-        let both = [0, 1].map(|it| Registered::new(NOWHERE + it, NOWHERE + it + 1, memory(number)));
+        let both = [0, 1].map(|it| Registered::new(NOWHERE + it..NOWHERE + it + 1, map(number)));
         drop(both);
     }
     assert!(places().count() <= before + 1);
@@ -58,19 +58,19 @@ fn a_place_that_changes_hands_is_not_taken_for_what_is_looked_for() {
     const LOOKED_FOR: usize = NOWHERE + 0x2_0000;
     const ABOVE: usize = NOWHERE + 0x3_0000;
 
-    let _lasting = Registered::new(LOOKED_FOR, LOOKED_FOR + 0x1000, memory(2));
+    let _lasting = Registered::new(LOOKED_FOR..LOOKED_FOR + 0x1000, map(2));
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             // By turns below and above, in one place.
             while !over.load(Ordering::Relaxed) {
-                drop(Registered::new(BELOW, BELOW + 0x1000, memory(1)));
-                drop(Registered::new(ABOVE, ABOVE + 0x1000, memory(3)));
+                drop(Registered::new(BELOW..BELOW + 0x1000, map(1)));
+                drop(Registered::new(ABOVE..ABOVE + 0x1000, map(3)));
             }
         });
         let wrong = (0..2_000_000).find_map(|_| {
             let found = find(LOOKED_FOR + 0x10);
-            (found != Some(memory(2))).then_some(found)
+            (found != Some(map(2))).then_some(found)
         });
         over.store(true, Ordering::Relaxed);
         assert_eq!(wrong, None);

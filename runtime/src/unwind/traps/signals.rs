@@ -83,11 +83,11 @@ unsafe fn catch(signal: c_int, info: &siginfo_t, context: &mut ucontext_t) -> bo
         return false;
     }
     let Some(Place { pc, sp, frame_pointer }) = machine::place(context) else { return false };
-    let Some(memory) = registry::at(pc) else { return false };
-    if !memory.catches_traps() {
+    let Some(map) = registry::at(pc) else { return false };
+    if !map.catches_traps() {
         return false;
     }
-    let (at, returned) = match memory.code_map().unit(pc) {
+    let (at, returned) = match map.unit(pc) {
         Some((unit, start, _)) => {
             let Description::Unit(unit) = &*unit else { return false };
             if unit.trap(pc - start).is_none() {
@@ -96,7 +96,7 @@ unsafe fn catch(signal: c_int, info: &siginfo_t, context: &mut ucontext_t) -> bo
             // As if the instruction was a call: this is within it.
             (pc, pc + 1)
         }
-        None if signal == SIGTRAP && memory.is_freed(pc - 1) => {
+        None if signal == SIGTRAP && map.is_freed(pc - 1) => {
             // SAFETY: whoever came here has called, and a call leaves this on the stack.
             let returned = unsafe { ptr::with_exposed_provenance::<usize>(sp).read() };
             if registry::returned_to(returned).is_none() {
@@ -140,16 +140,16 @@ pub(super) unsafe extern "C" fn fail(registers: *const Registers, at: usize) -> 
 ///
 /// The registers are those of a frame on the stack of the calling thread.
 unsafe fn trap(registers: &Registers, at: usize) -> Option<Trap> {
-    let memory = registry::returned_to(registers.pc)?;
+    let map = registry::returned_to(registers.pc)?;
     if at == 0 {
         // SAFETY: as the caller says.
-        let location = unsafe { Location::of_frame(memory, registers.pc, registers.rbp) }?;
+        let location = unsafe { Location::of_frame(map, registers.pc, registers.rbp) }?;
         return Some(Trap { cause: TrapCause::Freed, location });
     }
-    let (unit, start, _) = memory.code_map().unit(at)?;
+    let (unit, start, _) = map.unit(at)?;
     let Description::Unit(unit) = &*unit else { return None };
     let cause = TrapCause::Code(unit.trap(at - start)?);
-    Some(Trap { cause, location: Location::of_code(memory, at)? })
+    Some(Trap { cause, location: Location::of_code(map, at)? })
 }
 
 /// Does what would have been done if this handler was not there.
