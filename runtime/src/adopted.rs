@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
 
 use crate::image::{Code, LinkedPoints, Owner};
 use crate::install::{Linked, Root};
 use crate::names::Names;
-use crate::shared::Shared;
+use crate::unit_env::UnitEnv;
 use crate::{Error, Result};
 
 /// Code that something else has made and owns, such as a finished `JITModule` or a loaded library,
@@ -102,15 +101,15 @@ impl Adopted {
         self.exports.insert(name.to_owned(), (signature.clone(), address));
     }
 
-    pub(crate) fn link(self, shared: &Arc<Shared>, names: &Names) -> Result<Linked> {
+    pub(crate) fn link(self, env: &UnitEnv, names: &Names) -> Result<Linked> {
         let root = |(name, (signature, body)): (&String, &(Signature, usize))| {
             if *body == 0 {
                 return Err(Error::Undefined(name.clone()));
             }
-            if shared.host.contains_key(name) {
+            if env.host.contains_key(name) {
                 return Err(Error::HostSymbol(name.clone()));
             }
-            let function = names.obtain(name, signature, shared)?;
+            let function = names.obtain(name, signature, &env.functions)?;
             Ok(Root { function, body: *body, public: true, exposed: None, part_of: None })
         };
         let roots = self.exports.iter().map(root).collect::<Result<_>>()?;

@@ -11,16 +11,17 @@ use lastout_instrument::{Dispatch, GateOptions};
 use lastout_reclaim::{Counting, register_membarrier};
 
 use crate::engine::Engine;
+use crate::env::FunctionEnv;
 use crate::fork;
-use crate::function::{SeatPool, Valets};
-use crate::in_place::Holds;
+use crate::function::{self, SeatPool};
+use crate::gates::Gates;
+use crate::hooks::Hooks;
 use crate::memory::{MAX_SIZE, Memory};
-use crate::payload::{Disposal, DropPolicy};
+use crate::payload::DropPolicy;
 use crate::retirement::Retirement;
-use crate::shared::{Hooks, HostEntries, HostSymbol, Shared, Stubs};
 use crate::sites::AllCalls;
-use crate::template::Templates;
 use crate::types::HostFunction;
+use crate::unit_env::{HostSymbol, UnitEnv};
 use crate::unwind::{SUPPORTED, traps};
 use crate::{Error, Result};
 
@@ -219,7 +220,6 @@ impl EngineBuilder {
         let unoptimized = host_isa(unoptimized)?;
         let hooks = Hooks { checked: self.checked, interleave: self.interleave };
         let options = GateOptions { counting, interleave: hooks.any() };
-        let templates = Templates::new(unoptimized, unprobed, options);
         fork::watch();
         let most = match self.dispatch {
             Dispatch::Slot => MAX_SIZE,
@@ -233,7 +233,8 @@ impl EngineBuilder {
             traps::catch()?;
         }
         let memory = Memory::new(size, self.quarantine, self.strict, counting, self.traps)?;
-        let stubs = Stubs::new(&templates, &memory, &*isa, hooks)?;
+        let slow_path = function::slow_path();
+        let gates = Gates::new(memory, unoptimized, unprobed, options, hooks, slow_path)?;
         let host: HashMap<_, _> = self
             .host
             .into_iter()
@@ -242,21 +243,15 @@ impl EngineBuilder {
                 (name, HostSymbol { address, signature })
             })
             .collect();
-        Ok(Engine::from_shared(Shared {
-            isa,
-            templates,
-            stubs,
-            memory,
-            disposal: Arc::new(Disposal::new(self.drop_policy)),
-            host,
-            dispatch: self.dispatch,
-            calls: AllCalls::default(),
-            retirement: Retirement::new(counting),
-            host_entries: HostEntries::default(),
+        let functions = FunctionEnv {
+            gates,
             seats: SeatPool::default(),
-            valets: Valets::default(),
-            holds: Holds::default(),
-        }))
+            retirement: Retirement::new(counting),
+            calls: AllCalls::default(),
+        };
+        let functions = Arc::new(functions);
+        let units = UnitEnv { isa, host, dispatch: self.dispatch, functions };
+        Ok(Engine::from_parts(units, self.drop_policy))
     }
 }
 

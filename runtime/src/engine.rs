@@ -9,16 +9,19 @@ use cranelift_codegen::isa::TargetIsa;
 
 use crate::adopted::Adopted;
 use crate::builder::EngineBuilder;
+use crate::env::FunctionEnv;
 use crate::fork::Guard;
 use crate::function::Function;
 use crate::handle::Handle;
 use crate::in_place;
+use crate::in_place::Holds;
 use crate::install::{Installed, Publication};
 use crate::link::link;
 use crate::names::{Names, Table};
-use crate::shared::Shared;
+use crate::payload::{Disposal, DropPolicy};
 use crate::types::FunctionType;
 use crate::unit::Unit;
+use crate::unit_env::UnitEnv;
 use crate::unwind::{self, Location};
 use crate::version::{ThreadFrames, VersionInfo};
 use crate::{Error, Result};
@@ -31,18 +34,26 @@ use crate::{Error, Result};
 /// leave in peace: code stays until they have, and handles stay good, though calls return
 /// [`CallError::Removed`](crate::CallError::Removed).
 pub struct Engine {
-    shared: Arc<Shared>,
-    names: Names,
+    pub(crate) units: Arc<UnitEnv>,
+    pub(crate) names: Names,
+    pub(crate) drop_queue: Arc<Disposal>,
+    pub(crate) holds: Holds,
 }
 
 impl Engine {
-    pub(crate) fn from_shared(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), names: Names::default() }
+    /// An engine that knows no function yet.
+    pub(crate) fn from_parts(units: UnitEnv, drop_policy: DropPolicy) -> Self {
+        Self {
+            units: Arc::new(units),
+            names: Names::default(),
+            drop_queue: Arc::new(Disposal::new(drop_policy)),
+            holds: Holds::default(),
+        }
     }
 
-    #[cfg(test)]
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    /// What its functions share.
+    pub(crate) fn functions(&self) -> &Arc<FunctionEnv> {
+        &self.units.functions
     }
 
     /// An engine with the defaults of [`EngineBuilder`].
@@ -61,12 +72,12 @@ impl Engine {
 
     /// What code is generated for, and how.
     pub fn isa(&self) -> &dyn TargetIsa {
-        &*self.shared.isa
+        &*self.units.isa
     }
 
     /// A new unit, to be filled and [installed](Self::install).
     pub fn unit(&self) -> Unit {
-        Unit::new(Arc::clone(&self.shared))
+        Unit::new(Arc::clone(&self.units))
     }
 
     /// Installs a unit: all of it, or, if anything is wrong, nothing.
@@ -84,13 +95,13 @@ impl Engine {
     /// is out of reach ([`Error::Link`]); there is no memory. In all cases what was current
     /// before still is.
     pub fn install(&self, mut unit: Unit) -> Result<Installed> {
-        if !unit.belongs_to(&self.shared) {
+        if !unit.belongs_to(&self.units) {
             return Err(Error::ForeignUnit);
         }
         self.settle();
-        let linked = link(&self.shared, &self.names, &unit)?;
+        let linked = link(&self.units, &self.names, &unit)?;
         let attached = || std::mem::take(&mut unit.attached);
-        self.publish(Publication::new(&self.shared, linked, attached)?)
+        self.publish(Publication::new(&self.drop_queue, linked, attached)?)
     }
 
     /// Replaces the version of a function by another at the same address: callers wait at the gate
@@ -119,11 +130,11 @@ impl Engine {
     /// [`install`](Self::install). In all cases what was current before still is, and callers go on
     /// in it.
     pub fn replace_in_place(&self, unit: Unit, limit: Duration) -> Result<Installed> {
-        if !unit.belongs_to(&self.shared) {
+        if !unit.belongs_to(&self.units) {
             return Err(Error::ForeignUnit);
         }
         self.settle();
-        in_place::replace(&self.shared, &self.names, unit, limit)
+        in_place::replace(self, unit, limit)
     }
 
     /// Installs code that something else owns, all of its exports at once, as
@@ -137,20 +148,21 @@ impl Engine {
     /// memory. Then the owner lets go of the code, and what was current before still is.
     pub fn adopt(&self, adopted: Adopted) -> Result<Installed> {
         self.settle();
-        let linked = adopted.link(&self.shared, &self.names)?;
-        self.publish(Publication::new(&self.shared, linked, Vec::new)?)
+        let linked = adopted.link(&self.units, &self.names)?;
+        self.publish(Publication::new(&self.drop_queue, linked, Vec::new)?)
     }
 
     /// Has a process that was forked do first what is to be done there.
     fn settle(&self) {
-        if self.shared.retirement.settle(&self.shared.seats) {
-            in_place::settle(&self.shared, &self.names);
+        if self.functions().retirement.settle(&self.functions().seats) {
+            in_place::settle(self);
         }
     }
 
     fn publish(&self, publication: Publication) -> Result<Installed> {
-        let (installed, replaced) = publication.publish(&self.shared, &self.names)?;
-        self.shared.retirement.retire(replaced.closing, replaced.pass);
+        let (installed, replaced) =
+            publication.publish(&self.units, &self.names, &self.drop_queue)?;
+        self.functions().retirement.retire(replaced.closing, replaced.pass);
         drop(replaced.uncovered);
         Ok(installed)
     }
@@ -165,10 +177,10 @@ impl Engine {
     /// if the host has something of this name, [`Error::Instrument`] if no gate can have this
     /// signature, or there is no memory.
     pub fn declare(&self, name: &str, signature: &Signature) -> Result<()> {
-        if self.shared.host.contains_key(name) {
+        if self.units.host.contains_key(name) {
             return Err(Error::HostSymbol(name.to_owned()));
         }
-        let function = self.names.obtain(name, signature, &self.shared)?;
+        let function = self.names.obtain(name, signature, self.functions())?;
         self.names.lock().publish(&function);
         Ok(())
     }
@@ -207,7 +219,7 @@ impl Engine {
             // SAFETY: as above, and these were unpublished just now.
             unsafe { closing.close() };
         }
-        self.shared.retirement.retire(removed, names.unlock());
+        self.functions().retirement.retire(removed, names.unlock());
         drop(uncovered);
     }
 
@@ -254,13 +266,13 @@ impl Engine {
     /// a host function that wants to know which functions called it. Only code that can be unwound
     /// is looked through, so on some hosts there is nothing to see.
     pub fn backtrace(&self) -> Vec<Location> {
-        unwind::backtrace(self.shared.memory.code_map())
+        unwind::backtrace(self.units.memory().code_map())
     }
 
     /// Which function of a unit has code at an address, while it is there: such as the return
     /// address of a frame, less one, or what a profiler has seen.
     pub fn locate(&self, address: usize) -> Option<Location> {
-        Location::of_code(self.shared.memory.code_map(), address)
+        Location::of_code(self.units.memory().code_map(), address)
     }
 
     /// Drops the payloads of versions that everyone has left, where
@@ -268,24 +280,24 @@ impl Engine {
     /// many versions that were.
     pub fn collect(&self) -> usize {
         self.settle();
-        self.shared.retirement.retry();
-        self.shared.disposal.collect()
+        self.functions().retirement.retry();
+        self.drop_queue.collect()
     }
 
     /// What the engine holds at the moment.
     pub fn stats(&self) -> Stats {
-        let (installed, freed) = self.shared.disposal.counts();
-        let calls = self.shared.calls.get();
+        let (installed, freed) = self.drop_queue.counts();
+        let calls = self.functions().calls.get();
         Stats {
             functions: self.names.lock().len(),
             installed,
             freed,
-            heavy_fences: self.shared.retirement.fences(),
+            heavy_fences: self.functions().retirement.fences(),
             patched_calls: calls.in_place,
             patched_calls_by_jump: calls.by_jump,
-            code_bytes: self.shared.memory.code_bytes(),
-            data_bytes: self.shared.memory.data_bytes(),
-            committed_bytes: self.shared.memory.committed_bytes(),
+            code_bytes: self.units.memory().code_bytes(),
+            data_bytes: self.units.memory().data_bytes(),
+            committed_bytes: self.units.memory().committed_bytes(),
         }
     }
 }
@@ -297,9 +309,9 @@ impl Drop for Engine {
         let functions = names.take_all();
         self.retire_all(names, functions);
         // If the fence was refused, nobody else comes to try again.
-        self.shared.retirement.retry();
+        self.functions().retirement.retry();
         // Nobody can ask for that any more.
-        self.shared.disposal.collect_from_now_on();
+        self.drop_queue.collect_from_now_on();
     }
 }
 

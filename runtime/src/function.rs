@@ -5,25 +5,25 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use cranelift_codegen::ir::Signature;
-use lastout_instrument::Symbol;
 use lastout_reclaim::State;
 
 use crate::code_map::{Description, GateCode};
+use crate::env::FunctionEnv;
 use crate::fork::{Lock, Pass};
+use crate::gates::LaneAddresses;
 use crate::memory::Block;
 use crate::points::Points;
-use crate::shared::Shared;
 use crate::sites::Sites;
-use crate::template::{GateKind, Kind, Prototype, instantiate};
+use crate::template::{GateKind, Prototype};
+use crate::threads;
 use crate::version::{ThreadFrames, Version, VersionInfo, VersionState};
 use crate::{Error, Result};
-use crate::{context, threads};
 
 mod in_place;
 mod seats;
 
-pub(crate) use in_place::{LiveSeat, Valets};
-pub(crate) use seats::{Closing, FreeSeat, LANE_LAYOUT, Seat, SeatPool};
+pub(crate) use in_place::LiveSeat;
+pub(crate) use seats::{Closing, FreeSeat, Seat, SeatPool, slow_path};
 use seats::{Place, Seats};
 
 /// A name and a signature, with the slot that callers load and the lanes that versions occupy.
@@ -54,13 +54,13 @@ pub(crate) struct Function {
     seats: Lock<Seats>,
     sites: Sites,
     entry: OnceLock<Box<Block>>,
-    shared: Arc<Shared>,
+    env: Arc<FunctionEnv>,
 }
 
 impl Drop for Function {
     fn drop(&mut self) {
         // Before anything goes that the gates know of.
-        let map = self.shared.memory.code_map();
+        let map = self.env.gates.memory().code_map();
         let mut seats = self.seats.lock();
         let gates = seats.iter(self.first.as_ref()).map(|(_, place)| place.gate.address());
         gates.for_each(|gate| map.forget(gate));
@@ -77,9 +77,9 @@ impl Drop for Function {
             unsafe { closing.close() };
         }
         // Before the pass ends, so that who is forked finds them.
-        given_back.into_iter().for_each(|(seat, _)| self.shared.seats.give_back(seat));
+        given_back.into_iter().for_each(|(seat, _)| self.env.seats.give_back(seat));
         if let Some(closing) = closing {
-            self.shared.retirement.retire(vec![closing], pass);
+            self.env.retirement.retire(vec![closing], pass);
         }
     }
 }
@@ -89,9 +89,9 @@ impl Function {
     pub(crate) fn new(
         name: Arc<str>,
         signature: &Signature,
-        shared: &Arc<Shared>,
+        env: &Arc<FunctionEnv>,
     ) -> Result<Arc<Self>> {
-        Self::with_stay(name, signature, None, shared)
+        Self::with_stay(name, signature, None, env)
     }
 
     /// A function that belongs to a point at which frames move: the last argument of a call is the
@@ -99,21 +99,19 @@ impl Function {
     pub(crate) fn of_point(
         name: Arc<str>,
         signature: &Signature,
-        shared: &Arc<Shared>,
+        env: &Arc<FunctionEnv>,
     ) -> Result<Arc<Self>> {
-        let stay = shared.templates.get(Kind::Stay(signature.clone()))?;
-        let stay = instantiate(&stay, &shared.memory, |_| unreachable!("it refers to nothing"))?;
-        stay.describe(Arc::new(Description::Helper));
-        Self::with_stay(name, signature, Some(Box::new(stay)), shared)
+        let stay = env.gates.stay(signature)?;
+        Self::with_stay(name, signature, Some(Box::new(stay)), env)
     }
 
     fn with_stay(
         name: Arc<str>,
         signature: &Signature,
         stay: Option<Box<Block>>,
-        shared: &Arc<Shared>,
+        env: &Arc<FunctionEnv>,
     ) -> Result<Arc<Self>> {
-        let prototype = shared.templates.prototype(signature, &shared.memory)?;
+        let prototype = env.gates.prototype(signature)?;
         let zeros = match &prototype.kind {
             GateKind::Tail { zeros } => Some(zeros.address()),
             GateKind::Compiled | GateKind::Machine => None,
@@ -134,7 +132,7 @@ impl Function {
             seats: Lock::default(),
             sites: Sites::default(),
             entry: OnceLock::new(),
-            shared: Arc::clone(shared),
+            env: Arc::clone(env),
         });
         // The slot must hold a gate before anyone can call.
         if let Some(first) = &function.first {
@@ -157,14 +155,14 @@ impl Function {
     fn another_seat(self: &Arc<Self>) -> Result<(Arc<Seat>, Place)> {
         let this = Arc::as_ptr(self);
         let seat = match self.can_be_tail_called() {
-            true => self.shared.seats.take(this)?,
+            true => self.env.seats.take(this)?,
             false => Arc::new(Seat::new(this)?),
         };
         match self.place(&seat) {
             Ok(place) => Ok((seat, place)),
             Err(error) => {
                 if self.can_be_tail_called() {
-                    self.shared.seats.give_back(seat);
+                    self.env.seats.give_back(seat);
                 }
                 Err(error)
             }
@@ -179,8 +177,8 @@ impl Function {
         &self.prototype.signature
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(crate) fn env(&self) -> &Arc<FunctionEnv> {
+        &self.env
     }
 
     /// The points of the function, of which there may be none yet.
@@ -238,15 +236,7 @@ impl Function {
         if let Some(entry) = self.entry.get() {
             return Ok(entry.address());
         }
-        let template = self.shared.templates.get(Kind::CEntry(self.signature().clone()))?;
-        let entry = instantiate(&template, &self.shared.memory, |symbol| match symbol {
-            Symbol::OwnSlot => self.slot().addr(),
-            Symbol::CurrentLedger => context::current_ledger as *const () as usize,
-            symbol => self.shared.stubs.address(symbol),
-        })?;
-        let frame = template.frame;
-        entry.describe(Arc::new(Description::Entry { frame, typed: false }));
-        let entry = Box::new(entry);
+        let entry = Box::new(self.env.gates.c_entry(self.signature(), self.slot().addr())?);
         // If another thread was faster, its entry is the one, and this one goes.
         let _pass = Pass::new();
         Ok(self.entry.get_or_init(|| entry).address())
@@ -274,13 +264,12 @@ impl Function {
 
     /// Makes the gate of a seat, which has its address for good.
     fn place(&self, seat: &Seat) -> Result<Place> {
-        let Shared { memory, stubs, .. } = &*self.shared;
-        let gate = instantiate(&self.prototype.gate, memory, |symbol| match symbol {
-            Symbol::Lane => ptr::from_ref(seat).addr(),
-            Symbol::CellOffset => seat.cell_offset,
-            Symbol::Current => self.current.as_ptr().addr(),
-            symbol => stubs.address(symbol),
-        })?;
+        let addresses = LaneAddresses {
+            lane: ptr::from_ref(seat).addr(),
+            cell_offset: seat.cell_offset,
+            current: self.current.as_ptr().addr(),
+        };
+        let gate = self.env.gates.gate(&self.prototype, &addresses)?;
         self.describe(&gate, seat);
         Ok(Place { gate, version: None, reserved: false })
     }
@@ -288,7 +277,7 @@ impl Function {
     /// Notes what the gate of a seat is, for those who find it on a stack.
     fn describe(&self, gate: &Block, seat: &Seat) {
         match self.prototype.kind {
-            GateKind::Machine => self.shared.memory.code_map().note_gate(gate.address()),
+            GateKind::Machine => self.env.gates.memory().code_map().note_gate(gate.address()),
             GateKind::Compiled => {
                 let gate_code =
                     GateCode { frame: self.prototype.gate.frame, lane: &raw const seat.lane };

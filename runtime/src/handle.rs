@@ -37,12 +37,12 @@ unsafe impl<F> Sync for Handle<F> {}
 
 impl<F: FunctionType> Handle<F> {
     pub(crate) fn new(function: Arc<Function>) -> Result<Self> {
-        let shared = function.shared();
-        let outer = F::signature(&*shared.isa);
+        let gates = &function.env().gates;
+        let outer = F::signature(gates.isa());
         if !same_types(&outer, function.signature()) {
             function.expect_signature(&outer)?;
         }
-        let entry = shared.host_entry(outer, function.signature().clone())?;
+        let entry = gates.host_entry(outer, function.signature().clone())?;
         Ok(Self { address: entry.address(), entry, function, _type: PhantomData })
     }
 }

@@ -32,15 +32,15 @@ use std::time::{Duration, Instant};
 use cranelift_module::{FuncId, Linkage, Module};
 use lastout_reclaim::Frames;
 
+use crate::engine::Engine;
 use crate::fork::{self, Guard, Lock};
 use crate::function::LiveSeat;
 use crate::image::{Code, Image};
 use crate::install::Installed;
 use crate::link::{LinkedOver, link_over};
 use crate::memory::{Block, Footprint};
-use crate::names::{Names, Table};
+use crate::names::Table;
 use crate::payload::Payload;
-use crate::shared::Shared;
 use crate::unit::Unit;
 use crate::version::Version;
 use crate::{Error, Result, threads};
@@ -65,9 +65,9 @@ impl Holds {
 }
 
 /// Has callers go on in a process that was forked, who were held by a thread that it lacks.
-pub(crate) fn settle(shared: &Shared, names: &Names) {
-    let lock = names.lock();
-    let mut holds = shared.holds.0.lock();
+pub(crate) fn settle(engine: &Engine) {
+    let lock = engine.names.lock();
+    let mut holds = engine.holds.0.lock();
     let stale = |(_, of): &(LiveSeat, u64)| *of != fork::generation();
     let stale: Vec<_> = holds.extract_if(.., |hold| stale(hold)).collect();
     drop(holds);
@@ -82,12 +82,8 @@ pub(crate) fn settle(shared: &Shared, names: &Names) {
 }
 
 /// See [`Engine::replace_in_place`](crate::Engine::replace_in_place).
-pub(crate) fn replace(
-    shared: &Arc<Shared>,
-    names: &Names,
-    mut unit: Unit,
-    limit: Duration,
-) -> Result<Installed> {
+pub(crate) fn replace(engine: &Engine, mut unit: Unit, limit: Duration) -> Result<Installed> {
+    let names = &engine.names;
     let (id, name) = only_function(&unit)?;
     let not_in_place = |why| Error::NotInPlace { function: name.clone(), why };
     let mut pauses = Pauses::until(Instant::now().checked_add(limit));
@@ -101,7 +97,7 @@ pub(crate) fn replace(
         let place = unsafe { target.look(place) };
         let place = place.unwrap_or(Err("it has no version")).map_err(not_in_place)?;
         drop(lock);
-        let linked = link_over(shared, names, &unit, id, &place.footprint, place.body)?;
+        let linked = link_over(&engine.units, names, &unit, id, &place.footprint, place.body)?;
         if !Arc::ptr_eq(&linked.root.function, target.function()) {
             // It was removed, and has come back as another.
             continue;
@@ -120,10 +116,10 @@ pub(crate) fn replace(
             pauses.next();
             continue;
         }
-        shared.holds.note(&target);
+        engine.holds.note(&target);
         let since = fork::generation();
         drop(lock);
-        let holding = Holding { shared, names, target, since };
+        let holding = Holding { engine, target, since };
         let attached = || std::mem::take(&mut unit.attached);
         return holding.replace(&place.block, linked, attached, pauses).map_err(
             |failed| match failed {
@@ -193,8 +189,7 @@ impl From<Error> for Failed {
 
 /// The callers of a version are held, to be let go in any case.
 struct Holding<'a> {
-    shared: &'a Arc<Shared>,
-    names: &'a Names,
+    engine: &'a Engine,
     target: LiveSeat,
     since: u64,
 }
@@ -208,7 +203,7 @@ impl Holding<'_> {
         attached: impl FnOnce() -> Vec<Box<dyn std::any::Any + Send>>,
         mut pauses: Pauses,
     ) -> Result<Installed, Failed> {
-        if let Err(refused) = self.shared.retirement.heavy_fence() {
+        if let Err(refused) = self.engine.functions().retirement.heavy_fence() {
             self.give_up();
             return Err(Failed::Error(refused.into()));
         }
@@ -223,7 +218,7 @@ impl Holding<'_> {
                 pauses.next();
                 continue;
             }
-            let names = self.names.lock();
+            let names = self.engine.names.lock();
             if !self.is_mine() {
                 drop(names);
                 self.give_up();
@@ -254,13 +249,13 @@ impl Holding<'_> {
 
     /// Lets the callers go on in the version that is there.
     fn give_up(self) {
-        let names = self.names.lock();
+        let names = self.engine.names.lock();
         self.end(&names);
         drop(names);
     }
 
     fn end(&self, _names: &Guard<'_, Table>) {
-        if self.shared.holds.forget(&self.target, self.since) {
+        if self.engine.holds.forget(&self.target, self.since) {
             // SAFETY: the names are locked, so this thread is the only one publishing, and it has
             // held the callers until now.
             unsafe { self.target.go_on(self.since) };
@@ -276,11 +271,12 @@ impl Holding<'_> {
         linked: LinkedOver,
         attached: impl FnOnce() -> Vec<Box<dyn std::any::Any + Send>>,
     ) -> Result<Installed, Failed> {
-        let Self { shared, ref target, .. } = self;
+        let Self { engine, ref target, .. } = self;
+        let memory = engine.units.memory();
         let LinkedOver { mut contents, calls, root, description } = linked;
         // Calls in what is written over must not be patched any more, and those in what is written
         // from then on.
-        let turn = shared.memory.patches();
+        let turn = memory.patches();
         let written = calls.aim(contents.code().0, &turn).and_then(|()| {
             // SAFETY: nobody is inside, and whoever patches has this turn.
             unsafe { block.overwrite(&contents) }
@@ -296,10 +292,10 @@ impl Holding<'_> {
             only: Some(root.body),
         };
         block.describe(description);
-        let callees = calls.register(&shared.memory, &turn);
+        let callees = calls.register(memory, &turn);
         let image = Image::new(code, callees, attached());
         let version = Version::new(Arc::clone(target.function().name()));
-        let disposal = Arc::clone(&shared.disposal);
+        let disposal = Arc::clone(&engine.drop_queue);
         names.installs += 1;
         image.set_number(names.installs);
         let payload = Payload::new(Arc::new(image), version.clone(), disposal);
@@ -311,7 +307,7 @@ impl Holding<'_> {
             Image::deregister_sites(image);
         }
         drop(turn);
-        shared.retirement.serialize();
+        engine.functions().retirement.serialize();
         self.end(&names);
         drop((undisturbed, names));
         // What is dropped with it may run anything.

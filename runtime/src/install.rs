@@ -14,11 +14,11 @@ use crate::handle::Handle;
 use crate::image::{Code, Image, LinkedPoints};
 use crate::memory::Patches;
 use crate::names::Names;
-use crate::payload::{Owned, Payload};
+use crate::payload::{Disposal, Owned, Payload};
 use crate::points::{Cover, Uncovered, WaitingRoom};
-use crate::shared::Shared;
 use crate::sites::Callee;
 use crate::types::FunctionType;
+use crate::unit_env::UnitEnv;
 use crate::version::Version;
 use crate::{Error, Result};
 
@@ -128,7 +128,7 @@ pub(crate) struct Replaced {
 impl Publication {
     /// Finds a seat for each root. On an error nothing has changed.
     pub(crate) fn new(
-        shared: &Shared,
+        drop_queue: &Arc<Disposal>,
         linked: Linked,
         attached: impl FnOnce() -> Vec<Box<dyn Any + Send>>,
     ) -> Result<Self> {
@@ -146,8 +146,8 @@ impl Publication {
                 Some(whole) => seated[whole].payload.version().another_part(),
                 None => Version::new(Arc::clone(seat.function().name())),
             };
-            let disposal = Arc::clone(&shared.disposal);
-            let payload = Payload::new(Arc::clone(&image) as Owned, version, disposal);
+            let owned = Arc::clone(&image) as Owned;
+            let payload = Payload::new(owned, version, Arc::clone(drop_queue));
             let &Root { body, public, part_of, .. } = root;
             seated.push(Seated { seat, body, public, part: part_of.is_some(), payload });
         }
@@ -160,7 +160,12 @@ impl Publication {
     /// # Errors
     ///
     /// If calls have to be patched and the system does not let us. Then nothing has changed.
-    pub(crate) fn publish(self, shared: &Shared, names: &Names) -> Result<(Installed, Replaced)> {
+    pub(crate) fn publish(
+        self,
+        env: &UnitEnv,
+        names: &Names,
+        drop_queue: &Arc<Disposal>,
+    ) -> Result<(Installed, Replaced)> {
         let Self { roots, rooms, functions } = self;
         let wholes = || roots.iter().filter(|root| !root.part);
         let versions = wholes().map(|root| root.payload.version().clone()).collect();
@@ -174,7 +179,7 @@ impl Publication {
         let mut names = names.lock();
         let published =
             roots.iter().map(|root| &root.seat).chain(rooms.iter().map(|(seat, _)| seat));
-        let patches = patches(shared, published)?;
+        let patches = patches(env, published)?;
         names.installs += 1;
         let image = roots.first().and_then(|root| root.payload.owned::<Image>());
         if let Some(image) = image {
@@ -217,7 +222,7 @@ impl Publication {
             if let Some(Cover { lease, .. }) = cover
                 && !room.function.is_published()
             {
-                let (body, payload) = room.version(Arc::clone(lease), &shared.disposal);
+                let (body, payload) = room.version(Arc::clone(lease), drop_queue);
                 open(seat, body, payload);
             }
         }
@@ -258,13 +263,13 @@ impl Publication {
 
 /// What calls of these functions are patched with, if that is how they are called.
 fn patches<'a, 'b>(
-    shared: &'a Shared,
+    env: &'a UnitEnv,
     mut published: impl Iterator<Item = &'b FreeSeat>,
 ) -> Result<Option<Patches<'a>>> {
-    if shared.dispatch != Dispatch::PatchedSites {
+    if env.dispatch != Dispatch::PatchedSites {
         return Ok(None);
     }
-    let mut patches = shared.memory.patches();
+    let mut patches = env.memory().patches();
     // From here on no sites come that these would miss.
     if published.any(|seat| seat.function().sites().any()) {
         patches.prepare()?;

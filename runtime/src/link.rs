@@ -20,9 +20,9 @@ use crate::memory::{Contents, Footprint};
 use crate::names::Names;
 use crate::relocation::{self, JUMP, Object};
 use crate::resumable::UnitPoint;
-use crate::shared::Shared;
 use crate::sites::{Callee, Site};
 use crate::unit::Unit;
+use crate::unit_env::UnitEnv;
 use crate::{Error, Result};
 
 mod layout;
@@ -34,15 +34,15 @@ pub(crate) use outgoing::OutgoingCalls;
 use outgoing::publish;
 
 /// Links `unit` against what `names` knows. On an error nothing has changed.
-pub(crate) fn link(shared: &Arc<Shared>, names: &Names, unit: &Unit) -> Result<Linked> {
-    let mut linker = Linker::new(shared, names, unit, Layout::new(unit, None))?;
+pub(crate) fn link(env: &UnitEnv, names: &Names, unit: &Unit) -> Result<Linked> {
+    let mut linker = Linker::new(env, names, unit, Layout::new(unit, None))?;
     linker.find_rooms()?;
-    let mut draft = shared.memory.allocate(linker.layout.sizes)?;
+    let mut draft = env.memory().allocate(linker.layout.sizes)?;
     let calls = linker.write(&mut draft)?;
     let description = linker.description();
     let mut points = std::mem::take(&mut linker.points);
     let writable = draft.writable().1;
-    let (block, callees) = publish(draft, calls, &shared.memory)?;
+    let (block, callees) = publish(draft, calls, env.memory())?;
     for (used, point) in points.uses.iter_mut().zip(unit.points.points.values()) {
         if let Some(flag) = point.flag {
             used.set_flag(writable + linker.layout.data[&flag]);
@@ -66,7 +66,7 @@ pub(crate) struct LinkedOver {
 /// Links `unit`, whose only function with a version is `id`, to be written where another unit is,
 /// whose function starts at `body`.
 pub(crate) fn link_over(
-    shared: &Arc<Shared>,
+    env: &UnitEnv,
     names: &Names,
     unit: &Unit,
     id: FuncId,
@@ -80,7 +80,7 @@ pub(crate) fn link_over(
         return Err(Error::DoesNotFit { what, needed, room: 1 << start.trailing_zeros() });
     }
     let first = Some((id, object, start));
-    let mut linker = Linker::new(shared, names, unit, Layout::new(unit, first))?;
+    let mut linker = Linker::new(env, names, unit, Layout::new(unit, first))?;
     let mut contents = place.contents(linker.layout.sizes)?;
     let calls = linker.write(&mut contents)?;
     let description = linker.description();
@@ -90,7 +90,7 @@ pub(crate) fn link_over(
 }
 
 struct Linker<'a> {
-    shared: &'a Arc<Shared>,
+    env: &'a UnitEnv,
     names: &'a Names,
     unit: &'a Unit,
     layout: Layout,
@@ -104,15 +104,10 @@ struct Linker<'a> {
 
 impl<'a> Linker<'a> {
     /// On its way, once the functions are there that the unit gives versions to.
-    fn new(
-        shared: &'a Arc<Shared>,
-        names: &'a Names,
-        unit: &'a Unit,
-        layout: Layout,
-    ) -> Result<Self> {
+    fn new(env: &'a UnitEnv, names: &'a Names, unit: &'a Unit, layout: Layout) -> Result<Self> {
         let (roots, callees) = (BTreeMap::new(), HashMap::new());
         let points = LinkedPoints::default();
-        let mut linker = Self { shared, names, unit, layout, roots, callees, points };
+        let mut linker = Self { env, names, unit, layout, roots, callees, points };
         linker.check_definitions()?;
         linker.find_roots()?;
         Ok(linker)
@@ -168,21 +163,21 @@ impl<'a> Linker<'a> {
                 continue;
             }
             let name = self.name(id);
-            if public && self.shared.host.contains_key(&name) {
+            if public && self.env.host.contains_key(&name) {
                 return Err(Error::HostSymbol(name));
             }
             let signature = &declaration.signature;
             if let Some(UnitPoint { function, key, .. }) = self.unit.points.points.get(&id) {
-                let make = || Function::of_point(name.into(), signature, self.shared);
+                let make = || Function::of_point(name.into(), signature, &self.env.functions);
                 let used = self.roots[function].points().register(key, make)?;
                 self.roots.insert(id, Arc::clone(used.way_in()));
                 self.points.uses.push(used);
                 continue;
             }
             let function = if public {
-                self.names.obtain(&name, signature, self.shared)?
+                self.names.obtain(&name, signature, &self.env.functions)?
             } else {
-                Function::new(name.into(), signature, self.shared)?
+                Function::new(name.into(), signature, &self.env.functions)?
             };
             self.roots.insert(id, function);
         }
@@ -192,7 +187,7 @@ impl<'a> Linker<'a> {
     /// What there is to know of the unit's code.
     fn description(&self) -> Arc<Description> {
         let mut more = MoreCode::default();
-        let catches_traps = self.shared.memory.code_map().catches_traps();
+        let catches_traps = self.env.memory().code_map().catches_traps();
         let start = |id: &FuncId| self.layout.functions[id] as u32;
         let mut functions: Vec<_> =
             self.unit.functions.iter().map(|(id, object)| (start(id), id, object)).collect();
@@ -231,7 +226,7 @@ impl<'a> Linker<'a> {
             contents.code().0[offset..offset + jump.len()].copy_from_slice(&jump);
         }
         for (&target, &offset) in &veneers.made {
-            let veneer = relocation::veneer(self.shared.isa.triple(), target);
+            let veneer = relocation::veneer(self.env.isa.triple(), target);
             contents.code().0[offset..offset + veneer.len()].copy_from_slice(&veneer);
         }
         for (&id, data) in &unit.data {
@@ -349,7 +344,7 @@ impl<'a> Linker<'a> {
     /// The address of an imported function, if the host has it.
     fn host_function(&self, id: FuncId) -> Result<Option<usize>> {
         let name = self.name(id);
-        let Some(symbol) = self.shared.host.get(&name) else { return Ok(None) };
+        let Some(symbol) = self.env.host.get(&name) else { return Ok(None) };
         let given = &self.declaration(id).signature;
         if let Some(existing) = &symbol.signature
             && !crate::types::same_but_for_extensions(existing, given)
@@ -392,7 +387,7 @@ impl<'a> Linker<'a> {
         if declaration.linkage.is_final() {
             return Err(Error::Undefined(name));
         }
-        let symbol = self.shared.host.get(&name);
+        let symbol = self.env.host.get(&name);
         symbol.map(|symbol| symbol.address).ok_or(Error::MissingImport(name))
     }
 }

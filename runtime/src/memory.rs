@@ -452,6 +452,11 @@ impl Block {
         self.memory.map.describe(self.address(), description);
     }
 
+    /// How many bytes of code there are, in whole lines.
+    pub(crate) fn code_len(&self) -> usize {
+        self.code.len() * section::LINE
+    }
+
     /// Where the code starts.
     pub(crate) fn address(&self) -> usize {
         self.memory.code + self.code.start as usize * section::LINE

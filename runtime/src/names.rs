@@ -6,9 +6,9 @@ use std::sync::{Arc, Weak};
 use cranelift_codegen::ir::Signature;
 
 use crate::Result;
+use crate::env::FunctionEnv;
 use crate::fork::{Guard, Lock};
 use crate::function::Function;
-use crate::shared::Shared;
 
 /// The table of names. Whoever holds its lock is the one that publishes.
 #[derive(Default)]
@@ -34,13 +34,13 @@ impl Names {
         &self,
         name: &str,
         signature: &Signature,
-        shared: &Arc<Shared>,
+        env: &Arc<FunctionEnv>,
     ) -> Result<Arc<Function>> {
         let existing = self.lock().existing(name);
         let function = match existing {
             Some(function) => function,
             None => {
-                let new = Function::new(name.into(), signature, shared)?;
+                let new = Function::new(name.into(), signature, env)?;
                 let existing = self.lock().claim(&new);
                 existing.unwrap_or(new)
             }

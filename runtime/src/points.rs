@@ -366,6 +366,6 @@ impl Drop for Lease {
         let Some(closing) = (unsafe { self.way_in.unpublish() }) else { return };
         // SAFETY: as above.
         unsafe { closing.close() };
-        self.way_in.shared().retirement.retire(vec![closing], table.unlock());
+        self.way_in.env().retirement.retire(vec![closing], table.unlock());
     }
 }

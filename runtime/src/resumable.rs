@@ -176,7 +176,7 @@ impl Unit {
         if !matches!(declaration.linkage, Linkage::Export | Linkage::Preemptible) {
             return refuse(format!("`{name}` cannot be replaced, so it has no use for points"));
         }
-        let isa = self.shared_isa();
+        let isa = self.owned_isa();
         let func = std::mem::replace(&mut context.func, Function::new());
         let resumable = Resumable::new(&func, &points.marks, &*isa).map_err(instrument)?;
         let mut declared = Vec::with_capacity(points.marks.len());

@@ -149,7 +149,7 @@ impl Callee {
     /// sites call the gate that is in the function's slot.
     pub(crate) fn register(function: Arc<Function>, sites: Vec<Site>, calls: Calls) -> Self {
         let key = function.sites().add(sites.into());
-        function.shared().calls.add(calls);
+        function.env().calls.add(calls);
         Self { function, registered: Some(Registered { key, calls }) }
     }
 }
@@ -159,7 +159,7 @@ impl Callee {
     pub(crate) fn deregister(&mut self) {
         if let Some(Registered { key, calls }) = self.registered.take() {
             self.function.sites().remove(key);
-            self.function.shared().calls.subtract(calls);
+            self.function.env().calls.subtract(calls);
         }
     }
 }

@@ -10,13 +10,13 @@ use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_module::{FuncId, ModuleRelocTarget};
 use lastout_instrument::resume::{stay, waiting_room};
 use lastout_instrument::{
-    Callee, GateOptions, MachineCode, Symbol, c_entry, can_be_tail_called, gate, host_entry,
-    machine_entry, machine_gate, preserving_stub, stack_bytes, tail_gate, tail_gate_head, zeros,
+    Callee, GateOptions, LaneLayout, MachineCode, Symbol, c_entry, can_be_tail_called, gate,
+    host_entry, machine_entry, machine_gate, machine_tails, preserving_stub, stack_bytes,
+    tail_gate, tail_gate_head, zeros,
 };
 
 use crate::code_map::Description;
 use crate::fork::Lock;
-use crate::function::LANE_LAYOUT;
 use crate::memory::{Block, Memory, Room, Sizes};
 use crate::relocation::{self, Object};
 use crate::unwind::Saved;
@@ -72,6 +72,7 @@ pub(crate) struct Templates {
     /// For stubs.
     unprobed: OwnedTargetIsa,
     options: GateOptions,
+    layout: LaneLayout,
     prototypes: Lock<HashMap<Signature, Arc<Prototype>>>,
     compiled: Lock<HashMap<Kind, Arc<Object>>>,
 }
@@ -80,8 +81,19 @@ impl Templates {
     /// Neither ISA may optimize: see [`gate`]. With `unprobed`, code does not touch the stack that
     /// it is about to use: Cranelift does that before it has saved any register, with one of them,
     /// and a stub has to keep them all.
-    pub(crate) fn new(isa: OwnedTargetIsa, unprobed: OwnedTargetIsa, options: GateOptions) -> Self {
-        Self { isa, unprobed, options, prototypes: Lock::default(), compiled: Lock::default() }
+    pub(crate) fn new(
+        isa: OwnedTargetIsa,
+        unprobed: OwnedTargetIsa,
+        options: GateOptions,
+        layout: LaneLayout,
+    ) -> Self {
+        let (prototypes, compiled) = Default::default();
+        Self { isa, unprobed, options, layout, prototypes, compiled }
+    }
+
+    /// What templates are compiled for.
+    pub(crate) fn isa(&self) -> &dyn TargetIsa {
+        &*self.isa
     }
 
     // In both of these two threads may compile the same at the same time. That is better than
@@ -130,15 +142,15 @@ impl Templates {
         }
         let isa = &*self.isa;
         let func = match &kind {
-            Kind::CEntry(signature) => c_entry(signature, LANE_LAYOUT, self.options, isa)?,
+            Kind::CEntry(signature) => c_entry(signature, self.layout, self.options, isa)?,
             Kind::HostEntry(outer, inner) => {
-                match machine_entry(outer, inner, LANE_LAYOUT, self.options, isa) {
+                match machine_entry(outer, inner, self.layout, self.options, isa) {
                     Some(code) => {
                         let mut object = Object::from_machine_code(code);
                         object.frame.saved = Saved::MACHINE_ENTRY;
                         return Ok(self.keep(kind, object));
                     }
-                    None => host_entry(outer, inner, LANE_LAYOUT, self.options, isa)?,
+                    None => host_entry(outer, inner, self.layout, self.options, isa)?,
                 }
             }
             Kind::Stay(signature) => stay(signature),
@@ -156,7 +168,12 @@ impl Templates {
 
     /// The gate that all functions share that can be tail-called, where there is one.
     pub(crate) fn shared_tail_gate(&self) -> Option<MachineCode> {
-        tail_gate(LANE_LAYOUT, self.options, &*self.isa)
+        tail_gate(self.layout, self.options, &*self.isa)
+    }
+
+    /// What gates in machine code jump to when they leave and when they bail, where there are any.
+    pub(crate) fn machine_tails(&self) -> Option<[MachineCode; 2]> {
+        machine_tails(self.layout, &*self.isa)
     }
 
     fn keep(&self, kind: Kind, object: Object) -> Arc<Object> {

@@ -18,7 +18,7 @@ use lastout_instrument::{Callee, check_signature, route_calls};
 
 use crate::relocation::Object;
 use crate::resumable::UnitPoints;
-use crate::shared::Shared;
+use crate::unit_env::UnitEnv;
 
 /// Functions and data that are compiled and installed together.
 ///
@@ -39,7 +39,7 @@ use crate::shared::Shared;
 /// function, and of data, is good while this version lives. Data is the unit's own whatever its
 /// linkage, but for `Import`, which is a symbol of the host.
 pub struct Unit {
-    shared: Arc<Shared>,
+    env: Arc<UnitEnv>,
     declarations: ModuleDeclarations,
     /// How many functions have been declared, and how many data objects: their numbers are below.
     pub(crate) declared_functions: usize,
@@ -60,9 +60,9 @@ pub(crate) struct DataObject {
 }
 
 impl Unit {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(env: Arc<UnitEnv>) -> Self {
         Self {
-            shared,
+            env,
             declarations: ModuleDeclarations::default(),
             declared_functions: 0,
             declared_data: 0,
@@ -75,8 +75,8 @@ impl Unit {
         }
     }
 
-    pub(crate) fn shared_isa(&self) -> OwnedTargetIsa {
-        Arc::clone(&self.shared.isa)
+    pub(crate) fn owned_isa(&self) -> OwnedTargetIsa {
+        Arc::clone(&self.env.isa)
     }
 
     /// Has a value dropped together with this unit's code: after the last frame of its last
@@ -101,8 +101,8 @@ impl Unit {
         self.exposed.insert(function);
     }
 
-    pub(crate) fn belongs_to(&self, shared: &Arc<Shared>) -> bool {
-        Arc::ptr_eq(&self.shared, shared)
+    pub(crate) fn belongs_to(&self, env: &Arc<UnitEnv>) -> bool {
+        Arc::ptr_eq(&self.env, env)
     }
 
     /// Whether the function can be defined now, as its declaration and earlier definitions say.
@@ -118,7 +118,7 @@ impl Unit {
         if self.functions.contains_key(&id) {
             return Err(ModuleError::DuplicateDefinition(name()));
         }
-        check_signature(&declaration.signature, &*self.shared.isa)
+        check_signature(&declaration.signature, &*self.env.isa)
             .map_err(|error| ModuleError::Backend(error.into()))
     }
 
@@ -128,8 +128,7 @@ impl Unit {
             return None;
         }
         let declaration = self.declarations.get_function_decl(FuncId::from_u32(index));
-        let host =
-            declaration.name.as_ref().is_some_and(|name| self.shared.host.contains_key(name));
+        let host = declaration.name.as_ref().is_some_and(|name| self.env.host.contains_key(name));
         let fixed = declaration.linkage.is_final() || host;
         Some(if fixed { Callee::Fixed } else { Callee::Replaceable })
     }
@@ -167,7 +166,7 @@ fn refuse_tls(tls: bool) -> ModuleResult<()> {
 
 impl Module for Unit {
     fn isa(&self) -> &dyn TargetIsa {
-        &*self.shared.isa
+        &*self.env.isa
     }
 
     fn declarations(&self) -> &ModuleDeclarations {
@@ -228,7 +227,7 @@ impl Module for Unit {
                 context.func.signature.clone(),
             ));
         }
-        let isa = &*self.shared.isa;
+        let isa = &*self.env.isa;
         // Cranelift panics at a function without blocks, and at signatures that it cannot call.
         if context.func.layout.entry_block().is_none() {
             let name = declaration.linkage_name(id);
@@ -238,7 +237,7 @@ impl Module for Unit {
             check_signature(signature, isa).map_err(|error| ModuleError::Backend(error.into()))?;
         }
         self.check_callees(&context.func)?;
-        route_calls(&mut context.func, isa, self.shared.dispatch, |index| self.callee(index))
+        route_calls(&mut context.func, isa, self.env.dispatch, |index| self.callee(index))
             .map_err(|error| ModuleError::Backend(error.into()))?;
         let object = Object::compile(id, context, isa, control)?;
         self.functions.insert(id, object);
@@ -256,7 +255,7 @@ impl Module for Unit {
         self.check_definable(id)?;
         let alignment = usize::try_from(alignment).unwrap_or(usize::MAX);
         check_alignment(alignment)?;
-        let align = alignment.max(self.shared.isa.function_alignment().preferred as usize);
+        let align = alignment.max(self.env.isa.function_alignment().preferred as usize);
         let (bytes, relocs) = (bytes.to_vec(), relocs.to_vec());
         let object = Object { align, ..Object::of_bytes(bytes, alignment, relocs) };
         self.functions.insert(id, object);
@@ -282,11 +281,11 @@ impl Module for Unit {
                 return Err(ModuleError::Backend(anyhow::anyhow!("`{}` has no contents", name())));
             }
         };
-        let pointer_reloc = match self.shared.isa.pointer_bytes() {
+        let pointer_reloc = match self.env.isa.pointer_bytes() {
             4 => Reloc::Abs4,
             _ => Reloc::Abs8,
         };
-        let align = description.align.unwrap_or(u64::from(self.shared.isa.pointer_bytes()));
+        let align = description.align.unwrap_or(u64::from(self.env.isa.pointer_bytes()));
         let align = usize::try_from(align).unwrap_or(usize::MAX);
         check_alignment(align)?;
         check_references(description)?;

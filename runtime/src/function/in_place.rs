@@ -1,21 +1,19 @@
 //! Where callers of a function wait while its version is replaced where it is.
 
+use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use lastout_instrument::{Symbol, machine_valet};
 use lastout_reclaim::{Frames, Hold, State, StateWord};
 use rustix::thread::futex;
 
 use super::seats::Chosen;
 use super::{Function, Seat};
-use crate::code_map::Description;
+use crate::env::FunctionEnv;
 use crate::fork::{self, Pass};
+use crate::hooks::Hooks;
 use crate::memory::Block;
 use crate::payload::Payload;
-use crate::relocation::Object;
-use crate::shared::{Hooks, Shared};
-use crate::template::instantiate;
 use crate::threads;
 use crate::version::{Version, VersionState};
 use crate::{Error, Result};
@@ -28,7 +26,7 @@ pub(super) struct Valet {
 
 /// The callers of a seat, as its valet knows them.
 #[repr(C)]
-struct Held {
+pub(super) struct Held {
     /// Where they go on. First, since the valet loads it.
     body: AtomicUsize,
     seat: *const Seat,
@@ -46,12 +44,16 @@ unsafe impl Sync for Held {}
 
 impl Held {
     /// The stub's call when a gate has called the valet.
-    unsafe extern "C" fn wait(held: *const Self, ledger: *const u32, hooks: *const Hooks) {
+    pub(super) unsafe extern "C" fn wait(
+        held: *const Self,
+        ledger: *const u32,
+        hooks: *const Hooks,
+    ) {
         // SAFETY: the valet passes what its seat keeps, as long as somebody is counted in there.
         let (held, seat) = unsafe { (&*held, &*(*held).seat) };
         if !hooks.is_null() {
             // SAFETY: they are the engine's.
-            unsafe { Hooks::step(seat, ledger, hooks) };
+            unsafe { Hooks::step(ptr::from_ref(seat).cast(), ledger, hooks) };
         }
         // A process that was forked has nobody who would end the hold.
         let is_ours = || held.process.load(Ordering::Relaxed) == fork::generation();
@@ -76,35 +78,12 @@ impl Held {
     }
 }
 
-/// What the valets of an engine have in common.
-#[derive(Default)]
-pub(crate) struct Valets {
-    stub: OnceLock<Box<Block>>,
-}
-
-impl Valets {
-    /// The address of the stub that they call, made when it is first asked for.
-    fn stub(&self, shared: &Shared) -> Result<usize> {
-        if let Some(stub) = self.stub.get() {
-            return Ok(stub.address());
-        }
-        let Shared { stubs, templates, memory, .. } = shared;
-        let stub = stubs.another(Held::wait as *const () as usize, templates, memory)?;
-        let stub = Box::new(stub);
-        // If another thread was faster, its stub is the one.
-        let _pass = Pass::new();
-        Ok(self.stub.get_or_init(|| stub).address())
-    }
-}
-
 impl Seat {
     /// The valet; made when it is first asked for, if this host has such.
-    fn valet(&self, shared: &Shared) -> Result<Option<&Valet>> {
+    fn valet(&self, env: &FunctionEnv) -> Result<Option<&Valet>> {
         if let Some(valet) = self.valet.get() {
             return Ok(Some(valet));
         }
-        let Some(code) = machine_valet(&*shared.isa) else { return Ok(None) };
-        let stub = shared.valets.stub(shared)?;
         let held = Box::new(Held {
             body: AtomicUsize::new(0),
             seat: self,
@@ -112,13 +91,8 @@ impl Seat {
             holder: AtomicU64::new(0),
             process: AtomicU64::new(0),
         });
-        let code =
-            instantiate(&Object::from_machine_code(code), &shared.memory, |symbol| match symbol {
-                Symbol::Hold => stub,
-                Symbol::Held => std::ptr::from_ref(&*held).expose_provenance(),
-                _ => unreachable!("a valet refers to nothing else"),
-            })?;
-        code.describe(Arc::new(Description::Helper));
+        let address = ptr::from_ref(&*held).expose_provenance();
+        let Some(code) = env.gates.valet(address)? else { return Ok(None) };
         let valet = Box::new(Valet { code, held });
         let _pass = Pass::new();
         Ok(Some(self.valet.get_or_init(|| valet)))
@@ -190,7 +164,7 @@ impl LiveSeat {
     /// The caller is the only one publishing, and it is current, at this place.
     pub(crate) unsafe fn hold(&self, body: usize) -> Result<bool> {
         let seat = self.seat();
-        let Some(Valet { code, held }) = seat.valet(&self.function.shared)? else {
+        let Some(Valet { code, held }) = seat.valet(&self.function.env)? else {
             let (function, why) = (self.function.name.to_string(), "this host is not x86-64");
             return Err(Error::NotInPlace { function, why });
         };

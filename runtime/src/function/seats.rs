@@ -10,8 +10,9 @@ use lastout_instrument::LaneLayout;
 use lastout_reclaim::{Lane, State};
 
 use super::Function;
-use super::in_place::Valet;
+use super::in_place::{Held, Valet};
 use crate::fork::Lock;
+use crate::gates::SlowPath;
 use crate::memory::Block;
 use crate::payload::Payload;
 use crate::version::{Version, VersionState};
@@ -52,13 +53,23 @@ pub(crate) struct Seat {
 }
 
 /// Where entries and the tails of gates find what they need.
-pub(crate) const LANE_LAYOUT: LaneLayout = LaneLayout {
+const LANE_LAYOUT: LaneLayout = LaneLayout {
     function: offset_of!(Seat, function) as i32,
     cell_offset: offset_of!(Seat, cell_offset) as i32,
     current: offset_of!(Function, current) as i32,
     lane: offset_of!(Function, lane) as i32,
     zeros: offset_of!(Function, zeros) as i32,
 };
+
+/// What gates are told of functions.
+pub(crate) fn slow_path() -> SlowPath {
+    SlowPath {
+        layout: LANE_LAYOUT,
+        leave: Seat::leave as *const () as usize,
+        removed: Seat::removed as *const () as usize,
+        wait: Held::wait as *const () as usize,
+    }
+}
 
 impl Seat {
     /// A seat with nobody in it.

@@ -13,8 +13,8 @@ use crate::function::Function;
 use crate::memory::Block;
 use crate::points::RoomCallee;
 use crate::resumable::UnitRoom;
-use crate::shared::Shared;
-use crate::template::{Kind, RoomSignatures, instantiate};
+use crate::template::RoomSignatures;
+use crate::unit_env::UnitEnv;
 
 impl Linker<'_> {
     /// Finds or makes the waiting rooms that the unit calls others from.
@@ -29,7 +29,7 @@ impl Linker<'_> {
             let used = used.expect("a room is one of a point of the unit");
             let (name, signature) = (self.name(id), &self.declaration(id).signature);
             let room = used.room(callee, called_as, |callee| {
-                make_room(self.shared, name.into(), signature, callee, called_as, way_in)
+                make_room(self.env, name.into(), signature, callee, called_as, way_in)
             })?;
             self.callees.insert(id, Arc::clone(&room.function));
             self.points.rooms.push(room);
@@ -40,14 +40,14 @@ impl Linker<'_> {
 
 /// A waiting room, and its code.
 fn make_room(
-    shared: &Arc<Shared>,
+    env: &UnitEnv,
     name: Arc<str>,
     signature: &Signature,
     callee: &RoomCallee,
     called_as: &Signature,
     way_in: &Arc<Function>,
 ) -> Result<(Arc<Function>, Arc<Block>)> {
-    let template = shared.templates.get(Kind::WaitingRoom(RoomSignatures {
+    let signatures = RoomSignatures {
         room: signature.clone(),
         call: called_as.clone(),
         callee: match callee {
@@ -55,19 +55,20 @@ fn make_room(
             RoomCallee::Host(_) => Callee::Fixed,
         },
         way_in: way_in.signature().clone(),
-    }))?;
-    let code = instantiate(&template, &shared.memory, |symbol| match (symbol, callee) {
+    };
+    let gates = &env.functions.gates;
+    let (code, frame) = gates.waiting_room(signatures, |symbol| match (symbol, callee) {
         (Symbol::Slot(0), RoomCallee::Replaceable(callee)) => callee.slot().addr(),
         (Symbol::StubTarget, RoomCallee::Host(address)) => *address,
         (Symbol::Slot(1), _) => way_in.slot().addr(),
         _ => unreachable!("a waiting room refers to nothing else"),
     })?;
-    let function = FunctionCode { start: 0, saved: template.frame.saved, name: Arc::clone(&name) };
+    let function = FunctionCode { start: 0, saved: frame.saved, name: Arc::clone(&name) };
     code.describe(Arc::new(Description::Unit(UnitCode {
-        len: template.bytes.len() as u32,
+        len: code.code_len() as u32,
         functions: Box::new([function]),
         more: None,
         number: AtomicU64::new(0),
     })));
-    Ok((Function::of_point(name, signature, shared)?, Arc::new(code)))
+    Ok((Function::of_point(name, signature, &env.functions)?, Arc::new(code)))
 }

@@ -140,14 +140,14 @@ fn the_calls_of_a_unit_are_forgotten_before_its_code_is_freed() {
     let _others = process::among_others();
     let engine = Engine::builder().dispatch(Dispatch::PatchedSites).build().unwrap();
     let signature = <fn() -> i64>::signature(engine.isa());
-    let function = Function::new("f".into(), &signature, engine.shared()).unwrap();
+    let function = Function::new("f".into(), &signature, engine.functions()).unwrap();
     let calls = Calls { in_place: 1, by_jump: 0 };
     let callee = Callee::register(Arc::clone(&function), vec![Site::at(0)], calls);
     let (sender, known) = mpsc::channel();
     let tell = || {
         let (function, sender) = (Arc::clone(&function), sender.clone());
         move || {
-            let counted = function.shared().calls.get().in_place;
+            let counted = function.env().calls.get().in_place;
             sender.send((function.sites().any(), counted)).unwrap();
         }
     };

@@ -84,7 +84,7 @@ fn the_table_is_for_all_code_that_there_can_be() {
     let _others = among_others();
     let size = 1 << 20;
     let engine = Engine::builder().code_memory(size).build().unwrap();
-    let start = engine.shared().memory.code_start();
+    let start = engine.units.memory().code_start();
     let first = known(start).unwrap();
     assert_eq!(first.1, start);
     for address in [start + 1, start + size / 2, start + size - 1] {
