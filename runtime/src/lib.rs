@@ -204,60 +204,38 @@ struct Readme;
 #[doc = include_str!("contract.md")]
 pub mod contract {}
 
-mod adopted;
 mod arch;
-mod builder;
-mod code_map;
-mod context;
-mod engine;
-mod entries;
-mod env;
 mod error;
-mod fiber;
-mod fork;
-mod function;
-mod gates;
-mod handle;
-mod hooks;
-mod image;
-mod in_place;
-mod install;
-mod link;
-mod memory;
-mod names;
-mod payload;
-mod points;
-#[cfg(test)]
-mod process;
-#[cfg(test)]
-mod refusals;
-mod relocation;
-mod resumable;
-mod retirement;
-mod sites;
-mod stubs;
-mod sys;
-mod template;
-mod threads;
 mod types;
-mod unit;
-mod unit_env;
-mod unwind;
 mod version;
 
-pub use adopted::Adopted;
-pub use builder::EngineBuilder;
+mod host;
+
+mod unwind;
+
+mod code;
+
+mod gates;
+
+mod function;
+
+mod unit;
+
+mod engine;
+
+pub use engine::builder::EngineBuilder;
+pub use engine::install::Installed;
 pub use engine::{Engine, Stats};
 pub use error::{CallError, Error, FunctionName, Result};
-pub use fiber::Fiber;
-pub use handle::Handle;
-pub use install::Installed;
-pub use payload::DropPolicy;
-pub use resumable::ResumePoints;
+pub use function::handle::Handle;
+pub use host::fiber::Fiber;
 pub use types::{FunctionType, HostFunction, Returned, Value};
 pub use unit::Unit;
+pub use unit::adopted::Adopted;
+pub use unit::resumable::ResumePoints;
 pub use unwind::traps::{Trap, TrapCause};
 pub use unwind::{Exception, Location, Part, Uncaught, throw};
+pub use version::payload::DropPolicy;
 pub use version::{ThreadFrames, Version, VersionInfo, VersionState};
 
 pub use cranelift_codegen;

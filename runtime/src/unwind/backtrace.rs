@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use super::system::{self, Context, NO_REASON};
 use super::walk::{self, FRAME_POINTER};
 use crate::Version;
-use crate::code_map::{CodeMap, Description, Role};
-use crate::payload::Payload;
+use crate::unwind::code_map::{CodeMap, Description, Role};
+use crate::version::payload::Payload;
 
 /// A place in generated code.
 #[derive(Clone, Debug, PartialEq, Eq)]

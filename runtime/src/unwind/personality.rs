@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use super::system::{self, CLEANUP_PHASE, CONTINUE_UNWIND, Context, Exception};
 use super::walk::{FRAME_POINTER, PINNED, RBX, count_out};
-use crate::code_map::CodeMap;
+use crate::unwind::code_map::CodeMap;
 
 /// Leaves a frame of generated code for good: counts it out if it is one of a gate, and puts back
 /// the registers of its caller that the table does not tell the unwinder of. It catches nothing.

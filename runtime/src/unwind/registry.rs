@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use crate::code_map::CodeMap;
+use crate::unwind::code_map::CodeMap;
 
 #[cfg(test)]
 mod tests;

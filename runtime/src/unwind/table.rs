@@ -13,8 +13,8 @@ use cranelift_codegen::gimli::{DW_EH_PE_absptr, Encoding, Format, NativeEndian, 
 
 use super::personality::personality;
 use super::{SUPPORTED, system};
-use crate::code_map::CodeMap;
-use crate::fork::Pass;
+use crate::host::fork::Pass;
+use crate::unwind::code_map::CodeMap;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,8 @@ use std::ffi::{c_int, c_void};
 use super::system::{self, Context, END_OF_STACK, NO_REASON, STOP};
 use super::walk::{self, FRAME_POINTER, PINNED, RBX, Registers, Target};
 use super::{SUPPORTED, registry};
-use crate::{CallError, context};
+use crate::CallError;
+use crate::host::context;
 
 /// Nothing would catch an exception: the function that throws was not called by generated code, or
 /// the host, or code of others, has called that through a

@@ -5,8 +5,8 @@ use std::ffi::c_int;
 use lastout_reclaim::{Counting, Lane};
 
 use super::registry;
-use crate::code_map::{Counted, Description, Found, Role};
-use crate::payload::Payload;
+use crate::unwind::code_map::{Counted, Description, Found, Role};
+use crate::version::payload::Payload;
 
 /// Registers as unwind tables number them: the frame pointer, `rbx`, the pinned register.
 pub(super) const FRAME_POINTER: c_int = 6;

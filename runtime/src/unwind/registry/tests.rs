@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::{Registered, find, places};
-use crate::code_map::CodeMap;
-use crate::process::among_others;
+use crate::host::process::among_others;
+use crate::unwind::code_map::CodeMap;
 
 /// Addresses that nothing is at, and that no code can have.
 const NOWHERE: usize = 1 << 60;
@@ -41,7 +41,7 @@ fn a_memory_is_found_by_its_addresses_until_it_is_dropped() {
 
 #[test]
 fn places_are_used_again() {
-    let _alone = crate::process::alone();
+    let _alone = crate::host::process::alone();
     drop(Registered::new(NOWHERE..NOWHERE + 1, map(1)));
     let before = places().count();
     for number in 0..100 {

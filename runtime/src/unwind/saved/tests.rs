@@ -8,7 +8,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 use super::{KEPT, Saved};
 use crate::Engine;
-use crate::process::among_others;
+use crate::host::process::among_others;
 
 const XMM6: u16 = 17 + 6;
 const XMM7: u16 = 17 + 7;

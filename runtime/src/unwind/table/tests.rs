@@ -5,7 +5,7 @@ use cranelift_codegen::ir::{AbiParam, Signature, types};
 use cranelift_codegen::isa::CallConv;
 use cranelift_module::{Linkage, Module};
 
-use crate::process::{alone, among_others};
+use crate::host::process::{alone, among_others};
 use crate::{Engine, Unit};
 
 /// How many tables are registered.

@@ -14,11 +14,12 @@ use libc::{
 
 use super::machine::Place;
 use super::{Trap, TrapCause, machine};
-use crate::code_map::Description;
+use crate::host::context;
 use crate::unwind::backtrace::Location;
+use crate::unwind::code_map::Description;
 use crate::unwind::registry;
 use crate::unwind::walk::{self, Registers};
-use crate::{CallError, Error, Result, context};
+use crate::{CallError, Error, Result};
 
 /// Those that traps are reported by. Freed code is full of breakpoints.
 const SIGNALS: [c_int; 5] = [SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP];

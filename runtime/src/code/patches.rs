@@ -1,0 +1,61 @@
+//! Changing calls in code that threads may be executing.
+
+use wasmtime_internal_jit_icache_coherence as icache;
+
+use super::{Memory, Reserved};
+use crate::Result;
+use crate::function::call_sites::{AtomicWord, Site};
+use crate::host::fork::Guard;
+
+/// The right to change [sites](Site), and to say what will be one.
+pub(crate) struct Patches<'a> {
+    memory: &'a Memory,
+    /// While this is held the process does not fork, so that the file with the code stays what it
+    /// is.
+    _turn: Guard<'a, ()>,
+    /// Where code can be written, once that is [prepared](Self::prepare).
+    view: Option<WritableView>,
+}
+
+/// A view through which a section can be written.
+pub(super) struct WritableView {
+    pub(super) start: usize,
+    /// Its addresses, if it is there for this purpose only.
+    pub(super) _own: Option<Reserved>,
+}
+
+impl Memory {
+    /// Waits for whoever else has the right.
+    pub(crate) fn patches(&self) -> Patches<'_> {
+        Patches { memory: self, _turn: self.patching.lock(), view: None }
+    }
+}
+
+impl Patches<'_> {
+    /// Does all that may fail: makes the code this process's own, and maps a view to write through
+    /// where there is none.
+    pub(crate) fn prepare(&mut self) -> Result<()> {
+        self.view = Some(self.memory.sections.lock().code.view()?);
+        Ok(())
+    }
+
+    /// Has a site call `target`: by one store, so that a thread that executes it meanwhile calls
+    /// what it called before, or `target`. See [`sites`](crate::function::call_sites).
+    ///
+    /// Does nothing unless [prepared](Self::prepare).
+    pub(crate) fn aim(&self, site: Site, target: usize) {
+        let Some(view) = &self.view else { return };
+        let word = std::ptr::with_exposed_provenance_mut(view.start + site.word());
+        // SAFETY: the site is in a block that is published and, since its unit is registered, not
+        // freed yet. Its word is aligned as the block is, and mapped to be written. Whatever
+        // writes to published code goes through here.
+        let word = unsafe { AtomicWord::from_ptr(word) };
+        let place = self.memory.code + site.offset();
+        site.aim(word, place, target);
+        let place = std::ptr::with_exposed_provenance(place);
+        // SAFETY: the site is in the section of code.
+        let coherent = unsafe { icache::clear_cache(place, 4) };
+        // On the hosts that there are it cannot fail. What would be met then is a closed gate.
+        debug_assert!(coherent.is_ok());
+    }
+}

@@ -1,0 +1,316 @@
+//! Relocations: writing addresses into code and data.
+
+use cranelift_codegen::Context;
+use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::ir::{LibCall, UserExternalName};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_control::ControlPlane;
+use cranelift_module::{FuncId, ModuleError, ModuleReloc, ModuleRelocTarget, ModuleResult};
+use lastout_instrument::{GateFrame, MachineCode, symbol_name};
+use target_lexicon::{Architecture, Triple};
+
+use crate::unwind::code_map::{Frame, MoreCode};
+use crate::unwind::{self, Saved};
+use crate::{Error, Result};
+
+#[cfg(test)]
+mod tests;
+
+/// Machine code, or data, that still names what it refers to.
+pub(crate) struct Object {
+    pub(crate) bytes: Vec<u8>,
+    /// Where it starts best.
+    pub(crate) align: usize,
+    /// Where it may start.
+    pub(crate) least_align: usize,
+    pub(crate) relocs: Vec<ModuleReloc>,
+    /// What is in its frame, if it is code.
+    pub(crate) frame: Frame,
+    /// What can happen in it, by the place.
+    pub(crate) more: MoreCode,
+}
+
+impl Object {
+    /// Bytes of which no more is known.
+    pub(crate) fn of_bytes(bytes: Vec<u8>, align: usize, relocs: Vec<ModuleReloc>) -> Self {
+        let (frame, more) = (Frame::default(), MoreCode::default());
+        Self { bytes, align, least_align: align, relocs, frame, more }
+    }
+
+    /// Machine code that is not Cranelift's.
+    pub(crate) fn from_machine_code(code: MachineCode) -> Self {
+        let relocs = code.fixups.iter().map(|fixup| {
+            let UserExternalName { namespace, index } = symbol_name(fixup.symbol);
+            ModuleReloc {
+                offset: fixup.offset,
+                kind: fixup.kind,
+                name: ModuleRelocTarget::user(namespace, index),
+                addend: fixup.addend,
+            }
+        });
+        let relocs = relocs.collect();
+        Self {
+            frame: Frame { gate: code.frame, saved: Saved::default() },
+            ..Self::of_bytes(code.bytes, 1, relocs)
+        }
+    }
+
+    /// Compiles the function in `context`, which keeps the result too.
+    pub(crate) fn compile(
+        id: FuncId,
+        context: &mut Context,
+        isa: &dyn TargetIsa,
+        control: &mut ControlPlane,
+    ) -> ModuleResult<Self> {
+        context.compile(isa, control)?;
+        let compiled = context.compiled_code().expect("it was compiled just now");
+        let relocs = compiled.buffer.relocs().iter();
+        let relocs = relocs.map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id));
+        let least_align = compiled.buffer.alignment;
+        let align = least_align.max(isa.function_alignment().preferred);
+        let saved = if unwind::SUPPORTED {
+            let unknown =
+                || ModuleError::Backend(anyhow::anyhow!("Cranelift gives no unwind table"));
+            Saved::of(compiled, isa).ok_or_else(unknown)?
+        } else {
+            Saved::default()
+        };
+        Ok(Self {
+            bytes: compiled.code_buffer().to_vec(),
+            align: align as usize,
+            least_align: least_align as usize,
+            relocs: relocs.collect(),
+            frame: Frame { gate: GateFrame::of(compiled), saved },
+            more: MoreCode::of(compiled),
+        })
+    }
+}
+
+/// Writes the addresses that `relocs` ask for into `bytes`, which will be used at `address`.
+///
+/// `resolve` says where a symbol is, `near` where there is a veneer of what is called from too far
+/// away, if there can be one, and `name` what to call a symbol in an error.
+pub(crate) fn relocate<'a>(
+    bytes: &mut [u8],
+    address: usize,
+    relocs: impl IntoIterator<Item = &'a ModuleReloc>,
+    mut resolve: impl FnMut(&ModuleRelocTarget) -> Result<usize>,
+    mut near: impl FnMut(usize) -> Option<usize>,
+    name: impl Fn(&ModuleRelocTarget) -> String,
+) -> Result<()> {
+    for reloc in relocs {
+        let symbol = resolve(&reloc.name)?;
+        let offset = reloc.offset as usize;
+        let mut patch = Patch { bytes, offset, place: address.wrapping_add(offset) };
+        let mut apply = |symbol: usize| {
+            patch.apply(reloc.kind, symbol.wrapping_add_signed(reloc.addend as isize))
+        };
+        let applied = match apply(symbol) {
+            Err(OUT_OF_REACH) if is_call(reloc.kind) => match near(symbol) {
+                Some(veneer) => apply(veneer),
+                None => Err(OUT_OF_REACH),
+            },
+            applied => applied,
+        };
+        applied.map_err(|why| Error::Link { symbol: name(&reloc.name), why })?;
+    }
+    Ok(())
+}
+
+/// Whether what is relocated is a call or jump, which may as well go by way of a veneer.
+pub(crate) fn is_call(kind: Reloc) -> bool {
+    matches!(kind, Reloc::X86CallPCRel4 | Reloc::X86CallPLTRel4 | Reloc::Arm64Call)
+}
+
+/// How calls and jumps of this host have their targets: the kind of relocation, and what is added.
+const CALL: (Reloc, i64) = if cfg!(target_arch = "x86_64") {
+    // The distance counts from its own end.
+    (Reloc::X86CallPCRel4, -4)
+} else {
+    (Reloc::Arm64Call, 0)
+};
+
+/// Whether a relocation is of a call that can be [aimed](aim).
+pub(crate) fn can_be_aimed(object: &Object, reloc: &ModuleReloc) -> bool {
+    (reloc.kind, reloc.addend) == CALL && reloc.offset as usize + 4 <= object.bytes.len()
+}
+
+/// Has the call or jump whose distance is at `offset` of `bytes`, which are used such that it is
+/// at `place`, call `target`.
+pub(crate) fn aim(
+    bytes: &mut [u8],
+    offset: usize,
+    place: usize,
+    target: usize,
+) -> Result<(), Refusal> {
+    let (kind, addend) = CALL;
+    Patch { bytes, offset, place }.apply(kind, target.wrapping_add_signed(addend as isize))
+}
+
+/// A jump that can be [aimed](aim): what it is aligned to, too.
+pub(crate) const JUMP_SIZE: usize = 8;
+
+/// Such a jump, and where in it the distance is.
+pub(crate) const JUMP: ([u8; JUMP_SIZE], usize) = if cfg!(target_arch = "x86_64") {
+    ([0xe9, 0, 0, 0, 0, 0xcc, 0xcc, 0xcc], 1) // jmp
+} else {
+    ([0, 0, 0, 0x14, 0, 0, 0, 0], 0) // b
+};
+
+/// The bytes of a veneer, and what it is aligned to.
+pub(crate) const VENEER_SIZE: usize = 16;
+
+/// A jump to any address, wherever it itself is. It uses no register but the one that aarch64 has
+/// set aside for this.
+pub(crate) fn veneer(triple: &Triple, target: usize) -> [u8; VENEER_SIZE] {
+    let jump: [u8; 8] = match triple.architecture {
+        Architecture::X86_64 => [
+            0xff, 0x25, 0x02, 0, 0, 0, // jmp [rip + 2]
+            0xcc, 0xcc,
+        ],
+        Architecture::Aarch64(_) => [
+            0x50, 0, 0, 0x58, // ldr x16, . + 8
+            0x00, 0x02, 0x1f, 0xd6, // br x16
+        ],
+        _ => unreachable!("no other host has calls that can be out of reach"),
+    };
+    let mut veneer = [0; VENEER_SIZE];
+    veneer[..8].copy_from_slice(&jump);
+    veneer[8..].copy_from_slice(&(target as u64).to_le_bytes());
+    veneer
+}
+
+/// One place to be written.
+struct Patch<'a> {
+    bytes: &'a mut [u8],
+    offset: usize,
+    /// The address of that.
+    place: usize,
+}
+
+/// Why a place cannot be written.
+pub(crate) type Refusal = &'static str;
+
+const OUT_OF_REACH: Refusal = "it is too far away";
+
+impl Patch<'_> {
+    fn apply(&mut self, kind: Reloc, target: usize) -> Result<(), Refusal> {
+        let place = self.place;
+        let distance = target.wrapping_sub(place) as isize;
+        match kind {
+            Reloc::Abs8 => self.write((target as u64).to_le_bytes()),
+            Reloc::Abs4 => {
+                let target = u32::try_from(target).map_err(|_| OUT_OF_REACH)?;
+                self.write(target.to_le_bytes())
+            }
+            Reloc::X86PCRel4 | Reloc::X86CallPCRel4 | Reloc::X86CallPLTRel4 => {
+                let distance = i32::try_from(distance).map_err(|_| OUT_OF_REACH)?;
+                self.write(distance.to_le_bytes())
+            }
+            // BL: bits 0 to 25 hold the distance in instructions.
+            Reloc::Arm64Call => {
+                let words = distance >> 2;
+                if !(-(1 << 25)..1 << 25).contains(&words) {
+                    return Err(OUT_OF_REACH);
+                }
+                self.replace(0x03ff_ffff, words as u32)
+            }
+            // ADRP: the distance in pages, its two low bits in bits 29 and 30, the rest from 5.
+            Reloc::Aarch64AdrPrelPgHi21 => {
+                let pages = (target as isize >> 12) - (place as isize >> 12);
+                if !(-(1 << 20)..1 << 20).contains(&pages) {
+                    return Err(OUT_OF_REACH);
+                }
+                let pages = pages as u32 & 0x1f_ffff;
+                self.replace(0x60ff_ffe0, (pages & 3) << 29 | (pages >> 2) << 5)
+            }
+            // ADD: bits 10 to 21 hold the offset within the page.
+            Reloc::Aarch64AddAbsLo12Nc => self.replace(0x003f_fc00, (target as u32) << 10),
+            _ => Err("this kind of relocation is not supported"),
+        }
+    }
+
+    fn write<const N: usize>(&mut self, value: [u8; N]) -> Result<(), Refusal> {
+        let place = self.bytes.get_mut(self.offset..).and_then(|rest| rest.first_chunk_mut());
+        *place.ok_or("the relocation is outside of what it relocates")? = value;
+        Ok(())
+    }
+
+    /// Sets those bits of a 32-bit instruction that `mask` has.
+    fn replace(&mut self, mask: u32, bits: u32) -> Result<(), Refusal> {
+        let place = self.bytes.get_mut(self.offset..).and_then(|rest| rest.first_chunk_mut::<4>());
+        let place = place.ok_or("the relocation is outside of what it relocates")?;
+        *place = (u32::from_le_bytes(*place) & !mask | bits & mask).to_le_bytes();
+        Ok(())
+    }
+}
+
+/// The address of a function of the host's runtime library that Cranelift calls on its own
+/// account.
+pub(crate) fn libcall(libcall: LibCall) -> Result<usize> {
+    if let Some(address) = math(libcall).or_else(|| shuffle(libcall)) {
+        return Ok(address);
+    }
+    let name = cranelift_module::default_libcall_names()(libcall);
+    let missing = || Error::MissingImport(name.clone());
+    let c_name = std::ffi::CString::new(name.clone()).map_err(|_| missing())?;
+    // SAFETY: the name is a C string, and asking for a symbol runs nothing.
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c_name.as_ptr()) };
+    if address.is_null() { Err(missing()) } else { Ok(address.addr()) }
+}
+
+/// The address of a mathematical function that the processor may not have an instruction for.
+///
+/// They are Rust's: C's are in a library of their own, which a program need not have loaded.
+fn math(libcall: LibCall) -> Option<usize> {
+    macro_rules! address {
+        ($($libcall:ident => $function:path, ($($x:ident),*) $float:ty;)*) => {
+            match libcall {
+                $(LibCall::$libcall => {
+                    extern "C" fn call($($x: $float),*) -> $float {
+                        $function($($x),*)
+                    }
+                    Some(call as *const () as usize)
+                })*
+                _ => None,
+            }
+        };
+    }
+    address! {
+        CeilF32 => f32::ceil, (x) f32;
+        CeilF64 => f64::ceil, (x) f64;
+        FloorF32 => f32::floor, (x) f32;
+        FloorF64 => f64::floor, (x) f64;
+        TruncF32 => f32::trunc, (x) f32;
+        TruncF64 => f64::trunc, (x) f64;
+        NearestF32 => f32::round_ties_even, (x) f32;
+        NearestF64 => f64::round_ties_even, (x) f64;
+        FmaF32 => f32::mul_add, (x, y, z) f32;
+        FmaF64 => f64::mul_add, (x, y, z) f64;
+    }
+}
+
+/// The address of what picks bytes from a vector where the processor has no instruction for it: a
+/// function that Cranelift has named, and nobody has in a library.
+#[cfg(target_arch = "x86_64")]
+fn shuffle(libcall: LibCall) -> Option<usize> {
+    use std::arch::x86_64::__m128i;
+
+    #[expect(improper_ctypes_definitions, reason = "vectors are passed as Cranelift passes them")]
+    extern "C" fn pick(bytes: __m128i, places: __m128i) -> __m128i {
+        // SAFETY: vectors and arrays of the same size, without invalid bit patterns.
+        let [bytes, places]: [[u8; 16]; 2] = unsafe { std::mem::transmute([bytes, places]) };
+        let picked = places.map(|place| match place {
+            0..0x80 => bytes[usize::from(place % 16)],
+            _ => 0,
+        });
+        // SAFETY: as above.
+        unsafe { std::mem::transmute(picked) }
+    }
+    (libcall == LibCall::X86Pshufb).then_some(pick as *const () as usize)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn shuffle(_: LibCall) -> Option<usize> {
+    None
+}

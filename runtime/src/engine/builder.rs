@@ -1,0 +1,288 @@
+//! What an engine can be told before it is made.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use cranelift_codegen::ir::Signature;
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetIsa};
+use cranelift_codegen::settings::{self, Configurable, SetError};
+use lastout_instrument::{Dispatch, GateOptions};
+use lastout_reclaim::{Counting, register_membarrier};
+
+use crate::code::{MAX_SIZE, Memory};
+use crate::engine::Engine;
+use crate::function::call_sites::AllCalls;
+use crate::function::env::FunctionEnv;
+use crate::function::retirement::Retirement;
+use crate::function::{self, SeatPool};
+use crate::gates::Gates;
+use crate::gates::hooks::Hooks;
+use crate::host::fork;
+use crate::types::HostFunction;
+use crate::unit::env::{HostSymbol, UnitEnv};
+use crate::unwind::{SUPPORTED, traps};
+use crate::version::payload::DropPolicy;
+use crate::{Error, Result};
+
+/// How many it may have if calls are patched: as far as a call reaches.
+const MAX_PATCHED: usize = if cfg!(target_arch = "aarch64") { 1 << 27 } else { MAX_SIZE };
+
+/// What an engine is made with.
+pub struct EngineBuilder {
+    flags: Vec<(String, String)>,
+    host: Vec<(String, Host)>,
+    code_memory: Option<usize>,
+    drop_policy: DropPolicy,
+    quarantine: usize,
+    strict: bool,
+    counting: Option<Counting>,
+    dispatch: Dispatch,
+    traps: bool,
+    checked: bool,
+    interleave: Option<extern "C" fn()>,
+}
+
+/// A host symbol whose signature depends on an ISA that is not known yet.
+struct Host {
+    address: usize,
+    signature: Option<fn(&dyn TargetIsa) -> Signature>,
+    unwinds: bool,
+}
+
+impl Default for EngineBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl EngineBuilder {
+    /// The defaults: optimized code, a gigabyte of code memory, payloads dropped by the leaving
+    /// thread, plain counts where the kernel has `membarrier(2)`.
+    pub fn new() -> Self {
+        Self {
+            flags: vec![("opt_level".to_owned(), "speed".to_owned())],
+            host: Vec::new(),
+            code_memory: None,
+            drop_policy: DropPolicy::default(),
+            quarantine: 0,
+            strict: false,
+            counting: None,
+            dispatch: Dispatch::default(),
+            traps: false,
+            checked: false,
+            interleave: None,
+        }
+    }
+
+    /// Sets one of [Cranelift's flags](cranelift_codegen::settings) for the code of units, shared
+    /// or of the host's instruction set.
+    ///
+    /// Those of the instruction set are what the processor can do, if nothing is said. Code for one
+    /// that can do more ends, where it is called, with an illegal instruction.
+    ///
+    /// The default is `opt_level=speed`. `enable_pinned_reg`, `is_pic`, `preserve_frame_pointers`,
+    /// `unwind_info`, `use_colocated_libcalls` and `libcall_call_conv` are the engine's to set.
+    pub fn flag(mut self, name: &str, value: &str) -> Self {
+        self.flags.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives units a function of the host to import under `name`.
+    ///
+    /// Its signature is checked against the importing unit's declaration, but for extension flags:
+    /// the types, C's calling convention, and that no parameter has a special purpose. It may be
+    /// called by any thread that calls generated code.
+    pub fn host_function<F: HostFunction>(mut self, name: &str, function: F) -> Self {
+        let address = function.address().expose_provenance();
+        let signature: fn(&dyn TargetIsa) -> Signature = F::signature;
+        let signature = Some(signature);
+        self.host.push((name.to_owned(), Host { address, signature, unwinds: F::UNWINDS }));
+        self
+    }
+
+    /// Gives units a symbol of the host, a function of any signature or data, to import under
+    /// `name`. Nothing about it is checked.
+    pub fn host_symbol(mut self, name: &str, address: *const u8) -> Self {
+        let address = address.expose_provenance();
+        self.host.push((name.to_owned(), Host { address, signature: None, unwinds: false }));
+        self
+    }
+
+    /// How many bytes of code there may be at a time, gates and entries included: at most a
+    /// gigabyte, which is also the default. On aarch64 both are an eighth of that if calls are
+    /// [patched](Dispatch::PatchedSites).
+    ///
+    /// So many addresses are reserved, and as many again for read-only data and for writable data;
+    /// memory is used only for what is there. Each engine also takes two file descriptors.
+    pub fn code_memory(mut self, bytes: usize) -> Self {
+        self.code_memory = Some(bytes);
+        self
+    }
+
+    /// Leaves no view of code or read-only data mapped through which it could be written: the
+    /// kernel is asked to write instead, which takes a microsecond longer. The default is to have
+    /// one, at addresses of its own. Either way, nothing is ever writable where it is executable.
+    ///
+    /// If calls are [patched](Dispatch::PatchedSites), which takes single stores, a strict engine
+    /// has a view of its code while it patches; and it has one while it
+    /// [replaces](Engine::replace_in_place) a version in its place, which must not be left half
+    /// done.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Where payloads are dropped. The default is [`DropPolicy::Leaver`].
+    pub fn drop_policy(mut self, policy: DropPolicy) -> Self {
+        self.drop_policy = policy;
+        self
+    }
+
+    /// Keeps the last so many bytes of freed code and data from being used again, so that a stray
+    /// execution meets the instructions that freed code is filled with, which end the process, and
+    /// not another version. For tests; the default is none.
+    pub fn quarantine(mut self, bytes: usize) -> Self {
+        self.quarantine = bytes;
+        self
+    }
+
+    /// How gates count. The default is [`Counting::Plain`] where the kernel can do what that
+    /// needs, and else [`Counting::Atomic`].
+    pub fn counting(mut self, counting: Counting) -> Self {
+        self.counting = Some(counting);
+        self
+    }
+
+    /// How calls between units, and of preemptible functions, find the version that is current. The
+    /// default is [`Dispatch::Slot`].
+    ///
+    /// Handles, stable entries and everything else are the same with both.
+    pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.dispatch = dispatch;
+        self
+    }
+
+    /// Turns traps of the engine's code into errors of the calls that they happen in:
+    /// [`CallError::Trap`](crate::CallError::Trap). The default is that the process dies of them.
+    ///
+    /// This takes handlers for `SIGILL`, `SIGFPE`, `SIGSEGV`, `SIGBUS` and `SIGTRAP`, which are
+    /// installed when the first such engine is made and stay. Signals that are no such traps they
+    /// pass on to what was there before; whoever replaces them later is asked to do the same. What
+    /// counts is instructions that Cranelift has a trap code for, met in a call through a
+    /// [`Handle`](crate::Handle), with no other code between it and the instruction: if the host, or
+    /// code of others, calls generated code through a stable entry, the process dies.
+    pub fn traps(mut self, traps: bool) -> Self {
+        self.traps = traps;
+        self
+    }
+
+    /// Has every gate make sure, at each of its steps, that it counts where the calling thread
+    /// counts at that moment. If it does not, the process ends with a message: a coroutine was
+    /// suspended inside of a function and resumed on another thread, or by another
+    /// [`Fiber`](crate::Fiber), than the one that it had called the function with. For debugging,
+    /// as calls get several times as long; the default is not to.
+    pub fn checked(mut self, checked: bool) -> Self {
+        self.checked = checked;
+        self
+    }
+
+    /// Has every gate call `hook` between any two of its steps, so that threads can be made to
+    /// change places there. For tests of the protocol.
+    pub fn interleave(mut self, hook: extern "C" fn()) -> Self {
+        self.interleave = Some(hook);
+        self
+    }
+
+    /// Makes the engine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Isa`] if a flag does not exist or Cranelift has no backend for the host,
+    /// [`Error::CodeMemoryTooLarge`] if more code memory was asked for than can be had,
+    /// [`Error::NoMembarrier`] if plain counts were asked for and the kernel cannot,
+    /// [`Error::NoUnwinding`] if a host function may unwind, or traps are to be caught, and this
+    /// host cannot do that, or there is no memory.
+    pub fn build(self) -> Result<Engine> {
+        let counting = match (self.counting, register_membarrier()) {
+            (Some(Counting::Plain), false) => return Err(Error::NoMembarrier),
+            (Some(counting), _) => counting,
+            (None, true) => Counting::Plain,
+            (None, false) => Counting::Atomic,
+        };
+        if !SUPPORTED && self.host.iter().any(|(_, host)| host.unwinds) {
+            return Err(Error::NoUnwinding);
+        }
+        let flags = || self.flags.iter().map(|(name, value)| (&**name, &**value));
+        let isa = host_isa(flags())?;
+        let unoptimized = flags().chain([("opt_level", "none")]);
+        let unprobed = host_isa(unoptimized.clone().chain([("enable_probestack", "false")]))?;
+        let unoptimized = host_isa(unoptimized)?;
+        let hooks = Hooks { checked: self.checked, interleave: self.interleave };
+        let options = GateOptions { counting, interleave: hooks.any() };
+        fork::watch();
+        let most = match self.dispatch {
+            Dispatch::Slot => MAX_SIZE,
+            Dispatch::PatchedSites => MAX_PATCHED,
+        };
+        let size = self.code_memory.unwrap_or(most);
+        if size > most {
+            return Err(Error::CodeMemoryTooLarge { asked: size, most });
+        }
+        if self.traps {
+            traps::catch()?;
+        }
+        let memory = Memory::new(size, self.quarantine, self.strict, counting, self.traps)?;
+        let slow_path = function::slow_path();
+        let gates = Gates::new(memory, unoptimized, unprobed, options, hooks, slow_path)?;
+        let host: HashMap<_, _> = self
+            .host
+            .into_iter()
+            .map(|(name, Host { address, signature, .. })| {
+                let signature = signature.map(|signature| signature(&*isa));
+                (name, HostSymbol { address, signature })
+            })
+            .collect();
+        let functions = FunctionEnv {
+            gates,
+            seats: SeatPool::default(),
+            retirement: Retirement::new(counting),
+            calls: AllCalls::default(),
+        };
+        let functions = Arc::new(functions);
+        let units = UnitEnv { isa, host, dispatch: self.dispatch, functions };
+        Ok(Engine::from_parts(units, self.drop_policy))
+    }
+}
+
+/// An ISA for code that runs in this process under a gate. Later flags win.
+fn host_isa<'a>(flags: impl Iterator<Item = (&'a str, &'a str)>) -> Result<OwnedTargetIsa> {
+    let isa_error = |error: &dyn fmt::Display| Error::Isa(error.to_string());
+    let own = [
+        ("enable_pinned_reg", "true"),
+        ("is_pic", "false"),
+        // Unwinding and tail calls need frames that can be found by the frame pointer, and must
+        // know where functions save registers.
+        ("preserve_frame_pointers", "true"),
+        ("unwind_info", "true"),
+        ("use_colocated_libcalls", "false"),
+        // Otherwise Cranelift copies a struct argument with a `memcpy` called as the callee would
+        // be, and the host's knows nothing of `windows_fastcall` and `preserve_all`.
+        ("libcall_call_conv", "system_v"),
+    ];
+    let mut host = cranelift_native::builder().map_err(|error| isa_error(&error))?;
+    let mut builder = settings::builder();
+    for (name, value) in flags.chain(own) {
+        let set = match builder.set(name, value) {
+            Err(SetError::BadName(_)) => host.set(name, value),
+            set => set,
+        };
+        set.map_err(|error| isa_error(&error))?;
+    }
+    let isa = host.finish(settings::Flags::new(builder)).map_err(|error| isa_error(&error))?;
+    if isa.default_call_conv() == CallConv::SystemV {
+        Ok(isa)
+    } else {
+        Err(Error::Isa("only hosts with the System V calling convention are supported".to_owned()))
+    }
+}

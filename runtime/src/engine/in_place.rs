@@ -1,0 +1,374 @@
+//! Replacing a version by another at the same address, while callers wait.
+//!
+//! # How callers wait
+//!
+//! The body word of the lane, which gates load, gets the address of a *valet*: code that calls the
+//! runtime, which waits, and then goes on to the body. So gates are what they always are; a caller
+//! that waits is counted in, in the valet instead of in the body, and is noted as one that waits.
+//! [`Hold`](lastout_reclaim::Hold) says when nobody is inside but those, and sees to it that it
+//! stays so. Then the code is written, the lane gets the other payload, the body word is what it
+//! was, and who waits goes on.
+//!
+//! # Who may come between
+//!
+//! Callers are held, and let go, by whoever has the right to publish, and so are code and payload
+//! exchanged. In between everybody else may publish: if the version is replaced or removed, the
+//! callers go on in it, to leave it, and this fails. A fork can come in between, too: the child has
+//! the valet in the lane and nobody who would let callers go, so there they do not wait, and the
+//! [first to settle](settle) puts the body back.
+//!
+//! Each seat has a valet of its own, made when it is first needed: with one for each function, who
+//! has waited in one seat would not know the body of it when callers of the next are held.
+//!
+//! A signal handler may call the function on the thread that holds its callers. It is let through,
+//! and while the thread decides and writes, it takes no signals.
+
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cranelift_module::{FuncId, Linkage, Module};
+use lastout_reclaim::Frames;
+
+use crate::code::{Block, Footprint};
+use crate::engine::Engine;
+use crate::engine::install::Installed;
+use crate::function::LiveSeat;
+use crate::function::names::Table;
+use crate::host::fork::{self, Guard, Lock};
+use crate::host::threads;
+use crate::unit::Unit;
+use crate::unit::image::{Code, Image};
+use crate::unit::link::{LinkedOver, link_over};
+use crate::version::Version;
+use crate::version::payload::Payload;
+use crate::{Error, Result};
+
+/// The versions whose callers are held, each with the [generation](fork::generation) of the process
+/// that does.
+#[derive(Default)]
+pub(crate) struct Holds(Lock<Vec<(LiveSeat, u64)>>);
+
+impl Holds {
+    fn note(&self, target: &LiveSeat) {
+        self.0.lock().push((target.clone(), fork::generation()));
+    }
+
+    /// Forgets that the callers of a version are held since the process had this generation;
+    /// whether they are.
+    fn forget(&self, target: &LiveSeat, since: u64) -> bool {
+        let mut holds = self.0.lock();
+        let found = holds.iter().position(|(held, of)| held == target && *of == since);
+        found.map(|found| holds.swap_remove(found)).is_some()
+    }
+}
+
+/// Has callers go on in a process that was forked, who were held by a thread that it lacks.
+pub(crate) fn settle(engine: &Engine) {
+    let lock = engine.names.lock();
+    let mut holds = engine.holds.0.lock();
+    let stale = |(_, of): &(LiveSeat, u64)| *of != fork::generation();
+    let stale: Vec<_> = holds.extract_if(.., |hold| stale(hold)).collect();
+    drop(holds);
+    for (target, since) in &stale {
+        // SAFETY: the names are locked, so this thread is the only one publishing, and another
+        // process is the one that held the callers.
+        unsafe { target.go_on(*since) };
+    }
+    // They may be the last that keep their functions.
+    drop(lock);
+    drop(stale);
+}
+
+/// See [`Engine::replace_in_place`](crate::Engine::replace_in_place).
+pub(crate) fn replace(engine: &Engine, mut unit: Unit, limit: Duration) -> Result<Installed> {
+    let names = &engine.names;
+    let (id, name) = only_function(&unit)?;
+    let not_in_place = |why| Error::NotInPlace { function: name.clone(), why };
+    let mut pauses = Pauses::until(Instant::now().checked_add(limit));
+    loop {
+        let function = names.known(&name).ok_or_else(|| Error::UnknownFunction(name.clone()))?;
+        let lock = names.lock();
+        // SAFETY: the names are locked, so this thread is the only one publishing.
+        let target = unsafe { function.live() };
+        let target = target.ok_or_else(|| not_in_place("it has no version"))?;
+        // SAFETY: as above, and it is the version that is current.
+        let place = unsafe { target.look(place) };
+        let place = place.unwrap_or(Err("it has no version")).map_err(not_in_place)?;
+        drop(lock);
+        let linked = link_over(&engine.units, names, &unit, id, &place.footprint, place.body)?;
+        if !Arc::ptr_eq(&linked.root.function, target.function()) {
+            // It was removed, and has come back as another.
+            continue;
+        }
+        let lock = names.lock();
+        // SAFETY: as above.
+        if !unsafe { target.is_current() } {
+            continue;
+        }
+        // SAFETY: as above, and the version is current, with its code at this place.
+        if !unsafe { target.hold(place.body)? } {
+            drop(lock);
+            if pauses.are_over() {
+                return Err(not_in_place("another replacement in its place is under way"));
+            }
+            pauses.next();
+            continue;
+        }
+        engine.holds.note(&target);
+        let since = fork::generation();
+        drop(lock);
+        let holding = Holding { engine, target, since };
+        let attached = || std::mem::take(&mut unit.attached);
+        return holding.replace(&place.block, linked, attached, pauses).map_err(
+            |failed| match failed {
+                Failed::Inside(frames) => Error::StillInside {
+                    function: name.clone(),
+                    threads: frames.into_iter().map(threads::describe).collect(),
+                },
+                Failed::Lost => not_in_place("it was replaced or removed meanwhile"),
+                Failed::Error(error) => error,
+            },
+        );
+    }
+}
+
+/// The function that the unit gives a version to, and its name.
+fn only_function(unit: &Unit) -> Result<(FuncId, String)> {
+    let declaration = |id: &FuncId| unit.declarations().get_function_decl(*id);
+    let is_public =
+        |id: &FuncId| matches!(declaration(id).linkage, Linkage::Export | Linkage::Preemptible);
+    let versions: Vec<_> =
+        unit.functions.keys().filter(|id| is_public(id) || unit.exposed.contains(id)).collect();
+    let name = |id: &FuncId| declaration(id).linkage_name(*id).into_owned();
+    match *versions {
+        [id] if is_public(id) => Ok((*id, name(id))),
+        _ => {
+            let function = versions.into_iter().map(name).collect::<Vec<_>>().join("`, `");
+            let why = "the unit does not export exactly one function, and expose no other";
+            Err(Error::NotInPlace { function, why })
+        }
+    }
+}
+
+/// Where a version is that can be written over.
+struct Place {
+    block: Arc<Block>,
+    footprint: Footprint,
+    /// Where the function's code starts.
+    body: usize,
+}
+
+/// Where the code and data of a version are, or why it cannot be written over.
+fn place(payload: &Payload) -> Result<Place, &'static str> {
+    match payload.owned().map(Image::code) {
+        Some(Code::Block { block, only: Some(body), .. }) => {
+            let block = Arc::clone(block);
+            Ok(Place { footprint: block.footprint(), block, body: *body })
+        }
+        Some(Code::Block { .. }) => Err("its unit has several functions that can be replaced"),
+        Some(Code::Adopted { .. }) | None => Err("its code is not a unit's"),
+    }
+}
+
+/// Why a version is not replaced whose callers were held.
+enum Failed {
+    /// Threads were inside.
+    Inside(Vec<Frames>),
+    /// Another thread has replaced or removed it, or settled in a process that was forked.
+    Lost,
+    Error(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// The callers of a version are held, to be let go in any case.
+struct Holding<'a> {
+    engine: &'a Engine,
+    target: LiveSeat,
+    since: u64,
+}
+
+impl Holding<'_> {
+    /// Waits until nobody is inside, and writes the other version over this one.
+    fn replace(
+        self,
+        block: &Arc<Block>,
+        linked: LinkedOver,
+        attached: impl FnOnce() -> Vec<Box<dyn std::any::Any + Send>>,
+        mut pauses: Pauses,
+    ) -> Result<Installed, Failed> {
+        if let Err(refused) = self.engine.functions().retirement.heavy_fence() {
+            self.give_up();
+            return Err(Failed::Error(refused.into()));
+        }
+        loop {
+            let over = pauses.are_over();
+            let inside = self.target.inside();
+            if !inside.is_empty() && self.target.is_live() {
+                if over {
+                    self.give_up();
+                    return Err(Failed::Inside(inside));
+                }
+                pauses.next();
+                continue;
+            }
+            let names = self.engine.names.lock();
+            if !self.is_mine() {
+                drop(names);
+                self.give_up();
+                return Err(Failed::Lost);
+            }
+            let undisturbed = Undisturbed::new();
+            // SAFETY: this thread holds the callers, and there was a heavy fence since.
+            match unsafe { self.target.decide() } {
+                Ok(()) => return self.write(names, undisturbed, block, linked, attached),
+                Err(inside) if over => {
+                    drop((undisturbed, names));
+                    self.give_up();
+                    return Err(Failed::Inside(inside));
+                }
+                Err(_) => {}
+            }
+            drop((undisturbed, names));
+            pauses.next();
+        }
+    }
+
+    /// Whether the version is current and this thread holds its callers, as it does unless somebody
+    /// else has come between. The names are locked.
+    fn is_mine(&self) -> bool {
+        // SAFETY: the names are locked, so this thread is the only one publishing.
+        self.since == fork::generation() && unsafe { self.target.is_current() }
+    }
+
+    /// Lets the callers go on in the version that is there.
+    fn give_up(self) {
+        let names = self.engine.names.lock();
+        self.end(&names);
+        drop(names);
+    }
+
+    fn end(&self, _names: &Guard<'_, Table>) {
+        if self.engine.holds.forget(&self.target, self.since) {
+            // SAFETY: the names are locked, so this thread is the only one publishing, and it has
+            // held the callers until now.
+            unsafe { self.target.go_on(self.since) };
+        }
+    }
+
+    /// Writes the other version, with nobody inside, and lets the callers go on there.
+    fn write(
+        self,
+        mut names: Guard<'_, Table>,
+        undisturbed: Undisturbed,
+        block: &Arc<Block>,
+        linked: LinkedOver,
+        attached: impl FnOnce() -> Vec<Box<dyn std::any::Any + Send>>,
+    ) -> Result<Installed, Failed> {
+        let Self { engine, ref target, .. } = self;
+        let memory = engine.units.memory();
+        let LinkedOver { mut contents, calls, root, description } = linked;
+        // Calls in what is written over must not be patched any more, and those in what is written
+        // from then on.
+        let turn = memory.patches();
+        let written = calls.aim(contents.code().0, &turn).and_then(|()| {
+            // SAFETY: nobody is inside, and whoever patches has this turn.
+            unsafe { block.overwrite(&contents) }
+        });
+        if let Err(error) = written {
+            drop(turn);
+            self.end(&names);
+            return Err(error.into());
+        }
+        let code = Code::Block {
+            block: Arc::clone(block),
+            description: Arc::clone(&description),
+            only: Some(root.body),
+        };
+        block.describe(description);
+        let callees = calls.register(memory, &turn);
+        let image = Image::new(code, callees, attached());
+        let version = Version::new(Arc::clone(target.function().name()));
+        let disposal = Arc::clone(&engine.drop_queue);
+        names.installs += 1;
+        image.set_number(names.installs);
+        let payload = Payload::new(Arc::new(image), version.clone(), disposal);
+        payload.publish(names.installs);
+        // SAFETY: the names are locked, the version is current, and nobody is inside before the
+        // callers go on.
+        let mut replaced = unsafe { target.exchange(payload) };
+        if let Some(image) = replaced.as_mut().and_then(Payload::owned_mut) {
+            Image::deregister_sites(image);
+        }
+        drop(turn);
+        engine.functions().retirement.serialize();
+        self.end(&names);
+        drop((undisturbed, names));
+        // What is dropped with it may run anything.
+        drop(replaced);
+        Ok(Installed::in_place(version, root))
+    }
+}
+
+/// From one look to the next: the longer it takes, the less often.
+struct Pauses {
+    end: Option<Instant>,
+    count: u32,
+}
+
+impl Pauses {
+    fn until(end: Option<Instant>) -> Self {
+        Self { end, count: 0 }
+    }
+
+    fn are_over(&self) -> bool {
+        self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    fn next(&mut self) {
+        const YIELDS: u32 = 16;
+        const LONGEST: Duration = Duration::from_millis(1);
+
+        self.count += 1;
+        let Some(sleeps) = self.count.checked_sub(YIELDS) else { return thread::yield_now() };
+        let pause = LONGEST.min(Duration::from_micros(1 << sleeps.min(10)));
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        thread::sleep(left.map_or(pause, |left| left.min(pause)));
+    }
+}
+
+/// The thread takes no signals but those of its own faults, until this is dropped.
+struct Undisturbed {
+    before: libc::sigset_t,
+}
+
+impl Undisturbed {
+    fn new() -> Self {
+        let own = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
+        let mut all = MaybeUninit::uninit();
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: the sets are written before they are read, and the signals exist.
+        unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            own.iter().for_each(|&signal| {
+                libc::sigdelset(all.as_mut_ptr(), signal);
+            });
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+            Self { before: before.assume_init() }
+        }
+    }
+}
+
+impl Drop for Undisturbed {
+    fn drop(&mut self) {
+        // SAFETY: the set is what the thread had before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) };
+    }
+}

@@ -1,0 +1,256 @@
+//! Installing: everything that can fail, then everything that must not.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use cranelift_module::FuncId;
+use lastout_instrument::Dispatch;
+
+use crate::code::Patches;
+use crate::function::handle::Handle;
+use crate::function::names::Names;
+use crate::function::resume_points::{Cover, Uncovered, WaitingRoom};
+use crate::function::{Closing, FreeSeat, Function};
+use crate::host::fork::Pass;
+use crate::types::FunctionType;
+use crate::unit::env::UnitEnv;
+use crate::unit::image::Image;
+use crate::unit::link::{Linked, Root};
+use crate::version::Version;
+use crate::version::payload::{Disposal, Owned, Payload};
+use crate::{Error, Result};
+
+/// What an install has put into the engine.
+///
+/// It keeps the exposed functions of the unit alive, and nothing else.
+pub struct Installed {
+    versions: Vec<Version>,
+    /// Where the code of each starts.
+    addresses: Vec<usize>,
+    functions: HashMap<FuncId, Arc<Function>>,
+}
+
+impl Installed {
+    /// A version that was written over another.
+    pub(crate) fn in_place(version: Version, root: Root) -> Self {
+        let functions = root.exposed.map(|id| (id, root.function)).into_iter().collect();
+        Self { versions: vec![version], addresses: vec![root.body], functions }
+    }
+
+    /// The versions that were installed, one for each function that the unit exports or exposes.
+    pub fn versions(&self) -> &[Version] {
+        &self.versions
+    }
+
+    /// The version of the function with this name.
+    pub fn version(&self, name: &str) -> Option<&Version> {
+        self.versions.iter().find(|version| version.function() == name)
+    }
+
+    /// Where the code of the version of the function with this name starts.
+    ///
+    /// Calls of this address are not counted. Who makes one sees to it that the version is not
+    /// freed meanwhile, nor [written over](crate::Engine::replace_in_place): addresses to hand out
+    /// are those of [`Handle::c_address`].
+    pub fn address(&self, name: &str) -> Option<usize> {
+        let found = self.versions.iter().position(|version| version.function() == name)?;
+        Some(self.addresses[found])
+    }
+
+    /// A handle to an exposed function of the unit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFunction`] if the unit did not [expose](crate::Unit::expose) it,
+    /// [`Error::SignatureMismatch`] if `F` is not its type, or there is no memory for the entry.
+    pub fn function<F: FunctionType>(&self, function: FuncId) -> Result<Handle<F>> {
+        let exposed = self.functions.get(&function);
+        let exposed = exposed.ok_or_else(|| Error::UnknownFunction(function.to_string()))?;
+        Handle::new(Arc::clone(exposed))
+    }
+}
+
+impl fmt::Debug for Installed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Installed").field(&self.versions).finish()
+    }
+}
+
+/// Code with a seat for each of its versions, and what is put there.
+pub(crate) struct Publication {
+    roots: Vec<Seated>,
+    rooms: Vec<(FreeSeat, Arc<WaitingRoom>)>,
+    functions: HashMap<FuncId, Arc<Function>>,
+}
+
+struct Seated {
+    seat: FreeSeat,
+    body: usize,
+    public: bool,
+    /// Whether it is the way in of a point, and so part of another's version.
+    part: bool,
+    payload: Payload,
+}
+
+/// What an install leaves to be done when nothing is locked any more.
+pub(crate) struct Replaced {
+    /// Versions to be retired, with the process kept from forking until then.
+    pub(crate) closing: Vec<Closing>,
+    pub(crate) pass: Pass,
+    /// To be dropped after that.
+    pub(crate) uncovered: Vec<Uncovered>,
+}
+
+impl Publication {
+    /// Finds a seat for each root. On an error nothing has changed.
+    pub(crate) fn new(
+        drop_queue: &Arc<Disposal>,
+        linked: Linked,
+        attached: impl FnOnce() -> Vec<Box<dyn Any + Send>>,
+    ) -> Result<Self> {
+        let Linked { code, roots, callees, points } = linked;
+        let seats = roots.iter().map(|root| root.function.free_seat());
+        let seats = seats.collect::<Result<Vec<_>>>()?;
+        let rooms =
+            points.rooms.iter().map(|room| Ok((room.function.free_seat()?, Arc::clone(room))));
+        let rooms = rooms.collect::<Result<Vec<_>>>()?;
+        // Only the payloads keep it: it goes with the last of them, and at once if there are none.
+        let image = Arc::new(Image::new(code, callees, attached()).with_points(points));
+        let mut seated: Vec<Seated> = Vec::with_capacity(roots.len());
+        for (root, seat) in roots.iter().zip(seats) {
+            let version = match root.part_of {
+                Some(whole) => seated[whole].payload.version().another_part(),
+                None => Version::new(Arc::clone(seat.function().name())),
+            };
+            let owned = Arc::clone(&image) as Owned;
+            let payload = Payload::new(owned, version, Arc::clone(drop_queue));
+            let &Root { body, public, part_of, .. } = root;
+            seated.push(Seated { seat, body, public, part: part_of.is_some(), payload });
+        }
+        let exposed = roots.into_iter().filter_map(|root| Some((root.exposed?, root.function)));
+        Ok(Self { roots: seated, rooms, functions: exposed.collect() })
+    }
+
+    /// Makes the versions current, and those that they replace impossible to enter.
+    ///
+    /// # Errors
+    ///
+    /// If calls have to be patched and the system does not let us. Then nothing has changed.
+    pub(crate) fn publish(
+        self,
+        env: &UnitEnv,
+        names: &Names,
+        drop_queue: &Arc<Disposal>,
+    ) -> Result<(Installed, Replaced)> {
+        let Self { roots, rooms, functions } = self;
+        let wholes = || roots.iter().filter(|root| !root.part);
+        let versions = wholes().map(|root| root.payload.version().clone()).collect();
+        let addresses = wholes().map(|root| root.body).collect();
+        let installed = Installed { versions, addresses, functions };
+        let resumable: Vec<_> = wholes()
+            .filter_map(|root| root.seat.function().known_points().map(Arc::clone))
+            .collect();
+        let mut replaced = Vec::with_capacity(roots.len());
+        // On an error they are unlocked before the payloads are dropped, which may run anything.
+        let mut names = names.lock();
+        let published =
+            roots.iter().map(|root| &root.seat).chain(rooms.iter().map(|(seat, _)| seat));
+        let patches = patches(env, published)?;
+        names.installs += 1;
+        let image = roots.first().and_then(|root| root.payload.owned::<Image>());
+        if let Some(image) = image {
+            image.set_number(names.installs);
+        }
+        // Before anything of theirs is published.
+        let mut tables: Vec<_> = resumable.iter().map(|points| points.lock()).collect();
+        let covers = resumable.iter().zip(&mut tables).map(|(points, table)| {
+            let uses = image.map_or(&[][..], Image::uses).iter().filter(|used| used.is_of(points));
+            uses.map(|used| table.cover(used)).collect::<Vec<_>>()
+        });
+        let covers: Vec<_> = covers.collect();
+        let (parts, wholes): (Vec<_>, Vec<_>) = roots.into_iter().partition(|root| root.part);
+        let mut seats = Vec::with_capacity(parts.len() + wholes.len() + rooms.len());
+        let mut open = |seat: FreeSeat, body, payload| {
+            // Where calls go by slots, no thread is to go back to an older version. So the slot
+            // comes first. A caller that finds the new gate and not the body yet bails, to what is
+            // still current. One that finds the body, even by way of a lane that it was late for,
+            // finds the new gate from then on: the stores of the body and of the current gate are
+            // releases, and gates load both with acquire.
+            if patches.is_none() {
+                seat.enter_slot();
+            }
+            // SAFETY: the names and the tables are locked, so this thread is the only one
+            // publishing. `body` is code of the function's signature, which the payload keeps.
+            replaced.extend(unsafe { seat.publish(body, payload) });
+            seats.push(seat);
+        };
+        for whole in &wholes {
+            whole.payload.publish(names.installs);
+        }
+        // Whoever is in a waiting room finds the way in, and who comes from a function that calls
+        // from there finds the room.
+        for Seated { seat, body, payload, .. } in parts {
+            open(seat, body, payload);
+        }
+        for (seat, room) in rooms {
+            let mut covers = covers.iter().flatten();
+            let cover = covers.find(|cover| cover.lease.is_for(&room.way_in));
+            if let Some(Cover { lease, .. }) = cover
+                && !room.function.is_published()
+            {
+                let (body, payload) = room.version(Arc::clone(lease), drop_queue);
+                open(seat, body, payload);
+            }
+        }
+        for Seated { seat, body, public, payload, .. } in wholes {
+            if public {
+                names.publish(seat.function());
+            }
+            open(seat, body, payload);
+        }
+        let mut uncovered = Vec::with_capacity(tables.len());
+        for (table, covers) in tables.iter_mut().zip(covers) {
+            // SAFETY: the table has been locked since before anything was published.
+            let mut left = unsafe { table.uncover_others(covers) };
+            replaced.append(&mut left.closing);
+            uncovered.push(left);
+        }
+        // Not before all that is new is current: callers turn away from a closed gate to what is,
+        // and would find half a unit.
+        for closing in &replaced {
+            // SAFETY: as above, and these were replaced just now.
+            unsafe { closing.close() };
+        }
+        // Sites do not change all at once, nor together with the slot. So it is the closing that
+        // decides: before it every way leads to the old version, after it to the new one, if need
+        // be by bailing.
+        if let Some(patches) = patches {
+            for seat in &seats {
+                if seat.enter_slot() {
+                    seat.function().sites().aim(seat.function().gate(), &patches);
+                }
+            }
+        }
+        drop(tables);
+        let pass = names.unlock();
+        Ok((installed, Replaced { closing: replaced, pass, uncovered }))
+    }
+}
+
+/// What calls of these functions are patched with, if that is how they are called.
+fn patches<'a, 'b>(
+    env: &'a UnitEnv,
+    mut published: impl Iterator<Item = &'b FreeSeat>,
+) -> Result<Option<Patches<'a>>> {
+    if env.dispatch != Dispatch::PatchedSites {
+        return Ok(None);
+    }
+    let mut patches = env.memory().patches();
+    // From here on no sites come that these would miss.
+    if published.any(|seat| seat.function().sites().any()) {
+        patches.prepare()?;
+    }
+    Ok(Some(patches))
+}

@@ -1,0 +1,360 @@
+//! The engine: functions by name, and what can be done with them.
+
+pub(crate) mod builder;
+mod in_place;
+pub(crate) mod install;
+#[cfg(test)]
+mod refusals;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cranelift_codegen::ir::Signature;
+use cranelift_codegen::isa::TargetIsa;
+
+use crate::engine::builder::EngineBuilder;
+use crate::engine::in_place::Holds;
+use crate::engine::install::{Installed, Publication};
+use crate::function::Function;
+use crate::function::env::FunctionEnv;
+use crate::function::handle::Handle;
+use crate::function::names::{Names, Table};
+use crate::host::fork::Guard;
+use crate::types::FunctionType;
+use crate::unit::Unit;
+use crate::unit::adopted::Adopted;
+use crate::unit::env::UnitEnv;
+use crate::unit::link::link;
+use crate::unwind::{self, Location};
+use crate::version::payload::{Disposal, DropPolicy};
+use crate::version::{ThreadFrames, VersionInfo};
+use crate::{Error, Result};
+
+/// Functions that can be replaced while threads run them.
+///
+/// Engines are shared by reference, or in an `Arc`: everything takes `&self`, from any thread.
+///
+/// Dropping an engine removes all functions that it knows by name. Threads that are inside one
+/// leave in peace: code stays until they have, and handles stay good, though calls return
+/// [`CallError::Removed`](crate::CallError::Removed).
+pub struct Engine {
+    pub(crate) units: Arc<UnitEnv>,
+    pub(crate) names: Names,
+    pub(crate) drop_queue: Arc<Disposal>,
+    pub(crate) holds: Holds,
+}
+
+impl Engine {
+    /// An engine that knows no function yet.
+    pub(crate) fn from_parts(units: UnitEnv, drop_policy: DropPolicy) -> Self {
+        Self {
+            units: Arc::new(units),
+            names: Names::default(),
+            drop_queue: Arc::new(Disposal::new(drop_policy)),
+            holds: Holds::default(),
+        }
+    }
+
+    /// What its functions share.
+    pub(crate) fn functions(&self) -> &Arc<FunctionEnv> {
+        &self.units.functions
+    }
+
+    /// An engine with the defaults of [`EngineBuilder`].
+    ///
+    /// # Errors
+    ///
+    /// As [`EngineBuilder::build`].
+    pub fn new() -> Result<Self> {
+        EngineBuilder::new().build()
+    }
+
+    /// To set what has a sensible default.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::new()
+    }
+
+    /// What code is generated for, and how.
+    pub fn isa(&self) -> &dyn TargetIsa {
+        &*self.units.isa
+    }
+
+    /// A new unit, to be filled and [installed](Self::install).
+    pub fn unit(&self) -> Unit {
+        Unit::new(Arc::clone(&self.units))
+    }
+
+    /// Installs a unit: all of it, or, if anything is wrong, nothing.
+    ///
+    /// From now on calls of the functions that it exports go to it. Versions that it replaces are
+    /// freed at once if nobody is inside, and otherwise by the last thread to leave. However many
+    /// there are, this takes one heavy fence, and no thread waits.
+    ///
+    /// # Errors
+    ///
+    /// A function is exported and not defined ([`Error::Undefined`]), is used and not known
+    /// ([`Error::MissingImport`]), is known with another signature
+    /// ([`Error::SignatureMismatch`]); the unit exports a name of the host's
+    /// ([`Error::HostSymbol`]) or belongs to another engine ([`Error::ForeignUnit`]); an address
+    /// is out of reach ([`Error::Link`]); there is no memory. In all cases what was current
+    /// before still is.
+    pub fn install(&self, mut unit: Unit) -> Result<Installed> {
+        if !unit.belongs_to(&self.units) {
+            return Err(Error::ForeignUnit);
+        }
+        self.settle();
+        let linked = link(&self.units, &self.names, &unit)?;
+        let attached = || std::mem::take(&mut unit.attached);
+        self.publish(Publication::new(&self.drop_queue, linked, attached)?)
+    }
+
+    /// Replaces the version of a function by another at the same address: callers wait at the gate
+    /// until everyone who is inside has left, the new code and data are written over the old, and
+    /// the callers go on, in the new version. For those who have handed out the
+    /// [address](Installed::address) of the code, or want no second version in memory; everybody
+    /// else is better served by [`install`](Self::install), which lets nobody wait.
+    ///
+    /// A thread that is inside and calls the function again is let through, and so can leave. But
+    /// if it waits for another thread that calls the function, neither goes on before the time is
+    /// over; nor if this is called from inside. A caller waits for one replacement at most.
+    ///
+    /// The unit gives a version to one function and no more, which it exports; and so did the unit
+    /// that is written over, since others could call into it directly. It may have grown only as
+    /// far as that one has [reserved](Unit::reserve) room. The version that is replaced is freed
+    /// when this returns: what was attached to it is dropped, though not before the new version
+    /// runs. This takes two heavy fences.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StillInside`] if threads were inside all the time until `limit` was over,
+    /// [`Error::DoesNotFit`], [`Error::NotInPlace`] if the units are not such, the code is
+    /// [adopted](Self::adopt), another replacement in its place took all the time or the function
+    /// was installed anew or removed meanwhile, or the host is not x86-64;
+    /// [`Error::UnknownFunction`] if there is none to be replaced; and as
+    /// [`install`](Self::install). In all cases what was current before still is, and callers go on
+    /// in it.
+    pub fn replace_in_place(&self, unit: Unit, limit: Duration) -> Result<Installed> {
+        if !unit.belongs_to(&self.units) {
+            return Err(Error::ForeignUnit);
+        }
+        self.settle();
+        in_place::replace(self, unit, limit)
+    }
+
+    /// Installs code that something else owns, all of its exports at once, as
+    /// [`install`](Self::install) does those of a unit.
+    ///
+    /// # Errors
+    ///
+    /// An export has the name of something of the host's ([`Error::HostSymbol`]), is known with
+    /// another signature ([`Error::SignatureMismatch`]), has a signature that no gate can have
+    /// ([`Error::Instrument`]), or is at the null address ([`Error::Undefined`]); or there is no
+    /// memory. Then the owner lets go of the code, and what was current before still is.
+    pub fn adopt(&self, adopted: Adopted) -> Result<Installed> {
+        self.settle();
+        let linked = adopted.link(&self.units, &self.names)?;
+        self.publish(Publication::new(&self.drop_queue, linked, Vec::new)?)
+    }
+
+    /// Has a process that was forked do first what is to be done there.
+    fn settle(&self) {
+        if self.functions().retirement.settle(&self.functions().seats) {
+            in_place::settle(self);
+        }
+    }
+
+    fn publish(&self, publication: Publication) -> Result<Installed> {
+        let (installed, replaced) =
+            publication.publish(&self.units, &self.names, &self.drop_queue)?;
+        self.functions().retirement.retire(replaced.closing, replaced.pass);
+        drop(replaced.uncovered);
+        Ok(installed)
+    }
+
+    /// Makes a function known before any unit defines it, so that units that call each other can be
+    /// installed one after the other. Until then a call of it is
+    /// [`CallError::Removed`](crate::CallError::Removed).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SignatureMismatch`] if it is known with another signature, [`Error::HostSymbol`]
+    /// if the host has something of this name, [`Error::Instrument`] if no gate can have this
+    /// signature, or there is no memory.
+    pub fn declare(&self, name: &str, signature: &Signature) -> Result<()> {
+        if self.units.host.contains_key(name) {
+            return Err(Error::HostSymbol(name.to_owned()));
+        }
+        let function = self.names.obtain(name, signature, self.functions())?;
+        self.names.lock().publish(&function);
+        Ok(())
+    }
+
+    /// Removes a function: its version is freed as if it had been replaced, and its name is
+    /// forgotten. What still has a handle to it, or imports it, meets
+    /// [`CallError::Removed`](crate::CallError::Removed) when it calls it, until a function of this
+    /// name is installed again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFunction`] if there is none of this name.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        self.settle();
+        let unknown = || Error::UnknownFunction(name.to_owned());
+        let mut names = self.names.lock();
+        let function = names.remove(name).ok_or_else(unknown)?;
+        self.retire_all(names, vec![function]);
+        Ok(())
+    }
+
+    /// Takes the versions from functions, and lets them go after `names` is unlocked.
+    fn retire_all(&self, names: Guard<'_, Table>, functions: Vec<Arc<Function>>) {
+        let (mut removed, mut uncovered) = (Vec::new(), Vec::new());
+        for function in &functions {
+            // SAFETY: `names` is locked, so this thread is the only one publishing.
+            removed.extend(unsafe { function.unpublish() });
+            if let Some(points) = function.known_points() {
+                // SAFETY: nothing is published, and the table is locked.
+                let mut left = unsafe { points.lock().uncover_others(Vec::new()) };
+                removed.append(&mut left.closing);
+                uncovered.push(left);
+            }
+        }
+        for closing in &removed {
+            // SAFETY: as above, and these were unpublished just now.
+            unsafe { closing.close() };
+        }
+        self.functions().retirement.retire(removed, names.unlock());
+        drop(uncovered);
+    }
+
+    /// A handle to the function of this name.
+    ///
+    /// `F` is its type, such as `fn(i64, f64) -> i64`, with pointers as `usize` or raw pointers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFunction`] if there is none of this name, [`Error::SignatureMismatch`] if
+    /// it is of another type, or there is no memory for the entry.
+    pub fn function<F: FunctionType>(&self, name: &str) -> Result<Handle<F>> {
+        let unknown = || Error::UnknownFunction(name.to_owned());
+        let function = self.names.known(name).ok_or_else(unknown)?;
+        Handle::new(function)
+    }
+
+    /// The versions of a function that are not freed yet, oldest first, and who is inside them.
+    /// Those that only wait for [`collect`](Self::collect) may be missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFunction`] if there is none of this name.
+    pub fn versions(&self, name: &str) -> Result<Vec<VersionInfo>> {
+        let unknown = || Error::UnknownFunction(name.to_owned());
+        let function = self.names.known(name).ok_or_else(unknown)?;
+        Ok(function.versions())
+    }
+
+    /// Who is inside of a function and of none of its versions: in a call that was
+    /// [marked](crate::ResumePoints::call), after which it goes on in the version that is current
+    /// then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFunction`] if there is none of this name.
+    pub fn waiting(&self, name: &str) -> Result<Vec<ThreadFrames>> {
+        let unknown = || Error::UnknownFunction(name.to_owned());
+        let function = self.names.known(name).ok_or_else(unknown)?;
+        Ok(function.waiting())
+    }
+
+    /// The frames of this engine's code on the stack of the calling thread, innermost first: for
+    /// a host function that wants to know which functions called it. Only code that can be unwound
+    /// is looked through, so on some hosts there is nothing to see.
+    pub fn backtrace(&self) -> Vec<Location> {
+        unwind::backtrace(self.units.memory().code_map())
+    }
+
+    /// Which function of a unit has code at an address, while it is there: such as the return
+    /// address of a frame, less one, or what a profiler has seen.
+    pub fn locate(&self, address: usize) -> Option<Location> {
+        Location::of_code(self.units.memory().code_map(), address)
+    }
+
+    /// Drops the payloads of versions that everyone has left, where
+    /// [`DropPolicy::Collector`](crate::DropPolicy::Collector) has them wait for this. Returns how
+    /// many versions that were.
+    pub fn collect(&self) -> usize {
+        self.settle();
+        self.functions().retirement.retry();
+        self.drop_queue.collect()
+    }
+
+    /// What the engine holds at the moment.
+    pub fn stats(&self) -> Stats {
+        let (installed, freed) = self.drop_queue.counts();
+        let calls = self.functions().calls.get();
+        Stats {
+            functions: self.names.lock().len(),
+            installed,
+            freed,
+            heavy_fences: self.functions().retirement.fences(),
+            patched_calls: calls.in_place,
+            patched_calls_by_jump: calls.by_jump,
+            code_bytes: self.units.memory().code_bytes(),
+            data_bytes: self.units.memory().data_bytes(),
+            committed_bytes: self.units.memory().committed_bytes(),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.settle();
+        let mut names = self.names.lock();
+        let functions = names.take_all();
+        self.retire_all(names, functions);
+        // If the fence was refused, nobody else comes to try again.
+        self.functions().retirement.retry();
+        // Nobody can ask for that any more.
+        self.drop_queue.collect_from_now_on();
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// What an engine holds at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Functions that are known by name.
+    pub functions: usize,
+    /// Versions installed so far.
+    pub installed: u64,
+    /// Those of them that have been freed.
+    pub freed: u64,
+    /// Heavy fences executed so far: one for each install or removal that had a version to retire,
+    /// however many it had, and two for each replacement in place.
+    pub heavy_fences: u64,
+    /// With [`Dispatch::PatchedSites`](crate::Dispatch::PatchedSites), the calls of replaceable
+    /// functions in installed units that are patched themselves; else 0.
+    pub patched_calls: usize,
+    /// Those that cannot be, because of how the bytes of the call lie: each goes by way of a jump
+    /// of its unit's, which is patched instead.
+    pub patched_calls_by_jump: usize,
+    /// Bytes of machine code, of versions, gates and entries, in whole cache lines.
+    pub code_bytes: usize,
+    /// Bytes of the data of units, in whole cache lines.
+    pub data_bytes: usize,
+    /// Bytes that code and data take from the system, in whole pages.
+    pub committed_bytes: usize,
+}
+
+impl Stats {
+    /// Versions that are installed and not freed.
+    pub fn alive(&self) -> u64 {
+        self.installed - self.freed
+    }
+}

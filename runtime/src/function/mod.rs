@@ -1,0 +1,368 @@
+//! A function: what stays while its versions come and go.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use cranelift_codegen::ir::Signature;
+use lastout_reclaim::State;
+
+use crate::code::Block;
+use crate::function::call_sites::Sites;
+use crate::function::env::FunctionEnv;
+use crate::function::resume_points::Points;
+use crate::gates::LaneAddresses;
+use crate::gates::template::{GateKind, Prototype};
+use crate::host::fork::{Lock, Pass};
+use crate::host::threads;
+use crate::unwind::code_map::{Description, GateCode};
+use crate::version::{ThreadFrames, Version, VersionInfo, VersionState};
+use crate::{Error, Result};
+
+pub(crate) mod call_sites;
+pub(crate) mod env;
+pub(crate) mod handle;
+mod hold;
+mod lanes;
+pub(crate) mod names;
+pub(crate) mod resume_points;
+pub(crate) mod retirement;
+
+pub(crate) use hold::LiveSeat;
+pub(crate) use lanes::{Closing, FreeSeat, Seat, SeatPool, slow_path};
+use lanes::{Place, Seats};
+
+/// A name and a signature, with the slot that callers load and the lanes that versions occupy.
+///
+/// Whoever can call a function owns it: handles, and the units that import it. So as long as a
+/// thread may be in or on its way to a gate, the function, and with it the gate, is there.
+#[repr(C)]
+pub(crate) struct Function {
+    /// What callers load and call: the gate of some lane of this function, always.
+    slot: AtomicUsize,
+    /// The gate of the lane that is current, or 0 while there is no version. Who has bailed out
+    /// of a gate goes on from here.
+    current: AtomicUsize,
+    /// The seat whose gate is in the slot: entries are gates for it.
+    lane: AtomicPtr<Seat>,
+    /// The first seat, next to the slot: most calls need nothing else of the function. `None` if
+    /// the function can be tail-called: then all its seats are of the pool.
+    first: Option<Seat>,
+    /// What a call goes to if there is no version and the function can be tail-called.
+    zeros: usize,
+    /// If the function belongs to a point at which frames move: what has them stay, which then is
+    /// in the place of zeros.
+    stay: Option<Box<Block>>,
+    /// The points of the function, once a version has had any.
+    points: OnceLock<Arc<Points>>,
+    name: Arc<str>,
+    prototype: Arc<Prototype>,
+    seats: Lock<Seats>,
+    sites: Sites,
+    entry: OnceLock<Box<Block>>,
+    env: Arc<FunctionEnv>,
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        // Before anything goes that the gates know of.
+        let map = self.env.gates.memory().code_map();
+        let mut seats = self.seats.lock();
+        let gates = seats.iter(self.first.as_ref()).map(|(_, place)| place.gate.address());
+        gates.for_each(|gate| map.forget(gate));
+        if !self.can_be_tail_called() {
+            return;
+        }
+        // Bodies that it was tail-called from may be what kept it, and be gone while it runs.
+        let live = seats.live.take();
+        let closing = live.map(|live| seats.closing(live, None));
+        let given_back = std::mem::take(&mut seats.more);
+        let pass = seats.unlock();
+        if let Some(closing) = &closing {
+            // SAFETY: nobody publishes a version of what nobody has.
+            unsafe { closing.close() };
+        }
+        // Before the pass ends, so that who is forked finds them.
+        given_back.into_iter().for_each(|(seat, _)| self.env.seats.give_back(seat));
+        if let Some(closing) = closing {
+            self.env.retirement.retire(vec![closing], pass);
+        }
+    }
+}
+
+impl Function {
+    /// A function without a version.
+    pub(crate) fn new(
+        name: Arc<str>,
+        signature: &Signature,
+        env: &Arc<FunctionEnv>,
+    ) -> Result<Arc<Self>> {
+        Self::with_stay(name, signature, None, env)
+    }
+
+    /// A function that belongs to a point at which frames move: the last argument of a call is the
+    /// address of what is called with the others while there is no version.
+    pub(crate) fn of_point(
+        name: Arc<str>,
+        signature: &Signature,
+        env: &Arc<FunctionEnv>,
+    ) -> Result<Arc<Self>> {
+        let stay = env.gates.stay(signature)?;
+        Self::with_stay(name, signature, Some(Box::new(stay)), env)
+    }
+
+    fn with_stay(
+        name: Arc<str>,
+        signature: &Signature,
+        stay: Option<Box<Block>>,
+        env: &Arc<FunctionEnv>,
+    ) -> Result<Arc<Self>> {
+        let prototype = env.gates.prototype(signature)?;
+        let zeros = match &prototype.kind {
+            GateKind::Tail { zeros } => Some(zeros.address()),
+            GateKind::Compiled | GateKind::Machine => None,
+        };
+        let first = if zeros.is_none() { Some(Seat::new(ptr::null())?) } else { None };
+        let function = Arc::new_cyclic(|this: &Weak<Self>| Self {
+            slot: AtomicUsize::new(0),
+            current: AtomicUsize::new(0),
+            lane: AtomicPtr::new(ptr::null_mut()),
+            first: first.inspect(|first| {
+                first.function.store(this.as_ptr().cast_mut(), Ordering::Relaxed);
+            }),
+            zeros: stay.as_ref().map(|stay| stay.address()).or(zeros).unwrap_or_default(),
+            stay,
+            points: OnceLock::new(),
+            name,
+            prototype,
+            seats: Lock::default(),
+            sites: Sites::default(),
+            entry: OnceLock::new(),
+            env: Arc::clone(env),
+        });
+        // The slot must hold a gate before anyone can call.
+        if let Some(first) = &function.first {
+            let place = function.place(first)?;
+            function.set_slot(first, place.gate.address());
+            function.seats.lock().first = Some(place);
+        } else {
+            let (seat, place) = function.another_seat()?;
+            function.set_slot(&seat, place.gate.address());
+            function.seats.lock().more.push((seat, place));
+        }
+        Ok(function)
+    }
+
+    fn can_be_tail_called(&self) -> bool {
+        self.zeros != 0
+    }
+
+    /// A seat that is not the first, and its gate.
+    fn another_seat(self: &Arc<Self>) -> Result<(Arc<Seat>, Place)> {
+        let this = Arc::as_ptr(self);
+        let seat = match self.can_be_tail_called() {
+            true => self.env.seats.take(this)?,
+            false => Arc::new(Seat::new(this)?),
+        };
+        match self.place(&seat) {
+            Ok(place) => Ok((seat, place)),
+            Err(error) => {
+                if self.can_be_tail_called() {
+                    self.env.seats.give_back(seat);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(crate) fn signature(&self) -> &Signature {
+        &self.prototype.signature
+    }
+
+    pub(crate) fn env(&self) -> &Arc<FunctionEnv> {
+        &self.env
+    }
+
+    /// The points of the function, of which there may be none yet.
+    pub(crate) fn points(&self) -> &Arc<Points> {
+        // Another thread must not be found at this by a fork.
+        let _pass = Pass::new();
+        self.points.get_or_init(Arc::default)
+    }
+
+    /// The points of the function, if any version has had some.
+    pub(crate) fn known_points(&self) -> Option<&Arc<Points>> {
+        self.points.get()
+    }
+
+    /// Whether it has a version that is current, and stays so while the caller is the only one
+    /// publishing.
+    pub(crate) fn is_published(&self) -> bool {
+        self.seats.lock().live.is_some()
+    }
+
+    pub(crate) fn slot(&self) -> *const usize {
+        self.slot.as_ptr()
+    }
+
+    /// Has the slot hold the gate of a seat of this function; returns what it held.
+    fn set_slot(&self, seat: &Seat, gate: usize) -> usize {
+        self.lane.store(ptr::from_ref(seat).cast_mut(), Ordering::Release);
+        self.slot.swap(gate, Ordering::Release)
+    }
+
+    /// The gate in the slot.
+    pub(crate) fn gate(&self) -> usize {
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    /// The calls of this function that are to be patched.
+    pub(crate) fn sites(&self) -> &Sites {
+        &self.sites
+    }
+
+    /// An error unless `signature` is the function's.
+    pub(crate) fn expect_signature(&self, signature: &Signature) -> Result<()> {
+        if signature == self.signature() {
+            return Ok(());
+        }
+        Err(Error::SignatureMismatch {
+            name: self.name.to_string(),
+            existing: Box::new(self.signature().clone()),
+            given: Box::new(signature.clone()),
+        })
+    }
+
+    /// The address that any thread may call for as long as the function lives.
+    pub(crate) fn entry(&self) -> Result<usize> {
+        if let Some(entry) = self.entry.get() {
+            return Ok(entry.address());
+        }
+        let entry = Box::new(self.env.gates.c_entry(self.signature(), self.slot().addr())?);
+        // If another thread was faster, its entry is the one, and this one goes.
+        let _pass = Pass::new();
+        Ok(self.entry.get_or_init(|| entry).address())
+    }
+
+    /// A seat for the next version: one whose last has been freed, or else a new one.
+    pub(crate) fn free_seat(self: &Arc<Self>) -> Result<FreeSeat> {
+        let mut seats = self.seats.lock();
+        let free = |(seat, place): (&Seat, &Place)| {
+            !place.reserved && seat.lane.state().state() == State::Free
+        };
+        let index = seats.iter(self.first.as_ref()).position(free);
+        let index = match index {
+            Some(index) => index as u32,
+            None => {
+                seats.more.push(self.another_seat()?);
+                seats.more.len() as u32 - u32::from(seats.first.is_none())
+            }
+        };
+        seats.place(index).reserved = true;
+        let seat = seats.chosen(index);
+        drop(seats);
+        Ok(FreeSeat { function: Arc::clone(self), seat, index })
+    }
+
+    /// Makes the gate of a seat, which has its address for good.
+    fn place(&self, seat: &Seat) -> Result<Place> {
+        let addresses = LaneAddresses {
+            lane: ptr::from_ref(seat).addr(),
+            cell_offset: seat.cell_offset,
+            current: self.current.as_ptr().addr(),
+        };
+        let gate = self.env.gates.gate(&self.prototype, &addresses)?;
+        self.describe(&gate, seat);
+        Ok(Place { gate, version: None, reserved: false })
+    }
+
+    /// Notes what the gate of a seat is, for those who find it on a stack.
+    fn describe(&self, gate: &Block, seat: &Seat) {
+        match self.prototype.kind {
+            GateKind::Machine => self.env.gates.memory().code_map().note_gate(gate.address()),
+            GateKind::Compiled => {
+                let gate_code =
+                    GateCode { frame: self.prototype.gate.frame, lane: &raw const seat.lane };
+                gate.describe(Arc::new(Description::Gate(gate_code)));
+            }
+            // No frame is one of a head.
+            GateKind::Tail { .. } => {}
+        }
+    }
+
+    /// Leaves the function without a version: what was current is to be closed.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the only one publishing.
+    pub(crate) unsafe fn unpublish(self: &Arc<Self>) -> Option<Closing> {
+        // The slot keeps the gate. Who comes through it bails, and finds that there is no current
+        // lane to go on with.
+        self.current.store(0, Ordering::Release);
+        let mut seats = self.seats.lock();
+        let removed = seats.live.take()?;
+        Some(seats.closing(removed, Some(self)))
+    }
+
+    /// Whether it has versions that were let go and are not freed.
+    pub(crate) fn keeps_retired(&self) -> bool {
+        let seats = self.seats.lock();
+        seats.iter(self.first.as_ref()).any(|(seat, _)| seat.lane.state().state() == State::Retired)
+    }
+
+    /// Frees those of its versions that were let go and that nobody is inside of any more.
+    pub(crate) fn leave_retired(&self) {
+        let seats = self.seats.lock();
+        let count = (usize::from(seats.first.is_some()) + seats.more.len()) as u32;
+        let all: Vec<_> = (0..count).map(|index| seats.chosen(index)).collect();
+        drop(seats);
+        for seat in all {
+            seat.of(self).lane.leave();
+        }
+    }
+
+    /// Its versions that are not freed yet, oldest first.
+    pub(crate) fn versions(&self) -> Vec<VersionInfo> {
+        let mut infos = self.occupants();
+        let points = self.known_points().map(|points| points.functions());
+        for way_in in points.iter().flat_map(|(ways_in, _)| ways_in) {
+            for VersionInfo { version, threads } in way_in.occupants() {
+                match infos.iter_mut().find(|info| info.version == version) {
+                    Some(info) => threads.into_iter().for_each(|thread| info.add(thread)),
+                    None => infos.push(VersionInfo { version, threads }),
+                }
+            }
+        }
+        infos.sort_by_key(|info| info.version.number());
+        infos
+    }
+
+    /// Who is in waiting rooms of the function, between two versions.
+    pub(crate) fn waiting(&self) -> Vec<ThreadFrames> {
+        let points = self.known_points().map(|points| points.functions());
+        let rooms = points.into_iter().flat_map(|(_, rooms)| rooms);
+        let mut waiting =
+            VersionInfo { version: Version::new(Arc::clone(&self.name)), threads: Vec::new() };
+        let infos = rooms.flat_map(|room| room.occupants());
+        infos.flat_map(|info| info.threads).for_each(|thread| waiting.add(thread));
+        waiting.threads
+    }
+
+    /// What sits in its seats, and is not freed yet.
+    fn occupants(&self) -> Vec<VersionInfo> {
+        let seats = self.seats.lock();
+        let infos = seats.iter(self.first.as_ref()).filter_map(|(seat, place)| {
+            let version = place.version.clone()?;
+            if version.state() == VersionState::Freed {
+                return None;
+            }
+            let threads = seat.lane.frames().into_iter().map(threads::describe);
+            Some(VersionInfo { version, threads: threads.collect() })
+        });
+        infos.collect()
+    }
+}

@@ -1,0 +1,371 @@
+//! Points at which the frames of a function move to its current version: who finds what, and for
+//! how long. What they are made of is described in [`lastout_instrument::resume`].
+//!
+//! # What is there
+//!
+//! Versions come and go; a point is what they have in common: a number, and what is alive there
+//! ([`PointKey`]). For each there is, as long as a version is alive that has it:
+//!
+//! - the *way in*, a function, whose version is that of the unit that was the last to have the
+//!   point;
+//! - the *flags* of all these versions, words that say whether to leave;
+//! - if the point is at a call, *waiting rooms*: functions of one version, in which frames are while
+//!   the call is in progress. There are several if versions call different functions.
+//!
+//! # Covered points
+//!
+//! A point is *covered* while the version that is current has it. Then its way in is current too,
+//! its waiting rooms can be entered, and all flags are set but that of the current version.
+//!
+//! When an install leaves a point uncovered, flags are cleared and waiting rooms closed: who comes
+//! to a gate that is closed goes home. But who is in a waiting room has no home any more, since the
+//! version that it is from may be gone, and must still find a way in. So the way in stays current
+//! as long as anybody has a [`Lease`], and a waiting room's has one until the last frame has left
+//! it. The last lease to go takes the way in away, unless the point is covered again.
+//!
+//! A frame that leaves a waiting room is counted in at the way in before it is counted out there, so
+//! it does not matter that it may be the one that takes the way in away.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use cranelift_codegen::ir::{Signature, Type};
+use lastout_instrument::resume::{Live, ResumePoint};
+
+use crate::Result;
+use crate::code::Block;
+use crate::function::call_sites::Callee;
+use crate::function::{Closing, Function};
+use crate::host::fork::{Guard, Lock};
+use crate::version::Version;
+use crate::version::payload::{Disposal, Payload};
+
+/// What makes points of different versions the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PointKey {
+    id: u32,
+    live: Vec<Live>,
+    /// What the call returns, if the point is at one.
+    results: Option<Vec<Type>>,
+}
+
+impl PointKey {
+    pub(crate) fn new(point: &ResumePoint) -> Self {
+        let returned = |call: &Signature| call.returns.iter().map(|it| it.value_type).collect();
+        Self { id: point.id, live: point.live.clone(), results: point.call.as_ref().map(returned) }
+    }
+
+    /// The same point where something else is alive.
+    pub(crate) fn with_live(&self, live: Vec<Live>) -> Self {
+        Self { live, ..self.clone() }
+    }
+}
+
+impl fmt::Display for PointKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(", self.id)?;
+        for (index, Live { label, ty }) in self.live.iter().enumerate() {
+            f.write_str(if index == 0 { "" } else { ", " })?;
+            label.iter().try_for_each(|label| write!(f, "{label}: "))?;
+            write!(f, "{ty}")?;
+        }
+        f.write_str(")")?;
+        if let Some(results) = &self.results {
+            f.write_str(" after")?;
+            results.iter().try_for_each(|ty| write!(f, " {ty}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The points of a function.
+#[derive(Default)]
+pub(crate) struct Points {
+    /// Whoever holds the lock is the one that publishes ways in and waiting rooms.
+    table: Lock<Table>,
+}
+
+/// Those that a version has that is alive.
+#[derive(Default)]
+pub(crate) struct Table {
+    points: HashMap<PointKey, Point>,
+}
+
+#[derive(Default)]
+struct Point {
+    way_in: Weak<Function>,
+    /// How many units have it.
+    uses: usize,
+    /// Where their flags are.
+    flags: Vec<usize>,
+    rooms: Vec<(RoomKey, Weak<WaitingRoom>)>,
+    lease: Weak<Lease>,
+    /// While it is covered.
+    covered: Option<Arc<Lease>>,
+}
+
+/// A unit has a point, until this is dropped.
+pub(crate) struct Use {
+    points: Arc<Points>,
+    key: PointKey,
+    way_in: Arc<Function>,
+    flag: Option<usize>,
+}
+
+/// Keeps a way in current, whether or not the point is covered.
+pub(crate) struct Lease {
+    points: Arc<Points>,
+    key: PointKey,
+    way_in: Arc<Function>,
+}
+
+/// What a waiting room calls.
+pub(crate) enum RoomCallee {
+    Replaceable(Arc<Function>),
+    /// Code of the host, by its address.
+    Host(usize),
+}
+
+/// What makes waiting rooms of a point the same. A room that is there has its callee be there, so
+/// that the address of one that is gone is no other's.
+#[derive(PartialEq, Eq)]
+struct RoomKey {
+    callee: usize,
+    called_as: Signature,
+}
+
+impl RoomKey {
+    fn new(callee: &RoomCallee, called_as: &Signature) -> Self {
+        let callee = match callee {
+            RoomCallee::Replaceable(callee) => Arc::as_ptr(callee).addr(),
+            RoomCallee::Host(address) => *address,
+        };
+        Self { callee, called_as: called_as.clone() }
+    }
+}
+
+/// A waiting room: a function, and the code of its versions, which is always the same. The units
+/// that have calls made there keep it.
+pub(crate) struct WaitingRoom {
+    pub(crate) function: Arc<Function>,
+    pub(crate) code: Arc<Block>,
+    pub(crate) callee: RoomCallee,
+    pub(crate) way_in: Arc<Function>,
+}
+
+/// What a version of a waiting room owns, in the order in which it is dropped.
+struct Waiting {
+    _lease: Arc<Lease>,
+    _callees: Vec<Callee>,
+    _code: Arc<Block>,
+}
+
+impl WaitingRoom {
+    /// A version of it, for as long as the point is covered: where its code is, and what it owns.
+    pub(crate) fn version(&self, lease: Arc<Lease>, disposal: &Arc<Disposal>) -> (usize, Payload) {
+        let callee = match &self.callee {
+            RoomCallee::Replaceable(callee) => Some(callee),
+            RoomCallee::Host(_) => None,
+        };
+        let callees = callee.into_iter().chain([&self.way_in]);
+        let callees = callees.map(|function| Callee::new(Arc::clone(function))).collect();
+        let code = Arc::clone(&self.code);
+        let owned = Arc::new(Waiting { _lease: lease, _callees: callees, _code: code });
+        let version = Version::new(Arc::clone(self.function.name()));
+        (self.code.address(), Payload::new(owned, version, Arc::clone(disposal)))
+    }
+}
+
+impl Points {
+    /// Notes that a unit has a point. Its way in is made if there is none yet.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        key: &PointKey,
+        make: impl FnOnce() -> Result<Arc<Function>>,
+    ) -> Result<Use> {
+        let existing = |table: &Table| table.points.get(key)?.way_in.upgrade();
+        let found = existing(&self.table.lock());
+        let way_in = match found {
+            Some(way_in) => way_in,
+            None => make()?,
+        };
+        let mut table = self.table.lock();
+        // Another thread may have been faster. What is not used goes when nothing is locked.
+        let (way_in, _unused) = match existing(&table) {
+            Some(faster) => (faster, Some(way_in)),
+            None => (way_in, None),
+        };
+        let point = table.points.entry(key.clone()).or_default();
+        point.way_in = Arc::downgrade(&way_in);
+        point.uses += 1;
+        drop(table);
+        Ok(Use { points: Arc::clone(self), key: key.clone(), way_in, flag: None })
+    }
+
+    /// The right to publish what belongs to points.
+    pub(crate) fn lock(&self) -> Guard<'_, Table> {
+        self.table.lock()
+    }
+
+    /// The ways in of all points, and the waiting rooms.
+    pub(crate) fn functions(&self) -> (Vec<Arc<Function>>, Vec<Arc<Function>>) {
+        let table = self.table.lock();
+        let ways_in = table.points.values().filter_map(|point| point.way_in.upgrade()).collect();
+        let rooms = table.points.values().flat_map(|point| &point.rooms);
+        let rooms: Vec<_> = rooms.filter_map(|(_, room)| room.upgrade()).collect();
+        drop(table);
+        (ways_in, rooms.iter().map(|room| Arc::clone(&room.function)).collect())
+    }
+}
+
+impl Use {
+    /// Whether it is a point of the function with these points.
+    pub(crate) fn is_of(&self, points: &Arc<Points>) -> bool {
+        Arc::ptr_eq(&self.points, points)
+    }
+
+    pub(crate) fn way_in(&self) -> &Arc<Function> {
+        &self.way_in
+    }
+
+    /// Says where the unit's flag is: a word that is aligned, and there until this is dropped.
+    pub(crate) fn set_flag(&mut self, address: usize) {
+        self.flag = Some(address);
+        let mut table = self.points.table.lock();
+        table.point(&self.key).flags.push(address);
+    }
+
+    /// The waiting room of the point from which `callee` is called, made if there is none yet.
+    pub(crate) fn room(
+        &self,
+        callee: RoomCallee,
+        called_as: &Signature,
+        make: impl FnOnce(&RoomCallee) -> Result<(Arc<Function>, Arc<Block>)>,
+    ) -> Result<Arc<WaitingRoom>> {
+        let key = RoomKey::new(&callee, called_as);
+        let existing = |table: &mut Table| {
+            let rooms = &mut table.point(&self.key).rooms;
+            rooms.retain(|(_, room)| room.strong_count() > 0);
+            rooms.iter().find(|(other, _)| *other == key)?.1.upgrade()
+        };
+        let found = existing(&mut self.points.table.lock());
+        if let Some(room) = found {
+            return Ok(room);
+        }
+        let (function, code) = make(&callee)?;
+        let way_in = Arc::clone(&self.way_in);
+        let room = Arc::new(WaitingRoom { function, code, callee, way_in });
+        let mut table = self.points.table.lock();
+        if let Some(faster) = existing(&mut table) {
+            drop(table);
+            return Ok(faster);
+        }
+        table.point(&self.key).rooms.push((key, Arc::downgrade(&room)));
+        Ok(room)
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let mut table = self.points.table.lock();
+        let point = table.point(&self.key);
+        point.uses -= 1;
+        point.flags.retain(|&flag| Some(flag) != self.flag);
+        let gone = (point.uses == 0).then(|| table.points.remove(&self.key));
+        drop(table);
+        drop(gone);
+    }
+}
+
+/// A point that a unit has which is about to be current.
+pub(crate) struct Cover {
+    pub(crate) lease: Arc<Lease>,
+    /// Where the unit's flag is.
+    flag: Option<usize>,
+}
+
+impl Lease {
+    pub(crate) fn is_for(&self, way_in: &Arc<Function>) -> bool {
+        Arc::ptr_eq(&self.way_in, way_in)
+    }
+}
+
+/// What an install has left behind when it has changed which points are covered: to be dropped when
+/// nothing is locked.
+#[derive(Default)]
+pub(crate) struct Uncovered {
+    /// Waiting rooms, unpublished and still to be closed.
+    pub(crate) closing: Vec<Closing>,
+    _leases: Vec<Arc<Lease>>,
+    _rooms: Vec<Arc<WaitingRoom>>,
+}
+
+impl Table {
+    fn point(&mut self, key: &PointKey) -> &mut Point {
+        self.points.get_mut(key).expect("a point is there as long as something uses it")
+    }
+
+    /// What it takes to cover the point that a unit has.
+    pub(crate) fn cover(&mut self, used: &Use) -> Cover {
+        let point = self.point(&used.key);
+        let lease = point.lease.upgrade().unwrap_or_else(|| {
+            let (points, way_in) = (Arc::clone(&used.points), Arc::clone(&used.way_in));
+            let lease = Arc::new(Lease { points, key: used.key.clone(), way_in });
+            point.lease = Arc::downgrade(&lease);
+            lease
+        });
+        Cover { lease, flag: used.flag }
+    }
+
+    /// Has these points be covered, whose ways in have been published, and no others.
+    ///
+    /// # Safety
+    ///
+    /// The table was locked before the ways in were published.
+    pub(crate) unsafe fn uncover_others(&mut self, covered: Vec<Cover>) -> Uncovered {
+        let mut uncovered = Uncovered::default();
+        let leases: HashMap<_, _> =
+            covered.iter().map(|cover| (&cover.lease.key, &cover.lease)).collect();
+        for (key, point) in &mut self.points {
+            let lease = leases.get(key).map(|&lease| Arc::clone(lease));
+            let is_covered = lease.is_some();
+            let before = std::mem::replace(&mut point.covered, lease);
+            for &flag in &point.flags {
+                let own = covered.iter().any(|cover| cover.flag == Some(flag));
+                // SAFETY: as `set_flag` asks for. Code only reads it.
+                let flag =
+                    unsafe { AtomicUsize::from_ptr(std::ptr::with_exposed_provenance_mut(flag)) };
+                flag.store(usize::from(is_covered && !own), Ordering::Release);
+            }
+            if !is_covered && before.is_some() {
+                for room in point.rooms.iter().filter_map(|(_, room)| room.upgrade()) {
+                    // SAFETY: as the caller says.
+                    uncovered.closing.extend(unsafe { room.function.unpublish() });
+                    uncovered._rooms.push(room);
+                }
+            }
+            uncovered._leases.extend(before);
+        }
+        uncovered
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let table = self.points.table.lock();
+        let kept = table.points.get(&self.key).is_some_and(|point| {
+            // Another may have been made since this one was on its way out.
+            point.covered.is_some() || point.lease.strong_count() > 0
+        });
+        if kept {
+            return;
+        }
+        // SAFETY: the table is locked.
+        let Some(closing) = (unsafe { self.way_in.unpublish() }) else { return };
+        // SAFETY: as above.
+        unsafe { closing.close() };
+        self.way_in.env().retirement.retire(vec![closing], table.unlock());
+    }
+}

@@ -1,0 +1,157 @@
+//! From the closing of a version to its being freed, or left to whoever is still inside.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Arc, Weak};
+
+use lastout_reclaim::Counting;
+
+use crate::function::{Closing, Function, SeatPool};
+use crate::host::fork::{self, Lock, Pass};
+use crate::host::sys;
+use crate::host::threads;
+
+/// What an engine has to do with versions after they were replaced or removed.
+pub(crate) struct Retirement {
+    counting: Counting,
+    /// How many heavy fences there have been.
+    fences: AtomicU64,
+    /// Versions that are closed and still wait for one, because the system has refused the last.
+    unfenced: Lock<Vec<Closing>>,
+    left: Lock<Left>,
+    /// The [generation](fork::generation) of the process that has settled last.
+    settled: AtomicU64,
+}
+
+/// Functions with versions that were let go, and maybe not freed yet.
+///
+/// Who is inside of one frees it, and nobody looks here. But a process that is forked does not have
+/// the threads that were inside, and has to see to it itself.
+#[derive(Default)]
+struct Left {
+    /// By address, which no other has for as long as this does not forget it.
+    functions: HashMap<*const Function, Weak<Function>>,
+    /// How many of them there were after the last sweep.
+    swept: usize,
+}
+
+// SAFETY: the pointers are only compared.
+unsafe impl Send for Left {}
+
+impl Retirement {
+    pub(crate) fn new(counting: Counting) -> Self {
+        Self {
+            counting,
+            fences: AtomicU64::new(0),
+            unfenced: Lock::default(),
+            left: Lock::default(),
+            settled: AtomicU64::new(fork::generation()),
+        }
+    }
+
+    /// Lets versions go that were closed: one heavy fence for all of them. The pass is one that was
+    /// held since they were closed. So who is forked meanwhile finds each of them still current, or
+    /// let go and in the list of those that are left.
+    ///
+    /// Must not be called with a lock held: dropping a payload may run anything.
+    pub(crate) fn retire(&self, closing: Vec<Closing>, pass: Pass) {
+        let mut closed = std::mem::take(&mut *self.unfenced.lock());
+        closed.extend(closing);
+        if closed.is_empty() {
+            return;
+        }
+        if self.heavy_fence().is_err() {
+            // The kernel has no reason to; but without the fence nothing may be freed. They stay
+            // as they are, impossible to enter, until the next time.
+            self.unfenced.lock().extend(closed);
+            return;
+        }
+        let mut left = self.left.lock();
+        for closing in &closed {
+            // SAFETY: all of them were closed before the fence.
+            unsafe { closing.let_go() };
+            closing.function().into_iter().for_each(|function| left.note(function));
+        }
+        let swept = left.sweep();
+        drop(left);
+        drop(pass);
+        closed.into_iter().for_each(Closing::leave);
+        drop(swept);
+    }
+
+    /// Tries again what the system has refused.
+    pub(crate) fn retry(&self) {
+        self.retire(Vec::new(), Pass::new());
+    }
+
+    /// Has a process that was forked, the first time that it calls this, free what only threads were
+    /// inside of that it does not have, or were about to free. Returns whether it is that time.
+    ///
+    /// Must not be called with a lock held: dropping a payload may run anything.
+    pub(crate) fn settle(&self, seats: &SeatPool) -> bool {
+        let generation = fork::generation();
+        if self.settled.swap(generation, Ordering::Relaxed) == generation {
+            return false;
+        }
+        let pass = Pass::new();
+        threads::domain().empty_vanished();
+        // They stay in the list, for another fork may come before they are freed.
+        let left = self.left.lock();
+        let functions: Vec<_> = left.functions.values().filter_map(Weak::upgrade).collect();
+        drop(left);
+        drop(pass);
+        functions.iter().for_each(|function| function.leave_retired());
+        seats.leave_retired();
+        true
+    }
+
+    /// How many heavy fences there have been.
+    pub(crate) fn fences(&self) -> u64 {
+        self.fences.load(Ordering::Relaxed)
+    }
+
+    /// Has every thread fetch anew what was written over code that nobody was in. Where the system
+    /// has no such fence, it is for the processor to see to that, as x86-64 processors do.
+    pub(crate) fn serialize(&self) {
+        self.fences.fetch_add(1, Ordering::Relaxed);
+        let _ = sys::heavy_fence();
+    }
+
+    pub(crate) fn heavy_fence(&self) -> io::Result<()> {
+        self.fences.fetch_add(1, Ordering::Relaxed);
+        match self.counting {
+            Counting::Plain => sys::heavy_fence(),
+            Counting::Atomic => {
+                fence(Ordering::SeqCst);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Left {
+    fn note(&mut self, function: &Arc<Function>) {
+        self.functions.entry(Arc::as_ptr(function)).or_insert_with(|| Arc::downgrade(function));
+    }
+
+    /// Forgets what need not be known any more, when that may be the better part: so the list stays
+    /// in proportion to what is left, and each call pays a constant share.
+    ///
+    /// Returns functions of which these may be the last references: to be dropped with no lock held.
+    fn sweep(&mut self) -> Vec<Arc<Function>> {
+        if self.functions.len() <= 16 + 2 * self.swept {
+            return Vec::new();
+        }
+        let mut functions = Vec::new();
+        self.functions.retain(|_, function| {
+            let Some(function) = function.upgrade() else { return false };
+            let keeps = function.keeps_retired();
+            functions.push(function);
+            keeps
+        });
+        self.swept = self.functions.len();
+        self.functions.shrink_to(2 * self.swept);
+        functions
+    }
+}

@@ -1,0 +1,144 @@
+//! What is made for the functions of a signature: gates, entries, and what these call.
+
+mod entries;
+pub(crate) mod hooks;
+mod stubs;
+pub(crate) mod template;
+
+use std::sync::Arc;
+
+use cranelift_codegen::ir::Signature;
+use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
+use lastout_instrument::{GateOptions, LaneLayout, Symbol, machine_valet};
+
+use crate::Result;
+use crate::code::relocation::Object;
+use crate::code::{Block, Memory};
+use crate::gates::entries::HostEntries;
+use crate::gates::hooks::Hooks;
+use crate::gates::stubs::Stubs;
+use crate::gates::template::{Kind, Prototype, RoomSignatures, Templates, instantiate};
+use crate::unwind::code_map::{Description, Frame};
+
+/// What gates are to know of the functions that they are for: where things are in a lane and a
+/// function, and what to call when a version is gone.
+pub(crate) struct SlowPath {
+    pub(crate) layout: LaneLayout,
+    /// Called with the lane that a caller has left, after its version was closed.
+    pub(crate) leave: usize,
+    /// Called with the lane of a caller that has found no version.
+    pub(crate) removed: usize,
+    /// Called with what a [detour](Gates::detour) is for, by a caller that is to wait.
+    pub(crate) wait: usize,
+}
+
+/// The gates and entries of an engine, in the memory where they are.
+pub(crate) struct Gates {
+    memory: Arc<Memory>,
+    templates: Templates,
+    stubs: Stubs,
+    slow_path: SlowPath,
+    pub(crate) host_entries: HostEntries,
+}
+
+/// What is different in the gate of each lane.
+pub(crate) struct LaneAddresses {
+    pub(crate) lane: usize,
+    /// From the start of any ledger to the lane's cell, in bytes.
+    pub(crate) cell_offset: usize,
+    /// Where the gate of the lane that is current is noted.
+    pub(crate) current: usize,
+}
+
+impl Gates {
+    /// Neither ISA may optimize, and `unprobed` does not probe the stack: see [`Templates`].
+    pub(crate) fn new(
+        memory: Arc<Memory>,
+        isa: OwnedTargetIsa,
+        unprobed: OwnedTargetIsa,
+        options: GateOptions,
+        hooks: Hooks,
+        slow_path: SlowPath,
+    ) -> Result<Self> {
+        let templates = Templates::new(isa, unprobed, options, slow_path.layout);
+        let stubs = Stubs::new(&templates, &memory, &slow_path, hooks)?;
+        Ok(Self { memory, templates, stubs, slow_path, host_entries: HostEntries::default() })
+    }
+
+    /// Where the code of the engine is.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// What gates and entries are compiled for: types and calling conventions are those of units.
+    pub(crate) fn isa(&self) -> &dyn TargetIsa {
+        self.templates.isa()
+    }
+
+    /// What functions of this signature have in common.
+    pub(crate) fn prototype(&self, signature: &Signature) -> Result<Arc<Prototype>> {
+        self.templates.prototype(signature, &self.memory)
+    }
+
+    /// A template in memory of its own, and what is in its frame.
+    pub(crate) fn instantiate(
+        &self,
+        kind: Kind,
+        resolve: impl Fn(Symbol) -> usize,
+    ) -> Result<(Block, Frame)> {
+        let template = self.templates.get(kind)?;
+        let resolve = |symbol| match symbol {
+            Symbol::Leave
+            | Symbol::Removed
+            | Symbol::LeaveTail
+            | Symbol::BailTail
+            | Symbol::TailGate
+            | Symbol::Interleave => self.stubs.address(symbol),
+            symbol => resolve(symbol),
+        };
+        Ok((instantiate(&template, &self.memory, resolve)?, template.frame))
+    }
+
+    /// The gate of a lane, which has its address for good.
+    pub(crate) fn gate(&self, prototype: &Prototype, lane: &LaneAddresses) -> Result<Block> {
+        instantiate(&prototype.gate, &self.memory, |symbol| match symbol {
+            Symbol::Lane => lane.lane,
+            Symbol::CellOffset => lane.cell_offset,
+            Symbol::Current => lane.current,
+            symbol => self.stubs.address(symbol),
+        })
+    }
+
+    /// What a call of a point's function goes to while there is no version: it calls its last
+    /// argument with the others.
+    pub(crate) fn stay(&self, signature: &Signature) -> Result<Block> {
+        let resolve = |_| unreachable!("it refers to nothing");
+        let (stay, _) = self.instantiate(Kind::Stay(signature.clone()), resolve)?;
+        stay.describe(Arc::new(Description::Helper));
+        Ok(stay)
+    }
+
+    /// The code of a waiting room, and what is in its frame.
+    pub(crate) fn waiting_room(
+        &self,
+        signatures: RoomSignatures,
+        resolve: impl Fn(Symbol) -> usize,
+    ) -> Result<(Block, Frame)> {
+        self.instantiate(Kind::WaitingRoom(signatures), resolve)
+    }
+
+    /// What gates of a lane call instead of the body while callers are held, if this host has such:
+    /// it has them wait, and goes on to the address that is in the first word of `held`.
+    pub(crate) fn valet(&self, held: usize) -> Result<Option<Block>> {
+        let Some(code) = machine_valet(self.isa()) else { return Ok(None) };
+        let stub = self.stubs.wait(&self.slow_path, &self.templates, &self.memory)?;
+        let code = Object::from_machine_code(code);
+        let code = instantiate(&code, &self.memory, |symbol| match symbol {
+            Symbol::Hold => stub,
+            Symbol::Held => held,
+            _ => unreachable!("a valet refers to nothing else"),
+        })?;
+        code.describe(Arc::new(Description::Helper));
+        Ok(Some(code))
+    }
+}

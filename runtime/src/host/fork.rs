@@ -1,0 +1,184 @@
+//! Locks that are never held while the process forks.
+//!
+//! `fork` copies memory as it is, and of the threads only the one that called it. A lock that
+//! another thread was holding would never be released in the child. So whoever holds a [`Lock`]
+//! also holds a pass, and `pthread_atfork` handlers see to it that there is none while a process
+//! is being copied.
+//!
+//! Nothing of the user's is run with a pass held: it might fork.
+//!
+//! The child also lacks the other threads, and with them whoever was inside of a version and is to
+//! free it. All that the handler does about that is to note whose contexts these were: much of what
+//! a child may be for, and `exec` in the first place, has no use for more, and destructors are not
+//! to be run there. [`Retirement::settle`](crate::function::retirement::Retirement::settle) does the rest.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+
+use lastout_reclaim::Frozen;
+
+use crate::host::threads;
+
+/// Read by passes, written by forks.
+static PASSES: RwLock<()> = RwLock::new(());
+
+/// How many times the process, and those that it was forked from, have forked.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// How many forks there are between this process and one that was not forked.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// How many passes the thread holds. Only the first of them takes a share of [`PASSES`]: a
+    /// second one would wait for a fork that waits for the first.
+    static HELD: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whoever has one keeps the process from forking.
+pub(crate) struct Pass {
+    _first: Option<RwLockReadGuard<'static, ()>>,
+}
+
+impl Pass {
+    /// Waits until no fork is under way.
+    pub(crate) fn new() -> Self {
+        let held = HELD.get();
+        HELD.set(held + 1);
+        let share = || PASSES.read().unwrap_or_else(PoisonError::into_inner);
+        Self { _first: (held == 0).then(share) }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let held = HELD.get() - 1;
+        debug_assert!(self._first.is_none() || held == 0, "the first pass is the last to go");
+        HELD.set(held);
+    }
+}
+
+/// How many forks there have been. Changes only while nobody holds a pass.
+pub(crate) fn forks() -> u64 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// How many forks there are between this process and one that was not forked: a number by which a
+/// process tells that it is not the one that it was before.
+pub(crate) fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// A mutex that nobody holds while the process forks.
+#[derive(Default)]
+pub(crate) struct Lock<T> {
+    mutex: Mutex<T>,
+}
+
+impl<T> Lock<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self { mutex: Mutex::new(value) }
+    }
+
+    /// Locks it. What it guards is never left half done by a panic: where it is held, nothing can
+    /// panic that the program would survive.
+    pub(crate) fn lock(&self) -> Guard<'_, T> {
+        let pass = Pass::new();
+        Guard { guard: self.mutex.lock().unwrap_or_else(PoisonError::into_inner), _pass: pass }
+    }
+}
+
+impl<T> Guard<'_, T> {
+    /// Unlocks the mutex, and still keeps the process from forking.
+    pub(crate) fn unlock(self) -> Pass {
+        self._pass
+    }
+}
+
+/// The lock is released before the pass is given back.
+pub(crate) struct Guard<'a, T> {
+    guard: MutexGuard<'a, T>,
+    _pass: Pass,
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+/// Has `fork` wait for passes, from now on.
+pub(crate) fn watch() {
+    static WATCHING: OnceLock<()> = OnceLock::new();
+    WATCHING.get_or_init(|| {
+        // The domain's lock is one of those that must not be held.
+        threads::domain();
+        // SAFETY: the handlers are functions of this program, which stays loaded. Without memory
+        // to note them the call fails, and forking is as it would be without them.
+        unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
+    });
+}
+
+/// What the thread that forks has meanwhile.
+struct Forking {
+    /// What the system calls it.
+    thread: u64,
+    _frozen: Frozen<'static>,
+    _exclusive: RwLockWriteGuard<'static, ()>,
+}
+
+/// Only used by the thread that holds [`PASSES`] for writing.
+struct ForkingCell(UnsafeCell<Option<Forking>>);
+
+// SAFETY: the handlers are run by the thread that forks, and between them it alone holds `PASSES`
+// for writing, which is when they use the cell.
+unsafe impl Sync for ForkingCell {}
+
+static FORKING: ForkingCell = ForkingCell(UnsafeCell::new(None));
+
+extern "C" fn before() {
+    let exclusive = PASSES.write().unwrap_or_else(PoisonError::into_inner);
+    FORKS.fetch_add(1, Ordering::Relaxed);
+    let frozen = threads::domain().freeze();
+    let forking = Forking { thread: threads::id(), _frozen: frozen, _exclusive: exclusive };
+    // SAFETY: this thread holds `PASSES` for writing.
+    unsafe { *FORKING.0.get() = Some(forking) };
+}
+
+fn take_forking() -> Option<Forking> {
+    // SAFETY: this thread, or the one that it is a copy of, holds `PASSES` for writing until the
+    // value is dropped, which is after it was taken out.
+    unsafe { (*FORKING.0.get()).take() }
+}
+
+extern "C" fn after_in_parent() {
+    drop(take_forking());
+}
+
+extern "C" fn after_in_child() {
+    let forking = take_forking();
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    let now = threads::ask_for_id();
+    if let Some(Forking { thread, .. }) = forking {
+        // SAFETY: that is what these handlers are told, and there is no other thread yet.
+        unsafe { threads::domain().forked(thread, now) };
+    }
+}
+
+/// Does to this process what a fork does to the parent, without there being a child.
+#[cfg(test)]
+pub(crate) fn pretend() {
+    before();
+    after_in_parent();
+}

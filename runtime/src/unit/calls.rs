@@ -1,0 +1,60 @@
+//! What a unit calls of others.
+
+use std::sync::Arc;
+
+use super::layout::CallSites;
+use crate::code::relocation;
+use crate::code::{Block, Draft, Memory, Patches};
+use crate::function::Function;
+use crate::function::call_sites::{Callee, Site};
+use crate::{Error, Result};
+
+/// The replaceable functions that a unit refers to, and how its code calls them.
+pub(crate) struct OutgoingCalls {
+    /// Where the code is.
+    pub(super) code: usize,
+    /// Calls that are patched.
+    pub(super) sites: Vec<(Arc<Function>, CallSites)>,
+    pub(super) others: Vec<Callee>,
+}
+
+impl OutgoingCalls {
+    /// Has the sites in `code` call what calls go to while nobody patches any.
+    pub(crate) fn aim(&self, code: &mut [u8], _turn: &Patches<'_>) -> Result<()> {
+        for (function, sites) in &self.sites {
+            for &offset in &sites.offsets {
+                relocation::aim(code, offset, self.code + offset, function.gate())
+                    .map_err(|why| Error::Link { symbol: function.name().to_string(), why })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the sites patched from now on. They are [aimed](Self::aim), in the same turn.
+    pub(crate) fn register(self, memory: &Memory, _turn: &Patches<'_>) -> Vec<Callee> {
+        let start = self.code - memory.code_start();
+        let register = |(function, sites): (Arc<Function>, CallSites)| {
+            let places = sites.offsets.iter().map(|offset| Site::at(start + offset));
+            Callee::register(function, places.collect(), sites.calls)
+        };
+        let mut callees: Vec<_> = self.sites.into_iter().map(register).collect();
+        callees.extend(self.others);
+        callees
+    }
+}
+
+/// Makes code runnable, and has its sites patched from now on.
+pub(super) fn publish(
+    mut draft: Draft,
+    calls: OutgoingCalls,
+    memory: &Memory,
+) -> Result<(Block, Vec<Callee>)> {
+    if calls.sites.is_empty() {
+        return Ok((draft.publish()?, calls.others));
+    }
+    // What is in a slot at this moment is what the next to change it counts on.
+    let turn = memory.patches();
+    calls.aim(draft.code().0, &turn)?;
+    let block = draft.publish()?;
+    Ok((block, calls.register(memory, &turn)))
+}

@@ -1,0 +1,315 @@
+//! Functions whose frames move to the version that is current.
+
+use std::collections::BTreeMap;
+
+use cranelift_codegen::Context;
+use cranelift_codegen::ir::{
+    Block, ExtFuncData, ExternalName, Function, Inst, Signature, UserExternalName, Value,
+};
+use cranelift_module::{
+    DataDescription, DataId, FuncId, Linkage, Module, ModuleError, ModuleResult,
+};
+use lastout_instrument::resume::{
+    Live, Mark, Place, PlaceNames, PointNames, Resumable, ResumePoint,
+};
+
+use crate::function::resume_points::PointKey;
+use crate::unit::Unit;
+
+/// The points of a function at which its frames move to the version that is current: see
+/// [`Unit::define_resumable_function`].
+#[derive(Clone, Debug, Default)]
+pub struct ResumePoints {
+    marks: Vec<Mark>,
+    converters: Vec<Converter>,
+}
+
+#[derive(Clone, Debug)]
+struct Converter {
+    id: u32,
+    from: Vec<Live>,
+    function: FuncId,
+}
+
+impl ResumePoints {
+    /// None so far.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// At the start of a block, which as a rule is the header of a loop. In each round, a frame
+    /// finds out whether it is to move on.
+    ///
+    /// By `id`, points of different versions are the same; no two of a function have the same.
+    pub fn block(&mut self, id: u32, block: Block) -> &mut Self {
+        self.marks.push(Mark { id, place: Place::Block(block), labels: Vec::new() });
+        self
+    }
+
+    /// At the return of a `call` of another unit's function, or the host's. While the call is in
+    /// progress the frame is of no version, and when it is over, of the one that is current then.
+    pub fn call(&mut self, id: u32, call: Inst) -> &mut Self {
+        self.marks.push(Mark { id, place: Place::Call(call), labels: Vec::new() });
+        self
+    }
+
+    /// Gives a value a number at the last point, should it be alive there: such as that of the
+    /// variable which it is the value of.
+    ///
+    /// Without labels, what is alive is told apart by its type and order only, and a version that
+    /// uses two variables of a type in another order takes one for the other.
+    ///
+    /// # Panics
+    ///
+    /// If there is no point yet.
+    pub fn label(&mut self, label: u32, value: Value) -> &mut Self {
+        let mark = self.marks.last_mut().expect("labels are of the point before them");
+        mark.labels.push((label, value));
+        self
+    }
+
+    /// Lets frames come to a point of this version from versions where something else is alive at
+    /// it: `converter`, a function of the same unit, takes `from`, and returns what is alive here.
+    ///
+    /// What the call has returned, at a point after one, is not converted.
+    pub fn convert(&mut self, id: u32, from: &[Live], converter: FuncId) -> &mut Self {
+        self.converters.push(Converter { id, from: from.to_vec(), function: converter });
+        self
+    }
+}
+
+/// What a unit has for the points of its functions.
+#[derive(Default)]
+pub(crate) struct UnitPoints {
+    /// By their ways in.
+    pub(crate) points: BTreeMap<FuncId, UnitPoint>,
+    /// By the names that their waiting rooms are called by.
+    pub(crate) rooms: BTreeMap<FuncId, UnitRoom>,
+}
+
+/// A point of a function, or a converting way to one.
+pub(crate) struct UnitPoint {
+    /// Whose point it is.
+    pub(crate) function: FuncId,
+    pub(crate) key: PointKey,
+    pub(crate) flag: Option<DataId>,
+}
+
+/// The waiting room of a point at a call.
+pub(crate) struct UnitRoom {
+    pub(crate) way_in: FuncId,
+    pub(crate) callee: FuncId,
+    /// What the callee is called as.
+    pub(crate) called_as: Signature,
+}
+
+/// What is declared for a point.
+struct Declared {
+    names: PointNames,
+    way_in: FuncId,
+    code: FuncId,
+    plain: Option<FuncId>,
+}
+
+fn refuse<T>(why: String) -> ModuleResult<T> {
+    Err(ModuleError::Backend(anyhow::anyhow!(why)))
+}
+
+fn instrument(error: lastout_instrument::Error) -> ModuleError {
+    ModuleError::Backend(error.into())
+}
+
+fn function_name(id: FuncId) -> UserExternalName {
+    UserExternalName { namespace: 0, index: id.as_u32() }
+}
+
+impl Unit {
+    /// Defines a function whose frames do not stay in the version that they have begun in. At each
+    /// of the `points` a frame goes on in the version that is current, if that has the same point:
+    /// one of the same number, where values of the same types are alive (and of the same
+    /// [labels](ResumePoints::label)). So a loop that never ends, or a call that never returns, does
+    /// not keep an old version.
+    ///
+    /// The counts move along, and the last frame to leave a version frees it. A frame that finds
+    /// no such point stays where it is, which is no error; [`Engine::versions`] shows it.
+    ///
+    /// What is alive goes along as it is. Constants do not, nor addresses of functions and data, nor
+    /// what is computed from these alone: wherever in the function they are defined, a frame that
+    /// has moved has those of its new version. But an address of the version's own data that has
+    /// been through memory, or is merged with others, goes along, and is good for as long as the old
+    /// version is: it is not to be alive at a point.
+    ///
+    /// Returns the points, with what is alive at each: what a
+    /// [converter](ResumePoints::convert) of a later version would have to take.
+    ///
+    /// The unit gets more functions, with names such as `f@1`, for each point a copy of what can be
+    /// reached from there. In [backtraces](crate::Engine::backtrace), frames that have moved have
+    /// these names. As everywhere, `context` is left with the function as it was compiled.
+    ///
+    /// # Errors
+    ///
+    /// As [`define_function`](Module::define_function), and [`ModuleError::Backend`] if
+    ///
+    /// - the function is not of [`CallConv::Tail`](cranelift_codegen::isa::CallConv), or the host is
+    ///   not x86-64: frames move by tail calls;
+    /// - it is not declared as `Export` or `Preemptible`;
+    /// - it has stack slots or looks at its frame, which could not move;
+    /// - there is no such block, or no such `call`; or the call is of a function of the same unit
+    ///   that is not `Preemptible`, so that the version would have to stay for it;
+    /// - two points have a number in common, or a point two values a label; a converter does not
+    ///   return what is alive at its point, or there is no such point.
+    ///
+    /// After an error the unit is good for nothing.
+    ///
+    /// [`Engine::versions`]: crate::Engine::versions
+    pub fn define_resumable_function(
+        &mut self,
+        id: FuncId,
+        context: &mut Context,
+        points: &ResumePoints,
+    ) -> ModuleResult<Vec<ResumePoint>> {
+        if id.as_u32() as usize >= self.declared_functions {
+            return Err(ModuleError::Undeclared(id.to_string()));
+        }
+        let declaration = self.declarations().get_function_decl(id);
+        let name = declaration.linkage_name(id).into_owned();
+        if !matches!(declaration.linkage, Linkage::Export | Linkage::Preemptible) {
+            return refuse(format!("`{name}` cannot be replaced, so it has no use for points"));
+        }
+        let isa = self.owned_isa();
+        let func = std::mem::replace(&mut context.func, Function::new());
+        let resumable = Resumable::new(&func, &points.marks, &*isa).map_err(instrument)?;
+        let mut declared = Vec::with_capacity(points.marks.len());
+        for point in resumable.points() {
+            declared.push(self.declare_point(id, &name, &func, &resumable, point)?);
+        }
+        let names: Vec<_> = declared.iter().map(|point| point.names.clone()).collect();
+        for (point, Declared { names: own, way_in, code, plain }) in
+            resumable.points().iter().zip(&declared)
+        {
+            self.define(*way_in, resumable.way_in(point, own))?;
+            self.define(*code, resumable.code(point, &names))?;
+            if let Some((plain, func)) = plain.zip(resumable.plain(point, own)) {
+                self.define(plain, func)?;
+            }
+        }
+        for converter in &points.converters {
+            self.define_converting(id, &name, &resumable, &declared, converter)?;
+        }
+        context.func = resumable.start(&names);
+        self.define_function(id, context)?;
+        Ok(resumable.points().to_vec())
+    }
+
+    fn define(&mut self, id: FuncId, func: Function) -> ModuleResult<()> {
+        self.define_function(id, &mut Context::for_function(func))
+    }
+
+    fn declare_point(
+        &mut self,
+        function: FuncId,
+        name: &str,
+        func: &Function,
+        resumable: &Resumable<'_>,
+        point: &ResumePoint,
+    ) -> ModuleResult<Declared> {
+        let key = PointKey::new(point);
+        let signature = resumable.way_in_signature(point);
+        let way_in =
+            self.declare_function(&format!("{name}@{key}"), Linkage::Preemptible, &signature)?;
+        let local = format!("{name}@{}", point.id);
+        let signature = resumable.code_signature(point);
+        let code = self.declare_function(&local, Linkage::Local, &signature)?;
+        let (place, plain, flag) = match point.place {
+            Place::Block(_) => {
+                let flag = self.declare_anonymous_data(true, false)?;
+                let mut zero = DataDescription::new();
+                zero.define_zeroinit(size_of::<usize>());
+                zero.set_align(align_of::<usize>() as u64);
+                self.define_data(flag, &zero)?;
+                let name = UserExternalName { namespace: 1, index: flag.as_u32() };
+                (PlaceNames::Block { flag: name }, None, Some(flag))
+            }
+            Place::Call(_) => {
+                let callee = self.callee_of(point.id, func, resumable.callee(point))?;
+                let called_as = point.call.clone().expect("the point is at a call");
+                let callee_name = self.declarations().get_function_decl(callee);
+                let callee_name = callee_name.linkage_name(callee);
+                let room = format!("{name}@{key} waiting for {callee_name}");
+                let signature = resumable.waiting_room_signature(point);
+                let room = self.declare_function(&room, Linkage::Import, &signature)?;
+                self.points.rooms.insert(room, UnitRoom { way_in, callee, called_as });
+                let signature = resumable.plain_signature(point);
+                let plain =
+                    self.declare_function(&format!("{local} plain"), Linkage::Local, &signature)?;
+                let place = PlaceNames::Call {
+                    waiting_room: function_name(room),
+                    plain: function_name(plain),
+                };
+                (place, Some(plain), None)
+            }
+        };
+        self.points.points.insert(way_in, UnitPoint { function, key, flag });
+        let names = PointNames { way_in: function_name(way_in), code: function_name(code), place };
+        Ok(Declared { names, way_in, code, plain })
+    }
+
+    /// What a marked call calls, if that stays when the version goes.
+    fn callee_of(
+        &self,
+        point: u32,
+        func: &Function,
+        callee: Option<&ExtFuncData>,
+    ) -> ModuleResult<FuncId> {
+        let id = match callee.map(|callee| &callee.name) {
+            Some(&ExternalName::User(name)) => {
+                let name = &func.params.user_named_funcs()[name];
+                let declared = (name.index as usize) < self.declared_functions;
+                (name.namespace == 0 && declared).then(|| FuncId::from_u32(name.index))
+            }
+            _ => None,
+        };
+        match id {
+            Some(id) if !self.declarations().get_function_decl(id).linkage.is_final() => Ok(id),
+            _ => refuse(format!(
+                "point {point}: what is called belongs to the version, which would have to stay"
+            )),
+        }
+    }
+
+    fn define_converting(
+        &mut self,
+        function: FuncId,
+        name: &str,
+        resumable: &Resumable<'_>,
+        declared: &[Declared],
+        converter: &Converter,
+    ) -> ModuleResult<()> {
+        let Converter { id, from, function: converter } = converter;
+        let points = resumable.points().iter().zip(declared);
+        let Some((point, declared)) = points.clone().find(|(point, _)| point.id == *id) else {
+            return refuse(format!("point {id}: there is a converter, and no such point"));
+        };
+        if converter.as_u32() as usize >= self.declared_functions {
+            return Err(ModuleError::Undeclared(converter.to_string()));
+        }
+        let converted = self.declarations().get_function_decl(*converter).signature.clone();
+        let takes = converted.params.iter().map(|param| param.value_type);
+        if !takes.eq(from.iter().map(|live| live.ty)) || !point.accepts(&converted.returns) {
+            return refuse(format!(
+                "point {id}: the converter {converted} does not make what is alive there of what \
+                 was alive elsewhere"
+            ));
+        }
+        let key = PointKey::new(point).with_live(from.clone());
+        let signature = resumable.converting_signature(point, &converted);
+        let way_in =
+            self.declare_function(&format!("{name}@{key}"), Linkage::Preemptible, &signature)?;
+        let names = &declared.names;
+        let func =
+            resumable.converting_way_in(point, names, &function_name(*converter), &converted);
+        self.define(way_in, func)?;
+        self.points.points.insert(way_in, UnitPoint { function, key, flag: None });
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! Leaving generated code otherwise than by returning: panics, exceptions, traps.
+//!
+//! All code that is generated or written down here has *frame pointer frames*: the word at the
+//! frame pointer is the caller's frame pointer, and the one above it the return address. So one
+//! rule tells the system's unwinder how to get from any of these frames to its caller, and an
+//! engine registers one [table] with it when it is made, for whatever will ever be in its code
+//! memory: installing and freeing code registers nothing, and unwinders have nothing to search.
+//!
+//! (The tails that gates jump to when a version is gone have no frame. What they call lets nothing
+//! out, and a backtrace from there lacks one function.)
+//!
+//! What the rule does not say is done by a [`personality`], which the unwinder calls for each frame
+//! that it leaves for good: it counts the frames of gates out, and puts back the registers that
+//! calls keep, from where the [map of code](crate::unwind::code_map) says that each function has saved
+//! them.
+//!
+//! - **Panics** of host functions, and whatever else comes from the system's unwinder (exceptions
+//!   of C++, `pthread_exit`), take this way.
+//! - **Exceptions** of generated code are [thrown](throw()) by a host function and stay within the
+//!   call of the host's that is in progress: from the thrower to the handler, or to the entry of
+//!   that call, there are only frames of generated code, which are unwound [here](walk). Those of
+//!   the thrower are unwound by the system.
+//! - **[Traps](traps)** are unwound here, too, from the instruction that trapped.
+
+mod backtrace;
+pub(crate) mod code_map;
+mod personality;
+mod registry;
+mod saved;
+mod system;
+mod table;
+mod throw;
+pub(crate) mod traps;
+mod walk;
+
+pub(crate) use backtrace::backtrace;
+pub use backtrace::{Location, Part};
+pub(crate) use registry::Registered;
+pub(crate) use saved::Saved;
+pub(crate) use table::Table;
+pub use throw::{Exception, Uncaught, throw};
+
+/// Whether generated code can be left otherwise than by returning on this host.
+pub(crate) const SUPPORTED: bool = cfg!(all(target_arch = "x86_64", target_env = "gnu"));
