@@ -6,11 +6,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
-
-use crate::unwind::Exception;
-use crate::unwind::traps::Trap;
-use crate::version::ThreadFrames;
 use cranelift_module::ModuleError;
+
+use crate::version::ThreadFrames;
+use crate::version::location::{Exception, Trap};
 
 /// What can go wrong with an engine, an install, a lookup or a call.
 ///

@@ -233,8 +233,8 @@ pub use types::{FunctionType, HostFunction, Returned, Value};
 pub use unit::Unit;
 pub use unit::adopted::Adopted;
 pub use unit::resumable::ResumePoints;
-pub use unwind::traps::{Trap, TrapCause};
-pub use unwind::{Exception, Location, Part, Uncaught, throw};
+pub use unwind::throw;
+pub use version::location::{Exception, Location, Part, Trap, TrapCause, Uncaught};
 pub use version::payload::DropPolicy;
 pub use version::{ThreadFrames, Version, VersionInfo, VersionState};
 

@@ -26,7 +26,8 @@ use crate::unit::Unit;
 use crate::unit::adopted::Adopted;
 use crate::unit::env::UnitEnv;
 use crate::unit::link::link;
-use crate::unwind::{self, Location};
+use crate::unwind::{self, location_of_code};
+use crate::version::location::Location;
 use crate::version::payload::{Disposal, DropPolicy};
 use crate::version::{ThreadFrames, VersionInfo};
 use crate::{Error, Result};
@@ -277,7 +278,7 @@ impl Engine {
     /// Which function of a unit has code at an address, while it is there: such as the return
     /// address of a frame, less one, or what a profiler has seen.
     pub fn locate(&self, address: usize) -> Option<Location> {
-        Location::of_code(self.units.memory().code_map(), address)
+        location_of_code(self.units.memory().code_map(), address)
     }
 
     /// Drops the payloads of versions that everyone has left, where

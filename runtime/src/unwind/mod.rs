@@ -33,12 +33,11 @@ mod throw;
 pub(crate) mod traps;
 mod walk;
 
-pub(crate) use backtrace::backtrace;
-pub use backtrace::{Location, Part};
+pub(crate) use backtrace::{backtrace, location_of_code};
 pub(crate) use registry::Registered;
 pub(crate) use saved::Saved;
 pub(crate) use table::Table;
-pub use throw::{Exception, Uncaught, throw};
+pub use throw::throw;
 
 /// Whether generated code can be left otherwise than by returning on this host.
 pub(crate) const SUPPORTED: bool = cfg!(all(target_arch = "x86_64", target_env = "gnu"));

@@ -7,24 +7,7 @@ use super::walk::{self, FRAME_POINTER, PINNED, RBX, Registers, Target};
 use super::{SUPPORTED, registry};
 use crate::CallError;
 use crate::host::context;
-
-/// Nothing would catch an exception: the function that throws was not called by generated code, or
-/// the host, or code of others, has called that through a
-/// [stable entry](crate::Handle::c_address) and cannot be told of an error; or this host cannot
-/// unwind frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nothing catches the exception")]
-pub struct Uncaught;
-
-/// An exception that no handler of generated code has caught.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an exception with tag {tag} was thrown and not caught")]
-pub struct Exception {
-    /// What handlers know it by.
-    pub tag: u32,
-    /// What a handler would have got.
-    pub payload: [u64; 2],
-}
+use crate::version::location::{Exception, Uncaught};
 
 /// Throws an exception from a host function that generated code has called: goes on at the first
 /// `try_call` on the way out that has a handler for `tag`, which gets the payload, or has a default

@@ -1,5 +1,6 @@
 //! What can be asked about a version, while it lives and afterwards.
 
+pub(crate) mod location;
 pub(crate) mod payload;
 
 use std::fmt;

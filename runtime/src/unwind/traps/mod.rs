@@ -15,43 +15,7 @@
 mod machine;
 mod signals;
 
-use std::fmt;
-
-use cranelift_codegen::ir::TrapCode;
-
-use super::backtrace::Location;
 use crate::{Error, Result};
-
-/// A trap of generated code.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trap {
-    /// Why.
-    pub cause: TrapCause,
-    /// Where: the instruction, or if that is gone, the call that led there.
-    pub location: Location,
-}
-
-/// Why generated code trapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrapCause {
-    /// The code that Cranelift has given to the instruction.
-    Code(TrapCode),
-    /// The code that was called has been freed. This is found if nothing else is there yet, as
-    /// [`EngineBuilder::quarantine`](crate::EngineBuilder::quarantine) sees to for some time.
-    Freed,
-}
-
-impl fmt::Display for Trap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cause, location } = self;
-        match cause {
-            TrapCause::Code(code) => write!(f, "trap in {location}: {code}"),
-            TrapCause::Freed => write!(f, "{location} has called code that is freed"),
-        }
-    }
-}
-
-impl std::error::Error for Trap {}
 
 /// Has traps caught from now on, in this process, of the engines that want it.
 pub(crate) fn catch() -> Result<()> {

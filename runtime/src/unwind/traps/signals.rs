@@ -12,13 +12,14 @@ use libc::{
     siginfo_t, ucontext_t,
 };
 
+use super::machine;
 use super::machine::Place;
-use super::{Trap, TrapCause, machine};
 use crate::host::context;
-use crate::unwind::backtrace::Location;
+use crate::unwind::backtrace::{location_of_code, location_of_frame};
 use crate::unwind::code_map::Description;
 use crate::unwind::registry;
 use crate::unwind::walk::{self, Registers};
+use crate::version::location::{Trap, TrapCause};
 use crate::{CallError, Error, Result};
 
 /// Those that traps are reported by. Freed code is full of breakpoints.
@@ -144,13 +145,13 @@ unsafe fn trap(registers: &Registers, at: usize) -> Option<Trap> {
     let map = registry::returned_to(registers.pc)?;
     if at == 0 {
         // SAFETY: as the caller says.
-        let location = unsafe { Location::of_frame(map, registers.pc, registers.rbp) }?;
+        let location = unsafe { location_of_frame(map, registers.pc, registers.rbp) }?;
         return Some(Trap { cause: TrapCause::Freed, location });
     }
     let (unit, start, _) = map.unit(at)?;
     let Description::Unit(unit) = &*unit else { return None };
     let cause = TrapCause::Code(unit.trap(at - start)?);
-    Some(Trap { cause, location: Location::of_code(map, at)? })
+    Some(Trap { cause, location: location_of_code(map, at)? })
 }
 
 /// Does what would have been done if this handler was not there.
