@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use wasmtime_internal_jit_icache_coherence as icache;
 
-use super::{Block, Content, Contents, Room, Sizes};
+use super::block::{Block, Content, Contents, Room, Sizes};
 use crate::arch::TRAP_BYTE;
 use crate::{Error, Result};
 

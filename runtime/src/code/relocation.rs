@@ -1,90 +1,14 @@
 //! Relocations: writing addresses into code and data.
 
-use cranelift_codegen::Context;
 use cranelift_codegen::binemit::Reloc;
-use cranelift_codegen::ir::{LibCall, UserExternalName};
-use cranelift_codegen::isa::TargetIsa;
-use cranelift_control::ControlPlane;
-use cranelift_module::{FuncId, ModuleError, ModuleReloc, ModuleRelocTarget, ModuleResult};
-use lastout_instrument::{GateFrame, MachineCode, symbol_name};
+use cranelift_module::{ModuleReloc, ModuleRelocTarget};
 use target_lexicon::{Architecture, Triple};
 
-use crate::unwind::code_map::{Frame, MoreCode};
-use crate::unwind::{self, Saved};
+use super::object::Object;
 use crate::{Error, Result};
 
 #[cfg(test)]
 mod tests;
-
-/// Machine code, or data, that still names what it refers to.
-pub(crate) struct Object {
-    pub(crate) bytes: Vec<u8>,
-    /// Where it starts best.
-    pub(crate) align: usize,
-    /// Where it may start.
-    pub(crate) least_align: usize,
-    pub(crate) relocs: Vec<ModuleReloc>,
-    /// What is in its frame, if it is code.
-    pub(crate) frame: Frame,
-    /// What can happen in it, by the place.
-    pub(crate) more: MoreCode,
-}
-
-impl Object {
-    /// Bytes of which no more is known.
-    pub(crate) fn of_bytes(bytes: Vec<u8>, align: usize, relocs: Vec<ModuleReloc>) -> Self {
-        let (frame, more) = (Frame::default(), MoreCode::default());
-        Self { bytes, align, least_align: align, relocs, frame, more }
-    }
-
-    /// Machine code that is not Cranelift's.
-    pub(crate) fn from_machine_code(code: MachineCode) -> Self {
-        let relocs = code.fixups.iter().map(|fixup| {
-            let UserExternalName { namespace, index } = symbol_name(fixup.symbol);
-            ModuleReloc {
-                offset: fixup.offset,
-                kind: fixup.kind,
-                name: ModuleRelocTarget::user(namespace, index),
-                addend: fixup.addend,
-            }
-        });
-        let relocs = relocs.collect();
-        Self {
-            frame: Frame { gate: code.frame, saved: Saved::default() },
-            ..Self::of_bytes(code.bytes, 1, relocs)
-        }
-    }
-
-    /// Compiles the function in `context`, which keeps the result too.
-    pub(crate) fn compile(
-        id: FuncId,
-        context: &mut Context,
-        isa: &dyn TargetIsa,
-        control: &mut ControlPlane,
-    ) -> ModuleResult<Self> {
-        context.compile(isa, control)?;
-        let compiled = context.compiled_code().expect("it was compiled just now");
-        let relocs = compiled.buffer.relocs().iter();
-        let relocs = relocs.map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id));
-        let least_align = compiled.buffer.alignment;
-        let align = least_align.max(isa.function_alignment().preferred);
-        let saved = if unwind::SUPPORTED {
-            let unknown =
-                || ModuleError::Backend(anyhow::anyhow!("Cranelift gives no unwind table"));
-            Saved::of(compiled, isa).ok_or_else(unknown)?
-        } else {
-            Saved::default()
-        };
-        Ok(Self {
-            bytes: compiled.code_buffer().to_vec(),
-            align: align as usize,
-            least_align: least_align as usize,
-            relocs: relocs.collect(),
-            frame: Frame { gate: GateFrame::of(compiled), saved },
-            more: MoreCode::of(compiled),
-        })
-    }
-}
 
 /// Writes the addresses that `relocs` ask for into `bytes`, which will be used at `address`.
 ///
@@ -243,74 +167,4 @@ impl Patch<'_> {
         *place = (u32::from_le_bytes(*place) & !mask | bits & mask).to_le_bytes();
         Ok(())
     }
-}
-
-/// The address of a function of the host's runtime library that Cranelift calls on its own
-/// account.
-pub(crate) fn libcall(libcall: LibCall) -> Result<usize> {
-    if let Some(address) = math(libcall).or_else(|| shuffle(libcall)) {
-        return Ok(address);
-    }
-    let name = cranelift_module::default_libcall_names()(libcall);
-    let missing = || Error::MissingImport(name.clone());
-    let c_name = std::ffi::CString::new(name.clone()).map_err(|_| missing())?;
-    // SAFETY: the name is a C string, and asking for a symbol runs nothing.
-    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c_name.as_ptr()) };
-    if address.is_null() { Err(missing()) } else { Ok(address.addr()) }
-}
-
-/// The address of a mathematical function that the processor may not have an instruction for.
-///
-/// They are Rust's: C's are in a library of their own, which a program need not have loaded.
-fn math(libcall: LibCall) -> Option<usize> {
-    macro_rules! address {
-        ($($libcall:ident => $function:path, ($($x:ident),*) $float:ty;)*) => {
-            match libcall {
-                $(LibCall::$libcall => {
-                    extern "C" fn call($($x: $float),*) -> $float {
-                        $function($($x),*)
-                    }
-                    Some(call as *const () as usize)
-                })*
-                _ => None,
-            }
-        };
-    }
-    address! {
-        CeilF32 => f32::ceil, (x) f32;
-        CeilF64 => f64::ceil, (x) f64;
-        FloorF32 => f32::floor, (x) f32;
-        FloorF64 => f64::floor, (x) f64;
-        TruncF32 => f32::trunc, (x) f32;
-        TruncF64 => f64::trunc, (x) f64;
-        NearestF32 => f32::round_ties_even, (x) f32;
-        NearestF64 => f64::round_ties_even, (x) f64;
-        FmaF32 => f32::mul_add, (x, y, z) f32;
-        FmaF64 => f64::mul_add, (x, y, z) f64;
-    }
-}
-
-/// The address of what picks bytes from a vector where the processor has no instruction for it: a
-/// function that Cranelift has named, and nobody has in a library.
-#[cfg(target_arch = "x86_64")]
-fn shuffle(libcall: LibCall) -> Option<usize> {
-    use std::arch::x86_64::__m128i;
-
-    #[expect(improper_ctypes_definitions, reason = "vectors are passed as Cranelift passes them")]
-    extern "C" fn pick(bytes: __m128i, places: __m128i) -> __m128i {
-        // SAFETY: vectors and arrays of the same size, without invalid bit patterns.
-        let [bytes, places]: [[u8; 16]; 2] = unsafe { std::mem::transmute([bytes, places]) };
-        let picked = places.map(|place| match place {
-            0..0x80 => bytes[usize::from(place % 16)],
-            _ => 0,
-        });
-        // SAFETY: as above.
-        unsafe { std::mem::transmute(picked) }
-    }
-    (libcall == LibCall::X86Pshufb).then_some(pick as *const () as usize)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn shuffle(_: LibCall) -> Option<usize> {
-    None
 }

@@ -6,14 +6,13 @@ use std::os::fd::OwnedFd;
 
 use wasmtime_internal_jit_icache_coherence as icache;
 
-use super::Reserved;
 use super::extents::Extents;
 use super::pages::Pages;
-use super::patches::WritableView;
+use super::patch::WritableView;
 use crate::arch::TRAP_BYTE;
 use crate::host::fork;
 use crate::host::sys;
-use crate::host::sys::View;
+use crate::host::sys::{Reserved, View};
 use crate::{Error, Result};
 
 /// Blocks start at multiples of this and have whole lines to themselves, so that none shares a

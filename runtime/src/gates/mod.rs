@@ -12,7 +12,7 @@ use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use lastout_instrument::{GateOptions, LaneLayout, Symbol, machine_valet};
 
 use crate::Result;
-use crate::code::relocation::Object;
+use crate::code::object::Object;
 use crate::code::{Block, Memory};
 use crate::gates::entries::HostEntries;
 use crate::gates::hooks::Hooks;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use lastout_instrument::Symbol;
 
 use crate::Result;
-use crate::code::relocation::Object;
+use crate::code::object::Object;
 use crate::code::{Block, Memory};
 use crate::gates::SlowPath;
 use crate::gates::hooks::Hooks;

@@ -15,7 +15,9 @@ use lastout_instrument::{
     tail_gate, tail_gate_head, zeros,
 };
 
-use crate::code::relocation::{self, Object};
+use crate::code::libcalls;
+use crate::code::object::Object;
+use crate::code::relocation;
 use crate::code::{Block, Memory, Room, Sizes};
 use crate::host::fork::Lock;
 use crate::unwind::Saved;
@@ -202,7 +204,7 @@ pub(crate) fn instantiate(
         ModuleRelocTarget::User { namespace, index } => Symbol::from_name(namespace, index)
             .map(&resolve)
             .ok_or_else(|| Error::MissingImport(target.to_string())),
-        ModuleRelocTarget::LibCall(libcall) => relocation::libcall(libcall),
+        ModuleRelocTarget::LibCall(libcall) => libcalls::address(libcall),
         ModuleRelocTarget::FunctionOffset(_, offset) => Ok(address + offset as usize),
         ModuleRelocTarget::KnownSymbol(_) => Err(Error::MissingImport(target.to_string())),
     };

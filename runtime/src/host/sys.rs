@@ -40,12 +40,31 @@ pub(crate) fn memory_file(len: usize) -> io::Result<OwnedFd> {
 }
 
 /// Addresses that can neither be read nor written nor executed.
-pub(crate) fn reserve(len: usize) -> io::Result<NonNull<u8>> {
+fn reserve(len: usize) -> io::Result<NonNull<u8>> {
     faults::check(Call::Reserve)?;
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
     // SAFETY: a new mapping at an address of the system's choice disturbs nothing.
     let start = unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::empty(), flags)? };
     NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+/// Addresses that are their owner's, until this is dropped.
+pub(crate) struct Reserved {
+    pub(crate) start: usize,
+    len: usize,
+}
+
+impl Reserved {
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        Ok(Self { start: reserve(len)?.as_ptr().expose_provenance(), len })
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        // SAFETY: the addresses were reserved for this, and its owner uses them no more.
+        unsafe { unmap(self.start, self.len) };
+    }
 }
 
 /// Zeros, of which memory is used only where something is written: to be [unmapped](unmap).

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::layout::CallSites;
+use crate::code::patch::Site;
 use crate::code::relocation;
 use crate::code::{Block, Draft, Memory, Patches};
 use crate::function::Function;
-use crate::function::call_sites::{Callee, Site};
+use crate::function::call_sites::Callee;
 use crate::{Error, Result};
 
 /// The replaceable functions that a unit refers to, and how its code calls them.

@@ -7,8 +7,10 @@ use cranelift_module::{DataId, FuncId, Linkage, Module, ModuleReloc, ModuleReloc
 use lastout_instrument::Symbol;
 
 use crate::code::Sizes;
-use crate::code::relocation::{self, JUMP, JUMP_SIZE, Object, VENEER_SIZE};
-use crate::function::call_sites::{Calls, Site, Word};
+use crate::code::object::Object;
+use crate::code::patch::{Site, Word};
+use crate::code::relocation::{self, JUMP, JUMP_SIZE, VENEER_SIZE};
+use crate::function::call_sites::Calls;
 use crate::unit::Unit;
 
 /// Whether functions of this linkage are known in the engine by their names.

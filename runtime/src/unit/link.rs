@@ -12,10 +12,13 @@ use cranelift_module::{
 };
 use lastout_instrument::Symbol;
 
-use crate::code::relocation::{self, JUMP, Object};
+use crate::code::libcalls;
+use crate::code::object::Object;
+use crate::code::patch::Site;
+use crate::code::relocation::{self, JUMP};
 use crate::code::{Contents, Footprint};
 use crate::function::Function;
-use crate::function::call_sites::{Callee, Site};
+use crate::function::call_sites::Callee;
 use crate::function::names::Names;
 use crate::unit::Unit;
 use crate::unit::env::UnitEnv;
@@ -330,7 +333,7 @@ impl<'a> Linker<'a> {
                 let function = self.layout.functions.get(&id).ok_or_else(unknown)?;
                 Ok(base.code + function + offset as usize)
             }
-            ModuleRelocTarget::LibCall(libcall) => relocation::libcall(libcall),
+            ModuleRelocTarget::LibCall(libcall) => libcalls::address(libcall),
             ModuleRelocTarget::KnownSymbol(_) => Err(unknown()),
         }
     }

@@ -25,7 +25,7 @@ use cranelift_module::{
 };
 use lastout_instrument::{Callee, check_signature, route_calls};
 
-use crate::code::relocation::Object;
+use crate::code::object::Object;
 use crate::unit::env::UnitEnv;
 use crate::unit::resumable::UnitPoints;
 

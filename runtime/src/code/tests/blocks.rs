@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::Sections;
+use super::super::memory::Sections;
 use super::{Block, Draft, LINE, Memory, Parts, Room, Sizes, TRAP_BYTE};
 use super::{fill, is_all, read, sections, sizes};
 use crate::Error;

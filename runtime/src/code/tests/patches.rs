@@ -9,8 +9,8 @@ use lastout_tests::support::OnDrop;
 
 use super::super::{Block, Memory};
 use super::sizes;
+use crate::code::patch::Site;
 use crate::code::relocation;
-use crate::function::call_sites::Site;
 use crate::host::process;
 
 /// A function that returns a number.

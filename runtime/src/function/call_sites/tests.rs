@@ -7,7 +7,8 @@ use lastout_tests::call;
 use lastout_tests::clif::define;
 use lastout_tests::support::{OnDrop, caller, constant};
 
-use super::{AtomicWord, Callee, Calls, Site, Word};
+use super::{Callee, Calls};
+use crate::code::patch::{AtomicWord, Site, Word};
 use crate::code::relocation::{JUMP, JUMP_SIZE};
 use crate::function::Function;
 use crate::host::process;

@@ -1,11 +1,65 @@
 //! Changing calls in code that threads may be executing.
 
+use std::sync::atomic::Ordering;
+
 use wasmtime_internal_jit_icache_coherence as icache;
 
-use super::{Memory, Reserved};
+use super::memory::Memory;
+use super::relocation;
 use crate::Result;
-use crate::function::call_sites::{AtomicWord, Site};
 use crate::host::fork::Guard;
+use crate::host::sys::Reserved;
+
+/// What is stored at once.
+#[cfg(target_arch = "x86_64")]
+pub(crate) type Word = u64;
+/// An atomic [`Word`].
+#[cfg(target_arch = "x86_64")]
+pub(crate) type AtomicWord = std::sync::atomic::AtomicU64;
+/// What is stored at once.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) type Word = u32;
+/// An atomic [`Word`].
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) type AtomicWord = std::sync::atomic::AtomicU32;
+
+/// A call or jump that can be changed while threads execute it: where the four bytes that change
+/// are, from the start of the engine's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Site(u32);
+
+impl Site {
+    /// Whether a call can be changed in its place, if the bytes to change are there. Blocks of code
+    /// are aligned to more than matters here.
+    pub(crate) fn is_patchable(offset: usize) -> bool {
+        offset % size_of::<Word>() + 4 <= size_of::<Word>()
+    }
+
+    /// The site whose bytes are that far from the start of the engine's code.
+    pub(crate) fn at(offset: usize) -> Self {
+        debug_assert!(Self::is_patchable(offset));
+        Self(u32::try_from(offset).expect("no engine has so much code"))
+    }
+
+    /// Where it is, from the start of the engine's code.
+    pub(crate) fn offset(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The word that is stored to change it, from the start of the engine's code.
+    pub(crate) fn word(self) -> usize {
+        self.offset() & !(size_of::<Word>() - 1)
+    }
+
+    /// Has the site at `place`, in `word`, call `target`.
+    pub(crate) fn aim(self, word: &AtomicWord, place: usize, target: usize) {
+        let mut bytes = word.load(Ordering::Relaxed).to_le_bytes();
+        let aimed = relocation::aim(&mut bytes, self.offset() - self.word(), place, target);
+        // If it could not be, it would go on calling a gate that bails.
+        debug_assert!(aimed.is_ok(), "gates are in reach");
+        word.store(Word::from_le_bytes(bytes), Ordering::Release);
+    }
+}
 
 /// The right to change [sites](Site), and to say what will be one.
 pub(crate) struct Patches<'a> {
