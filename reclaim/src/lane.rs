@@ -117,8 +117,8 @@ impl<P> Lane<P> {
         })
     }
 
-    /// Makes the lane impossible to enter: the first half of retiring, to be followed by a heavy
-    /// fence and [`retire`](Self::retire).
+    /// Makes the lane impossible to enter: the first step of retiring, to be followed by a heavy
+    /// fence, [`retire`](Self::retire) and [`leave`](Self::leave).
     ///
     /// Callers that reach the gate from now on bail out of it, so another lane is made current
     /// first, or the function has none.
@@ -138,31 +138,17 @@ impl<P> Lane<P> {
         self.body.store(0, Ordering::Release);
     }
 
-    /// Lets the version go: frees it now if it is empty, and otherwise leaves that to the last
-    /// thread inside. Returns whether this call freed it.
+    /// Lets the version go, and runs nothing of the payload's: from now on the last thread that
+    /// [leaves](Self::leave) the lane frees the version. The caller is to leave it, too, though it
+    /// has not been inside: the lane may be empty already, and then nobody else will.
     ///
-    /// # Safety
-    ///
-    /// As [`let_go`](Self::let_go).
-    pub unsafe fn retire(&self) -> bool {
-        // SAFETY: as the caller says.
-        unsafe { self.let_go() };
-        // Pairs with the fence in `leave`. A leaver has counted out before its fence and reads
-        // the state after it; here it is the other way around. So either the leaver sees
-        // `Retired`, or `try_free` below sees it gone: one of the two frees.
-        fence(Ordering::SeqCst);
-        self.try_free()
-    }
-
-    /// The part of [`retire`](Self::retire) that runs nothing of the payload's: from now on
-    /// whoever [leaves](Self::leave) the lane as the last frees the version, and the caller is to
-    /// do so in any case, though it has not been inside.
+    /// Several lanes may be closed, then retired after one heavy fence, and then left.
     ///
     /// # Safety
     ///
     /// The caller has [closed](Self::close) the lane and executed a heavy fence since: every
     /// context in the domain has, since the close, executed a full fence or was not running.
-    pub unsafe fn let_go(&self) {
+    pub unsafe fn retire(&self) {
         let closing = self.state();
         // Release pairs with the acquire in `try_free`: a leaver that sees `Retired` sees, by way
         // of the heavy fence, every count of a frame that has passed the gate's check. Published
@@ -172,14 +158,23 @@ impl<P> Lane<P> {
         }
     }
 
-    /// What a gate calls that has counted out and found the body gone: frees the version if this
-    /// was the last to leave. Returns whether this call freed it.
+    /// Frees the version if it is retired and this was the last to leave. Returns whether this call
+    /// freed it.
+    ///
+    /// A gate calls it that has counted out and found the body gone, and so does the retirer, once
+    /// it has [retired](Self::retire) the version.
     pub fn leave(&self) -> bool {
         if !mutated(Mutant::LeaveWithoutFence) {
-            // Pairs with the fence in `retire`, see there, and with itself: of two leavers the
-            // one whose fence is later sees the count of the other gone. Without it each could
-            // see the other still inside, and nobody would free. It also keeps a caller that bails
-            // from going back to an older version: what it reads from now on is no older.
+            // Pairs with itself, in another thread. A leaver has counted out before the fence, the
+            // retirer has published `Retired` before it, and both read state and counts after it.
+            //
+            // - Of a leaver and the retirer either the leaver's fence is later, and it sees
+            //   `Retired`; or the retirer's is, and it sees the leaver gone. One of the two frees.
+            // - Of two leavers the one whose fence is later sees the count of the other gone.
+            //
+            // Without the fence each could miss what the other has done, and nobody would free. It
+            // also keeps a caller that bails from going back to an older version: what it reads
+            // from now on is no older.
             fence(Ordering::SeqCst);
         }
         self.try_free()

@@ -216,13 +216,16 @@ impl World {
         for Closing { function, next, .. } in &closed {
             function.settled.set(function.settled.get().max(Some(*next)));
         }
-        closed.iter().for_each(|closed| self.retire(&closed.gate.seat));
+        for Closing { gate, .. } in &closed {
+            // SAFETY: this thread has closed it, and executed a heavy fence since.
+            unsafe { gate.seat.lane.retire() };
+        }
+        closed.iter().for_each(|closed| self.leave_retired(&closed.gate.seat));
     }
 
-    /// Retires what sits in `seat`, which was closed before the last heavy fence.
-    pub(super) fn retire(&self, seat: &Seat) {
-        // SAFETY: this thread has closed it, and executed a heavy fence since.
-        if unsafe { seat.lane.retire() } {
+    /// Leaves `seat`, whose version this thread has retired.
+    pub(super) fn leave_retired(&self, seat: &Seat) {
+        if seat.lane.leave() {
             self.freed(seat, Event::FreedByRetirer);
         }
     }

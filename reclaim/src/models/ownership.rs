@@ -107,7 +107,10 @@ impl World {
                     if fence {
                         self.heavy_fence();
                     }
-                    self.retire(&gate.seat);
+                    // SAFETY: the lane is closed, and there was a fence, but where that is the
+                    // mistake.
+                    unsafe { lane.retire() };
+                    self.leave_retired(&gate.seat);
                 }
                 Dropped::Retires { .. } => {}
                 Dropped::DropsPayloads => {

@@ -69,7 +69,7 @@ pub(super) struct World {
     pub(super) holding: Mutex<()>,
     /// How many callers are held.
     pub(super) waiting: Cell<usize>,
-    /// How often `leave` and `retire` have said that they freed a version.
+    /// How often `leave` has said that it freed a version.
     freed: Cell<usize>,
     pub(super) seen: Arc<Seen>,
 }
