@@ -7,8 +7,8 @@ use crate::sync::{
 };
 use crate::{Counting, Domain, Frames, State, StateWord, Step};
 
-/// A seat that one version after another occupies, each from [`occupy`](Self::occupy) until its
-/// payload `P` has been dropped.
+/// What one version after another occupies, each from [`occupy`](Self::occupy) until its payload
+/// `P` has been dropped.
 ///
 /// Lanes are type-stable: gates hold the addresses of a lane's words and are entered by threads
 /// that have been on their way for any length of time, so a lane must stay where it is, and
@@ -76,10 +76,10 @@ impl<P> Lane<P> {
     pub unsafe fn occupy(&self, body: usize, payload: P) {
         let free = self.state();
         debug_assert_eq!(free.state(), State::Free);
-        self.payload.with_mut(|seat| {
+        self.payload.with_mut(|contents| {
             // SAFETY: the state is `Free`, so the last payload was taken, which the acquire load
             // of it above makes visible, and nobody takes the next before it is `Retired`.
-            unsafe { *seat = Some(payload) }
+            unsafe { *contents = Some(payload) }
         });
         // Both releases pair with whoever will read the words: the state's with the freer, that
         // it may find the payload; the body's with gates, that they may find the code.
@@ -110,10 +110,10 @@ impl<P> Lane<P> {
     /// - Callers are held, and [nobody is inside](crate::Hold::decide).
     pub unsafe fn exchange(&self, payload: P) -> Option<P> {
         debug_assert_eq!(self.state().state(), State::Live);
-        self.payload.with_mut(|seat| {
+        self.payload.with_mut(|contents| {
             // SAFETY: only those look at the payload who are inside or may close the lane, and only
             // who frees it takes it, which nobody does before it is closed.
-            unsafe { (*seat).replace(payload) }
+            unsafe { (*contents).replace(payload) }
         })
     }
 
@@ -221,10 +221,10 @@ impl<P> Lane<P> {
     /// `Live`, and the caller keeps others from closing it. What `look` does with the payload may be
     /// done by several threads at once.
     pub unsafe fn look<R>(&self, look: impl FnOnce(&P) -> R) -> Option<R> {
-        self.payload.with(|seat| {
+        self.payload.with(|contents| {
             // SAFETY: nobody takes a payload or puts one in while somebody is inside, nor while
             // nobody can close the lane.
-            unsafe { (*seat).as_ref() }.map(look)
+            unsafe { (*contents).as_ref() }.map(look)
         })
     }
 
@@ -244,10 +244,10 @@ impl<P> Lane<P> {
         {
             return false;
         }
-        let payload = self.payload.with_mut(|seat| {
+        let payload = self.payload.with_mut(|contents| {
             // SAFETY: this thread alone has brought the state to `Freeing`, and until it stores
             // `Free` nobody else touches the payload.
-            unsafe { (*seat).take() }
+            unsafe { (*contents).take() }
         });
         // Also if the payload panics as it is dropped: the lane must not stay `Freeing`.
         let _vacate = Vacate { state: &self.state, freeing };

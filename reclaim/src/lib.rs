@@ -22,7 +22,7 @@
 //! # Terms
 //!
 //! - **Version**: what is freed; here only its *payload*, a value that is dropped exactly once.
-//! - **[`Lane`]**: a seat that a version occupies, from install until its payload is dropped. It
+//! - **[`Lane`]**: what a version occupies, from install until its payload is dropped. It
 //!   stays where it is as long as anyone can reach its gate, and is used again.
 //! - **Gate**: a lane's [steps](Counting::gate): count in, check, call, count out, check.
 //! - **Frame**, **transfer**: what a gate [that can be tail-called](Counting::tail_gate) leaves on

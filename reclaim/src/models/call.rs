@@ -8,7 +8,7 @@ use super::events::Event;
 use super::function::{Function, version};
 use super::in_place;
 use super::machine::{Convention, Dispatch, LightFence, Machine, Restart, Transfer};
-use super::memory::{Payload, Seat};
+use super::memory::{FunctionLane, Payload};
 use super::ownership::Owner;
 use super::world::{Interrupt, Thread};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, fence};
@@ -17,15 +17,15 @@ use crate::{Lane, Step};
 /// What is in a frame: the lane that the call is counted in.
 #[derive(Clone)]
 pub(super) struct Frame {
-    seat: Rc<Seat>,
+    lane: Rc<FunctionLane>,
     /// The function that the lane was of when the call was counted in.
     function: &'static Function,
 }
 
 impl Frame {
-    fn lane(&self) -> &Lane<Payload> {
-        self.seat.memory.touch();
-        &self.seat.lane
+    fn touch(&self) -> &Lane<Payload> {
+        self.lane.memory.touch();
+        &self.lane.inner
     }
 }
 
@@ -250,7 +250,7 @@ impl Thread {
     ) -> Exit {
         let Machine { light_fence, load_body, .. } = self.world.machine;
         let gate = call.function.gate(address);
-        let own = Frame { seat: Rc::clone(&gate.seat), function: call.function };
+        let own = Frame { lane: Rc::clone(&gate.lane), function: call.function };
         let transfer = steps.contains(&Step::SwapLane);
         let (mut body, mut ran, mut taken) = (0, None, None);
         for step in steps {
@@ -267,7 +267,7 @@ impl Thread {
                 },
                 Step::LoadBody => {
                     self.interrupted(Interrupt::CountedIn, call.function);
-                    body = own.lane().body(load_body);
+                    body = own.touch().body(load_body);
                     if body == 0 {
                         self.world.seen.note(Event::Bailed);
                         if transfer {
@@ -309,12 +309,12 @@ impl Thread {
 
     /// The thread's count of the frames in a lane.
     fn cell(&self, frame: &Frame) -> &AtomicU32 {
-        self.context.cell(frame.lane().cell())
+        self.context.cell(frame.touch().cell())
     }
 
     fn count_in(&self, step: Step, frame: &Frame) {
         let cell = self.cell(frame);
-        frame.seat.calls.set(frame.seat.calls.get() + 1);
+        frame.lane.calls.set(frame.lane.calls.get() + 1);
         if step == Step::CountIn {
             cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         } else {
@@ -331,19 +331,19 @@ impl Thread {
             cell.fetch_sub(1, Ordering::AcqRel);
             fence(Ordering::SeqCst);
         }
-        frame.seat.calls.set(frame.seat.calls.get() - 1);
+        frame.lane.calls.set(frame.lane.calls.get() - 1);
     }
 
     /// Leaves the version that the call in `frame` was counted in.
     fn check(&self, frame: &Frame, by: Event) {
-        let body = frame.lane().body(Ordering::Acquire);
-        let tenant = frame.seat.tenant.get().expect("a seat that gates know");
+        let body = frame.touch().body(Ordering::Acquire);
+        let tenant = frame.lane.tenant.get().expect("a lane that gates know");
         let late = !ptr::eq(tenant, frame.function);
         if late {
             self.world.seen.note(Event::LateLeaver);
         }
-        if body == 0 && frame.seat.lane.leave() {
-            self.world.freed(&frame.seat, by);
+        if body == 0 && frame.lane.inner.leave() {
+            self.world.freed(&frame.lane, by);
             if late {
                 self.world.seen.note(Event::FreedForAnother);
             }

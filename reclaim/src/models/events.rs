@@ -30,8 +30,8 @@ pub(super) enum Event {
     DroppedInside,
     /// A function went with the last version that called it, which was its own.
     DroppedByItself,
-    /// A function got the seat of another that was gone.
-    ReusedSeat,
+    /// A function got the lane of another that was gone.
+    LaneChangedHands,
     /// A leaver looked at a lane that had become another function's.
     LateLeaver,
     /// It freed a version of that one.

@@ -115,7 +115,7 @@ impl Function {
     /// A gate whose lane is free, if there is one.
     pub(super) fn free_gate(&self) -> Option<Rc<Gate>> {
         let gates = self.gates.borrow().clone();
-        gates.into_iter().find(|gate| gate.seat.lane.state().state() == State::Free)
+        gates.into_iter().find(|gate| gate.lane.inner.state().state() == State::Free)
     }
 
     /// Frees all code, whoever is in it, as must not be done. Returns of how many versions.
@@ -137,7 +137,7 @@ impl Function {
         for gate in self.gates.borrow().iter() {
             let live = current.is_some_and(|current| ptr::eq(&**current, &**gate));
             let expected = if live { State::Live } else { State::Free };
-            assert_eq!(gate.seat.lane.state().state(), expected);
+            assert_eq!(gate.lane.inner.state().state(), expected);
         }
         codes.iter().filter(|code| code.is_freed()).count()
     }

@@ -24,7 +24,7 @@ pub(super) fn held(body: usize) -> Option<usize> {
 const LOOKS: usize = 2;
 
 fn hold(gate: &Gate) -> &Hold {
-    gate.seat.hold.as_ref().expect("it is that of the first version")
+    gate.lane.hold.as_ref().expect("it is that of the first version")
 }
 
 impl Thread {
@@ -37,14 +37,14 @@ impl Thread {
             let _turn = function.turn.lock();
             let latest = function.latest.get().expect("a version to replace");
             let gate = function.gate(address(latest));
-            if gate.seat.hold.is_none() {
+            if gate.lane.hold.is_none() {
                 return false;
             }
             // SAFETY: this thread is the one that holds the callers, and with the turn nobody
             // closes the lane.
             unsafe {
                 hold(&gate).begin();
-                gate.seat.lane.divert(address(latest) | VALET);
+                gate.lane.inner.divert(address(latest) | VALET);
             }
             (latest, gate)
         };
@@ -56,7 +56,7 @@ impl Thread {
             }
             let waiting = world.waiting.get() > 0;
             // SAFETY: this thread holds the callers, and there was a fence.
-            if unsafe { hold(&gate).decide(&gate.seat.lane) }.is_ok() {
+            if unsafe { hold(&gate).decide(&gate.lane.inner) }.is_ok() {
                 if waiting {
                     world.seen.note(Event::ReplacedUnderWaiter);
                 }
@@ -68,7 +68,7 @@ impl Thread {
         let _turn = function.turn.lock();
         world.seen.note(if function.latest.get() == Some(latest) {
             // SAFETY: with the turn nobody closes the lane.
-            unsafe { gate.seat.lane.divert(address(latest)) };
+            unsafe { gate.lane.inner.divert(address(latest)) };
             Event::GaveUp
         } else {
             Event::LostPlace
@@ -88,10 +88,10 @@ impl Thread {
         let (lease, point) = (None, RefCell::default());
         let payload = Payload { code: Rc::clone(&code), callees, with_gate: false, lease, point };
         // SAFETY: nobody is inside, and with the turn nobody closes the lane.
-        let mut before = unsafe { gate.seat.lane.exchange(payload) }.expect("a version was there");
+        let mut before = unsafe { gate.lane.inner.exchange(payload) }.expect("a version was there");
         // SAFETY: as above, and this thread holds the callers.
         unsafe {
-            gate.seat.lane.divert(address(latest));
+            gate.lane.inner.divert(address(latest));
             hold(gate).end();
         }
         function.edition.set(code.edition());
@@ -104,7 +104,7 @@ impl Thread {
     pub(super) fn wait(&self, function: &'static Function, body: usize) {
         let world = self.world;
         let gate = function.gate(body);
-        let (hold, lane) = (hold(&gate), &gate.seat.lane);
+        let (hold, lane) = (hold(&gate), &gate.lane.inner);
         let counts = [lane.cell(), hold.cell()].map(|cell| self.context.cell(cell));
         let mut waited = false;
         hold.wait_as(counts[0], counts[1], false, |_, seen| {

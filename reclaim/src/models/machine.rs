@@ -20,7 +20,7 @@ pub(super) struct Machine {
     pub(super) transfer_steps: [&'static [Step]; 2],
     pub(super) callees: Callees,
     pub(super) dropped: Dropped,
-    pub(super) seats: Seats,
+    pub(super) lanes: Lanes,
     /// How many lanes the waiting room has.
     pub(super) rooms: usize,
     pub(super) moving: Moving,
@@ -98,7 +98,7 @@ pub(super) enum Restart {
 /// What becomes of gates.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gates {
-    /// They stay, for whoever comes late, as long as the function does; and then until its seat is
+    /// They stay, for whoever comes late, as long as the function does; and then until its lane is
     /// free and another function takes it.
     Stay,
     /// They are freed with the version that they were made for.
@@ -148,9 +148,9 @@ pub(super) enum Dropped {
     DropsPayloads,
 }
 
-/// What becomes of the seats of a function that nobody keeps any more.
+/// What becomes of the lanes of a function that nobody keeps any more.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seats {
+pub(super) enum Lanes {
     /// They stay as long as the engine, and are given to other functions when they are free.
     Pooled,
     /// They are given to other functions whether they are free or not.
@@ -212,7 +212,7 @@ impl Machine {
         transfer_steps: [Counting::Plain.transfer(), Counting::Plain.bail()],
         callees: Callees::Kept,
         dropped: Dropped::Retires { fence: true },
-        seats: Seats::Pooled,
+        lanes: Lanes::Pooled,
         rooms: 0,
         moving: Moving::Sound,
         host_keeps: true,

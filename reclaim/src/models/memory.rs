@@ -60,8 +60,9 @@ impl Memory {
 }
 
 /// A lane, where gates know it.
-pub(super) struct Seat {
-    pub(super) lane: Lane<Payload>,
+pub(super) struct FunctionLane {
+    /// The lane as it is in a program.
+    pub(super) inner: Lane<Payload>,
     /// What its callers can be held with.
     pub(super) hold: Option<Hold>,
     pub(super) memory: Memory,
@@ -71,16 +72,16 @@ pub(super) struct Seat {
     pub(super) calls: Cell<usize>,
 }
 
-/// The gate of a seat, made for one function.
+/// The gate of a lane, made for one function.
 pub(super) struct Gate {
-    pub(super) seat: Rc<Seat>,
+    pub(super) lane: Rc<FunctionLane>,
     /// Its code.
     pub(super) memory: Memory,
 }
 
 impl Gate {
-    pub(super) fn new(seat: Rc<Seat>, causal: bool) -> Rc<Self> {
-        Rc::new(Self { seat, memory: Memory::new("a gate", causal) })
+    pub(super) fn new(lane: Rc<FunctionLane>, causal: bool) -> Rc<Self> {
+        Rc::new(Self { lane, memory: Memory::new("a gate", causal) })
     }
 }
 

@@ -4,7 +4,7 @@ use crate::Step::{
     CheckTaken, CountIn, CountOutTaken, JumpBody, LightFence, LoadBody, Restart, SwapLane,
 };
 use crate::models::explore::Fault;
-use crate::models::machine::{Callees, Dropped, Gates, Machine, Seats, Transfer};
+use crate::models::machine::{Callees, Dropped, Gates, Lanes, Machine, Transfer};
 use crate::models::scenarios;
 use crate::sync::{Mutant, Ordering};
 
@@ -142,8 +142,8 @@ fn no_heavy_fence_when_a_function_goes() {
 
 /// A call is counted in a lane that is gone.
 #[test]
-fn seats_that_go_with_the_function() {
-    Machine { seats: Seats::GoWithFunction, ..TAIL }.refute(
+fn lanes_that_go_with_the_function() {
+    Machine { lanes: Lanes::GoWithFunction, ..TAIL }.refute(
         0,
         scenarios::dropped_before_a_tail_call,
         Fault::UseAfterFree,
@@ -152,8 +152,8 @@ fn seats_that_go_with_the_function() {
 
 /// A leaver has counted out and not looked at the body yet. The version and the lane go.
 #[test]
-fn seats_that_go_when_they_are_free() {
-    Machine { seats: Seats::GoWhenFree, ..TAIL }.refute(
+fn lanes_that_go_when_they_are_free() {
+    Machine { lanes: Lanes::GoWhenFree, ..TAIL }.refute(
         3,
         scenarios::tail_callee_dropped,
         Fault::UseAfterFree,
@@ -162,10 +162,10 @@ fn seats_that_go_when_they_are_free() {
 
 /// A function is gone, and its version is not.
 #[test]
-fn seats_that_are_given_away_before_they_are_free() {
-    Machine { seats: Seats::PooledAtOnce, ..TAIL }.refute(
+fn lanes_that_are_given_away_before_they_are_free() {
+    Machine { lanes: Lanes::PooledAtOnce, ..TAIL }.refute(
         1,
-        scenarios::seat_given_away,
+        scenarios::lane_given_away,
         Fault::Occupied,
     );
 }
@@ -175,10 +175,10 @@ fn seats_that_are_given_away_before_they_are_free() {
 /// it. If the generations began again with each function, the exchange would take one for the
 /// other.
 #[test]
-fn seats_that_forget_their_generation() {
+fn lanes_that_forget_their_generation() {
     Machine { mutant: Some(Mutant::NoGeneration), ..TAIL }.refute(
         3,
-        scenarios::seat_given_away_and_entered,
+        scenarios::lane_given_away_and_entered,
         Fault::UseAfterFree,
     );
 }
@@ -194,7 +194,7 @@ fn gates_that_go_with_the_function() {
     );
 }
 
-/// A body lets go of the handle that it was called by, which alone keeps the engine. The seat goes
+/// A body lets go of the handle that it was called by, which alone keeps the engine. The lane goes
 /// that the call is counted in, and the gate that it is to return to.
 #[test]
 fn a_handle_that_is_dropped_from_inside() {
