@@ -8,7 +8,7 @@ use crate::{Domain, Frames, Lane};
 /// Has the callers of a lane wait, until whoever was inside has left and the code has been written
 /// over.
 ///
-/// While a hold is on, the body of the lane is a *valet*, code that calls [`wait`](Self::wait) and
+/// While a hold is on, the body of the lane is a *detour*, code that calls [`wait`](Self::wait) and
 /// then goes on to the body itself. So a caller that waits is counted in like any other, and noted
 /// besides as one that waits, in a cell of its own in the caller's ledger. The lane is empty when
 /// each context has as many frames there as it has callers that wait.
@@ -65,7 +65,7 @@ impl Hold {
         self.word.load(Ordering::Relaxed) & PHASE != OFF
     }
 
-    /// Has callers that come to the valet wait from now on. To be called before they do.
+    /// Has callers that come to the detour wait from now on. To be called before they do.
     ///
     /// # Safety
     ///
@@ -98,7 +98,7 @@ impl Hold {
     /// # Safety
     ///
     /// The caller holds the callers, and has executed a heavy fence since the body of the lane is
-    /// the valet.
+    /// the detour.
     pub unsafe fn decide<P>(&self, lane: &Lane<P>) -> Result<(), Vec<Frames>> {
         let on = self.word.load(Ordering::Relaxed);
         self.word.store(on & !PHASE | DECIDING, Ordering::Relaxed);
@@ -126,7 +126,7 @@ impl Hold {
         self.word.store(number | OFF, Ordering::Release);
     }
 
-    /// What the valet calls, for a caller that is counted in at the lane: returns when the caller
+    /// What the detour calls, for a caller that is counted in at the lane: returns when the caller
     /// is to go on to the body.
     ///
     /// It does not wait if it is called from inside of the lane, directly or not, since it would

@@ -87,7 +87,7 @@ impl<P> Lane<P> {
         self.body.store(body, Ordering::Release);
     }
 
-    /// Has gates call other code instead: the [valet](crate::Hold) while callers are held, and the
+    /// Has gates call other code instead: the [detour](crate::Hold) while callers are held, and the
     /// body again.
     ///
     /// # Safety

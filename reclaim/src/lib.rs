@@ -34,7 +34,7 @@
 //!   for each lane of the **[`Domain`]**.
 //! - **Install, retire, drain, free**: publish a version; unpublish it; its last frame leaves; its
 //!   payload is dropped.
-//! - **[`Hold`]**, **valet**: while a version is replaced in its place, callers are held, in code
+//! - **[`Hold`]**, **detour**: while a version is replaced in its place, callers are held, in code
 //!   that gates call instead of the body.
 //! - **Light fence, heavy fence**: an asymmetric pair. The light one keeps a thread's accesses in
 //!   order in the program and costs nothing. The heavy one makes every running thread execute a
@@ -99,12 +99,12 @@
 //!
 //! Where a version is replaced in its place, by a [`Hold`]:
 //!
-//! 12. Only the installer has gates call the valet, and only it has them call the body again; in
+//! 12. Only the installer has gates call the detour, and only it has them call the body again; in
 //!     between others may close the lane.
-//! 13. Who comes to the valet waits, and is noted as one that waits before it does; or it goes on
+//! 13. Who comes to the detour waits, and is noted as one that waits before it does; or it goes on
 //!     after a full fence if it then finds that nobody decides, and either nobody holds callers, or
 //!     it has frames in the lane besides those that wait, or it has waited before.
-//! 14. The holder writes code and payload only if, in this order, it has had gates call the valet,
+//! 14. The holder writes code and payload only if, in this order, it has had gates call the detour,
 //!     has executed a heavy fence, has said that it decides, has executed a full fence, and has
 //!     read as many frames in the lane's cell of every ledger as there are callers that wait. It
 //!     decides until it has written.
@@ -192,10 +192,10 @@
 //!
 //! # The races of a hold
 //!
-//! **Entering against holding** is entering against closing, with the valet for 0: a caller that
+//! **Entering against holding** is entering against closing, with the detour for 0: a caller that
 //! finds the body is found by the holder.
 //!
-//! **Passing against deciding.** A caller that goes on from the valet has counted in, and is not
+//! **Passing against deciding.** A caller that goes on from the detour has counted in, and is not
 //! noted as one that waits, before its fence, and reads the word after it; the holder writes the
 //! word, executes a fence, and reads the counts. One of the fences is first. If the caller's is, it
 //! is found inside; if the holder's is, it finds the decision, and waits for that. So it does not

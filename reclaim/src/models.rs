@@ -85,7 +85,7 @@
 //!
 //! # Replacing in place
 //!
-//! A valet is a body that stands for another. A thread that comes to one runs
+//! A detour is a body that stands for another. A thread that comes to one runs
 //! [`Hold`](crate::Hold) as it is, with a yield where it would wait, and the code is written over,
 //! which must come after the last frame that was there, as a free must. The holder looks twice and
 //! gives up then, as when its time is over. A signal may interrupt a thread, once, at a place where

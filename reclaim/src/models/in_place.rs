@@ -12,12 +12,12 @@ use super::memory::{Gate, Payload};
 use super::world::{Interrupt, Thread};
 use crate::Hold;
 
-/// In the address of a body: it is the valet's, which goes on to that.
-const VALET: usize = 1 << 16;
+/// In the address of a body: it is the detour's, which goes on to that body.
+const DETOUR: usize = 1 << 16;
 
-/// The body that is behind a valet, if this is one.
+/// The body that is behind a detour, if this is one.
 pub(super) fn held(body: usize) -> Option<usize> {
-    (body & VALET != 0).then_some(body & !VALET)
+    (body & DETOUR != 0).then_some(body & !DETOUR)
 }
 
 /// How often the replacer looks whether somebody is inside.
@@ -44,7 +44,7 @@ impl Thread {
             // closes the lane.
             unsafe {
                 hold(&gate).begin();
-                gate.lane.inner.divert(address(latest) | VALET);
+                gate.lane.inner.divert(address(latest) | DETOUR);
             }
             (latest, gate)
         };
@@ -100,7 +100,7 @@ impl Thread {
         forget(before);
     }
 
-    /// What the valet does.
+    /// What the detour does.
     pub(super) fn wait(&self, function: &'static Function, body: usize) {
         let world = self.world;
         let gate = function.gate(body);

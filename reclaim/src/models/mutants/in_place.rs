@@ -10,7 +10,7 @@ const IN_PLACE: Machine = Machine::IN_PLACE;
 
 /// A caller has found the body itself, and its count is not visible yet.
 #[test]
-fn no_heavy_fence_after_the_valet_is_set() {
+fn no_heavy_fence_after_the_detour_is_set() {
     for heavy_fence in [HeavyFence::Missing, HeavyFence::Own] {
         Machine { heavy_fence, ..IN_PLACE }.refute(1, scenarios::in_place_one_caller, Fault::Race);
     }
