@@ -21,8 +21,8 @@ pub(super) struct Machine {
     pub(super) callees: Callees,
     pub(super) dropped: Dropped,
     pub(super) lanes: Lanes,
-    /// How many lanes the waiting room has.
-    pub(super) rooms: usize,
+    /// How many lanes the parked call has.
+    pub(super) parked_lanes: usize,
     pub(super) moving: Moving,
     /// Whether the host keeps a handle that it calls by until the call returns.
     pub(super) host_keeps: bool,
@@ -166,12 +166,12 @@ pub(super) enum Lanes {
 pub(super) enum Moving {
     /// What they should.
     Sound,
-    /// A waiting room has no lease.
-    RoomsWithoutLease,
-    /// Waiting rooms can be entered before the way in can.
+    /// A parked call has no lease.
+    ParkedCallsWithoutLease,
+    /// Parked calls can be entered before the way in can.
     WayInLast,
-    /// Waiting rooms are not closed.
-    RoomsStayOpen,
+    /// Parked calls are not closed.
+    ParkedCallsStayOpen,
     /// The way in is taken away by who uncovers the point.
     WayInGoesAtOnce,
     /// A lease is made whenever the point is covered.
@@ -213,7 +213,7 @@ impl Machine {
         callees: Callees::Kept,
         dropped: Dropped::Retires { fence: true },
         lanes: Lanes::Pooled,
-        rooms: 0,
+        parked_lanes: 0,
         moving: Moving::Sound,
         host_keeps: true,
         light_fence: LightFence::Nothing,
@@ -270,13 +270,13 @@ impl Machine {
     }
 
     /// With functions that can be tail-called, and a point.
-    pub(super) const MOVING: Self = Self { rooms: 2, ..Self::TAIL };
+    pub(super) const MOVING: Self = Self { parked_lanes: 2, ..Self::TAIL };
 
     /// The same where there is no membarrier.
-    pub(super) const ATOMIC_MOVING: Self = Self { rooms: 2, ..Self::ATOMIC_TAIL };
+    pub(super) const ATOMIC_MOVING: Self = Self { parked_lanes: 2, ..Self::ATOMIC_TAIL };
 
     /// The same with calls that are patched.
-    pub(super) const MOVING_SITES: Self = Self { rooms: 2, ..Self::TAIL_SITES };
+    pub(super) const MOVING_SITES: Self = Self { parked_lanes: 2, ..Self::TAIL_SITES };
 
     /// The same machine with functions that can be tail-called.
     const fn tail(self) -> Self {

@@ -162,7 +162,7 @@ pub(super) struct Payload {
     pub(super) callees: Vec<Owner>,
     /// Whether its gate is freed with it, as no gate must be.
     pub(super) with_gate: bool,
-    /// If it is a waiting room's.
+    /// If it is a parked call's.
     pub(super) lease: Option<Lease>,
     /// If the version has the point.
     pub(super) point: RefCell<Option<Counted<Use>>>,

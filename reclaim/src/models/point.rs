@@ -2,7 +2,7 @@
 //! what, and for how long.
 //!
 //! The function `f` has it, its *way in* is `g`, and if it is at a call and not in a loop, its
-//! *waiting room* is `h`. In the runtime, code and way in of a version are one image, which is
+//! *parked call* is `h`. In the runtime, code and way in of a version are one image, which is
 //! freed with the last of the two. Here each is freed on its own, so a model is told of more that
 //! is gone; only the *flag* goes with the last.
 
@@ -28,7 +28,7 @@ use crate::sync::{AtomicUsize, Ordering, fence};
 pub(super) enum Place {
     /// Frames look at the flag, and tail-call the way in if it is set.
     Loop,
-    /// Frames tail-call the waiting room.
+    /// Frames tail-call the parked call.
     Call,
 }
 
@@ -37,8 +37,8 @@ pub(super) struct Point {
     place: Place,
     function: &'static Function,
     pub(super) way_in: &'static Function,
-    pub(super) room: &'static Function,
-    /// Held by whoever publishes a way in or a waiting room.
+    pub(super) parked: &'static Function,
+    /// Held by whoever publishes a way in or a parked call.
     table: Mutex<Table>,
 }
 
@@ -144,16 +144,16 @@ impl Point {
 
     /// Whether calls that find no version go home instead.
     fn has_home(&self, function: &Function) -> bool {
-        ptr::eq(function, self.way_in) || ptr::eq(function, self.room)
+        ptr::eq(function, self.way_in) || ptr::eq(function, self.parked)
     }
 
     /// Checks that the way in is there if the point is covered, and else nothing of it, once nobody
     /// is on the way.
     fn check(&self) {
         let covered = self.lock().covered.is_some();
-        let [way_in, room] = [self.way_in, self.room].map(|function| function.latest.get());
+        let [way_in, parked] = [self.way_in, self.parked].map(|function| function.latest.get());
         assert!(covered || way_in.is_none(), "leak: nobody has taken the way in away");
-        assert!(covered || room.is_none(), "leak: nobody has closed the waiting room");
+        assert!(covered || parked.is_none(), "leak: nobody has closed the parked call");
         assert!(!covered || way_in.is_some(), "lost: a point is covered and has no way in");
     }
 }
@@ -161,8 +161,8 @@ impl Point {
 impl World {
     /// Has the functions of this world have a point.
     pub(super) fn put_point(&'static self, place: Place) {
-        let (function, way_in, room) = (&self.f, &self.g, &self.h);
-        let point = Point { place, function, way_in, room, table: Mutex::default() };
+        let (function, way_in, parked) = (&self.f, &self.g, &self.h);
+        let point = Point { place, function, way_in, parked, table: Mutex::default() };
         assert!(self.point.set(point).is_ok(), "there is one point");
     }
 
@@ -192,12 +192,12 @@ impl World {
     /// Gives `f` its next version, which has the point or has not.
     fn install(&'static self, covers: bool) {
         let point = self.point();
-        let (function, way_in, room) = (point.function, point.way_in, point.room);
+        let (function, way_in, parked) = (point.function, point.way_in, point.parked);
         let mut table = point.lock();
         let callees: &[_] = match point.place {
             _ if !covers => &[],
             Place::Loop => &[way_in],
-            Place::Call => &[room, way_in],
+            Place::Call => &[parked, way_in],
         };
         let mut roots = vec![self.prepare(function, callees)];
         // Before anything is published.
@@ -206,24 +206,25 @@ impl World {
             Cover { lease: self.lease(&mut table, way_in), flag: self.used(&mut table, &roots) }
         });
         let mut ways_in = roots.split_off(1);
-        let mut rooms = Vec::new();
-        if let (Some(cover), Place::Call, None) = (&cover, point.place, room.latest.get()) {
-            let mut room = self.prepare(room, &[way_in]);
-            if self.machine.moving != Moving::RoomsWithoutLease {
-                room.payload.iter_mut().for_each(|room| room.lease = Some(cover.lease.clone()));
+        let mut parked_calls = Vec::new();
+        if let (Some(cover), Place::Call, None) = (&cover, point.place, parked.latest.get()) {
+            let mut parked = self.prepare(parked, &[way_in]);
+            if self.machine.moving != Moving::ParkedCallsWithoutLease {
+                parked.payload.iter_mut().for_each(|it| it.lease = Some(cover.lease.clone()));
             }
-            rooms.push(room);
+            parked_calls.push(parked);
         }
-        // Whoever is in a room finds the way in, and who comes from the function finds a room.
+        // A frame in a parked call finds the way in, and one that comes from the function finds a
+        // parked call.
         let order = match self.machine.moving {
-            Moving::WayInLast => [&mut rooms, &mut roots, &mut ways_in],
-            _ => [&mut ways_in, &mut rooms, &mut roots],
+            Moving::WayInLast => [&mut parked_calls, &mut roots, &mut ways_in],
+            _ => [&mut ways_in, &mut parked_calls, &mut roots],
         };
         order.into_iter().for_each(|installing| self.open(installing));
         let mut closing = Vec::new();
         let before = self.uncover_other(point, &mut table, cover, &mut closing);
         roots.append(&mut ways_in);
-        roots.append(&mut rooms);
+        roots.append(&mut parked_calls);
         self.close(&mut roots);
         closing.iter().for_each(Closing::close);
         drop(table);
@@ -283,8 +284,8 @@ impl World {
         let covered = cover.is_some();
         let before = replace(&mut table.covered, cover.map(|cover| cover.lease));
         if !covered && before.is_some() {
-            if self.machine.moving != Moving::RoomsStayOpen {
-                closing.extend(self.unpublish(point.room));
+            if self.machine.moving != Moving::ParkedCallsStayOpen {
+                closing.extend(self.unpublish(point.parked));
             }
             if self.machine.moving == Moving::WayInGoesAtOnce {
                 closing.extend(self.unpublish(point.way_in));
@@ -315,7 +316,7 @@ impl World {
     /// `from` is whose version tail-calls it.
     pub(super) fn goes_home(&self, from: &Function, to: &Function) -> bool {
         let Some(point) = self.point.get().filter(|point| point.has_home(to)) else { return false };
-        assert!(!ptr::eq(from, point.room), "lost: who leaves a waiting room finds no way in");
+        assert!(!ptr::eq(from, point.parked), "lost: who leaves a parked call finds no way in");
         self.seen.note(Event::WentHome);
         true
     }

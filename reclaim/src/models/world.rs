@@ -50,7 +50,7 @@ impl Machine {
 pub(super) struct World {
     pub(super) f: Function,
     pub(super) g: Function,
-    /// If it is no waiting room, it has no lanes of its own.
+    /// If it is no parked call, it has no lanes of its own.
     pub(super) h: Function,
     /// What scenarios about moving begin with.
     pub(super) point: OnceCell<Point>,
@@ -84,7 +84,7 @@ struct Pipeline {
 impl World {
     fn run(machine: Machine, scenario: Scenario, seen: &Arc<Seen>) {
         let causal = machine.causal;
-        let lanes = 5 + machine.rooms;
+        let lanes = 5 + machine.parked_lanes;
         let domain = Domain::new(lanes as u32 + u32::from(machine.in_place));
         let lane = |number| FunctionLane {
             inner: domain.lane().expect("a cell"),

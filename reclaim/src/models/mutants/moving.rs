@@ -12,52 +12,52 @@ const MOVING: Machine = Machine { causal: false, ..Machine::MOVING };
 
 /// The install that uncovers the point takes the last lease from under who waits.
 #[test]
-fn waiting_rooms_that_have_no_lease() {
-    Machine { moving: Moving::RoomsWithoutLease, ..MOVING }.refute(
+fn parked_calls_that_have_no_lease() {
+    Machine { moving: Moving::ParkedCallsWithoutLease, ..MOVING }.refute(
         0,
-        scenarios::uncovered_while_waiting,
+        scenarios::uncovered_while_parked,
         Fault::Lost,
     );
 }
 
-/// Who is in a waiting room comes too late.
+/// Who is in a parked call comes too late.
 #[test]
 fn a_way_in_that_goes_when_its_point_is_uncovered() {
     Machine { moving: Moving::WayInGoesAtOnce, ..MOVING }.refute(
         0,
-        scenarios::uncovered_while_waiting,
+        scenarios::uncovered_while_parked,
         Fault::Lost,
     );
 }
 
-/// The waiting room keeps the way in, and with it a version that was replaced, for calls that could
+/// The parked call keeps the way in, and with it a version that was replaced, for calls that could
 /// stay where they are.
 #[test]
-fn a_waiting_room_that_stays_open() {
-    Machine { moving: Moving::RoomsStayOpen, ..MOVING }.refute(
+fn a_parked_call_that_stays_open() {
+    Machine { moving: Moving::ParkedCallsStayOpen, ..MOVING }.refute(
         0,
-        scenarios::uncovered_while_waiting,
+        scenarios::uncovered_while_parked,
         Fault::Leak,
     );
 }
 
-/// A call of the new version is in the waiting room, and over, before there is a way in.
+/// A call of the new version is in the parked call, and over, before there is a way in.
 #[test]
-fn a_waiting_room_that_opens_before_the_way_in() {
+fn a_parked_call_that_opens_before_the_way_in() {
     Machine { moving: Moving::WayInLast, ..MOVING }.refute(
         2,
-        scenarios::waiting_uncovered_and_covered,
+        scenarios::parked_uncovered_and_covered,
         Fault::Lost,
     );
 }
 
-/// The waiting room has the lease of a version before. When the point is uncovered, the new lease
+/// The parked call has the lease of a version before. When the point is uncovered, the new lease
 /// ends, and knows of no other.
 #[test]
 fn a_new_lease_while_the_old_one_is_held() {
     Machine { moving: Moving::LeasesNotReused, ..MOVING }.refute(
         2,
-        scenarios::waiting_covered_and_uncovered,
+        scenarios::parked_covered_and_uncovered,
         Fault::Lost,
     );
 }
@@ -68,7 +68,7 @@ fn a_new_lease_while_the_old_one_is_held() {
 fn a_lease_that_ends_whatever_was_made_since() {
     Machine { moving: Moving::LeasesTakeAway, ..MOVING }.refute(
         2,
-        scenarios::uncovered_while_waiting_and_covered,
+        scenarios::uncovered_while_parked_and_covered,
         Fault::Lost,
     );
 }

@@ -1,5 +1,5 @@
 //! Programs whose frames move at points: out of versions of `f` by the way in `g`, and from the
-//! waiting room `h`.
+//! parked call `h`.
 //!
 //! Where they begin, a version 0 of `f` covers the point.
 
@@ -20,9 +20,9 @@ fn look(thread: Thread, times: usize) -> JoinHandle<()> {
     })
 }
 
-/// What bodies do that make one call, from the waiting room if they find it, which does what
+/// What bodies do that make one call, from the parked call if they find it, which does what
 /// `inside` does.
-fn wait(
+fn park(
     world: &'static World,
     mut inside: impl FnMut(),
 ) -> impl FnMut(&'static Function) -> Option<&'static Function> {
@@ -40,7 +40,7 @@ fn wait(
 /// Calls `f`, which makes a call.
 fn call(thread: Thread) -> JoinHandle<()> {
     thread.spawn(|thread| {
-        thread.call_bodies(&thread.world.f, wait(thread.world, || ()));
+        thread.call_bodies(&thread.world.f, park(thread.world, || ()));
     })
 }
 
@@ -70,7 +70,7 @@ fn by_callee(world: &'static World, mut inside: impl FnMut(&Thread)) -> Option<u
     let caller = world.thread();
     world.put_point(Place::Call);
     caller.cover();
-    caller.call_bodies(&world.f, wait(world, || inside(&caller)))
+    caller.call_bodies(&world.f, park(world, || inside(&caller)))
 }
 
 /// A loop goes on while another thread replaces its function.
@@ -105,12 +105,12 @@ pub(in crate::models) fn looping_uncovered(world: &'static World) {
 }
 
 /// A thread is in a call while another replaces the version that it is from.
-pub(in crate::models) fn waiting(world: &'static World) {
+pub(in crate::models) fn parked(world: &'static World) {
     while_calling(world, Thread::cover);
 }
 
 /// The version that a call is from is replaced by the callee.
-pub(in crate::models) fn replaced_while_waiting(world: &'static World) {
+pub(in crate::models) fn replaced_while_parked(world: &'static World) {
     let ran = by_callee(world, |caller| {
         caller.cover();
         assert!(world.f.is_freed(0) && world.g.is_freed(0), "leak: nobody is in version 0");
@@ -119,7 +119,7 @@ pub(in crate::models) fn replaced_while_waiting(world: &'static World) {
 }
 
 /// The same by a version without the point; and then nobody else keeps the way in.
-pub(in crate::models) fn uncovered_while_waiting(world: &'static World) {
+pub(in crate::models) fn uncovered_while_parked(world: &'static World) {
     let caller = world.thread();
     world.put_point(Place::Call);
     caller.cover();
@@ -127,7 +127,7 @@ pub(in crate::models) fn uncovered_while_waiting(world: &'static World) {
     world.forget(&world.h);
     let ran = caller.call_bodies(
         &world.f,
-        wait(world, || {
+        park(world, || {
             caller.uncover();
             assert!(world.f.is_freed(0), "leak: nobody is in version 0");
         }),
@@ -136,7 +136,7 @@ pub(in crate::models) fn uncovered_while_waiting(world: &'static World) {
 }
 
 /// The same, and then by one with it.
-pub(in crate::models) fn covered_again_while_waiting(world: &'static World) {
+pub(in crate::models) fn covered_again_while_parked(world: &'static World) {
     let ran = by_callee(world, |caller| {
         caller.uncover();
         caller.cover();
@@ -146,31 +146,31 @@ pub(in crate::models) fn covered_again_while_waiting(world: &'static World) {
 
 /// A thread is in a call while another replaces the version that it is from by one without the
 /// point.
-pub(in crate::models) fn waiting_uncovered(world: &'static World) {
+pub(in crate::models) fn parked_uncovered(world: &'static World) {
     while_calling(world, Thread::uncover);
 }
 
 /// The same, and the other thread is in a call as well, whose callee does that.
-pub(in crate::models) fn two_waiting_uncovered(world: &'static World) {
+pub(in crate::models) fn two_parked_uncovered(world: &'static World) {
     while_calling(world, |retirer| {
-        retirer.call_bodies(&world.f, wait(world, || retirer.uncover()));
+        retirer.call_bodies(&world.f, park(world, || retirer.uncover()));
     });
 }
 
 /// The callee of a call replaces the version that it is from by one without the point, while
 /// another thread installs one with it.
-pub(in crate::models) fn uncovered_while_waiting_and_covered(world: &'static World) {
+pub(in crate::models) fn uncovered_while_parked_and_covered(world: &'static World) {
     let (caller, other) = (world.thread(), world.thread());
     world.put_point(Place::Call);
     caller.cover();
     let covers = other.spawn(|other| other.cover());
-    caller.call_bodies(&world.f, wait(world, || caller.uncover()));
+    caller.call_bodies(&world.f, park(world, || caller.uncover()));
     covers.join().unwrap();
 }
 
 /// A thread is in a call while another replaces the version that it is from, first by one with the
 /// point and then by one without.
-pub(in crate::models) fn waiting_covered_and_uncovered(world: &'static World) {
+pub(in crate::models) fn parked_covered_and_uncovered(world: &'static World) {
     while_calling(world, |retirer| {
         retirer.cover();
         retirer.uncover();
@@ -178,7 +178,7 @@ pub(in crate::models) fn waiting_covered_and_uncovered(world: &'static World) {
 }
 
 /// The other way around.
-pub(in crate::models) fn waiting_uncovered_and_covered(world: &'static World) {
+pub(in crate::models) fn parked_uncovered_and_covered(world: &'static World) {
     while_calling(world, |retirer| {
         retirer.uncover();
         retirer.cover();
