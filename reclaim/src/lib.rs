@@ -212,28 +212,28 @@
 //!
 //! # The races of moving
 //!
-//! Tail calls are how frames move from a version to the next: see `lastout-instrument`. A *way in*
+//! Tail calls are how frames move from a version to the next: see `lastout-instrument`. A *resume entry*
 //! is a function that goes on where the frame was, and a *parked call* one in which the frame is
 //! while a call is in progress. Both have lanes and gates like any other, so moving out of a version
 //! is leaving it, and the last to move frees it. Three rules say who finds them:
 //!
-//! 15. Who tail-calls a way in or a parked call and finds no version goes *home*, on in the version
+//! 15. Who tail-calls a resume entry or a parked call and finds no version goes *home*, on in the version
 //!     that it comes from, where it is still counted. Who comes from a parked call has no home.
-//! 16. A way in has a version as long as anybody has its *lease*. The version of a parked call has
+//! 16. A resume entry has a version as long as anybody has its *lease*. The version of a parked call has
 //!     the lease until it is freed, and so has whoever publishes, as long as the version that is
 //!     current has the point. It is one lease: a new one is made only when nobody has the old one.
-//! 17. All are published, and taken away, under one lock: the way in before the parked call can be
+//! 17. All are published, and taken away, under one lock: the resume entry before the parked call can be
 //!     entered, and that before the function can; the parked call closed before the publisher's
-//!     lease is let go. Who had the lease last takes the way in away, unless the point is covered,
+//!     lease is let go. Who had the lease last takes the resume entry away, unless the point is covered,
 //!     or there is a new lease.
 //!
-//! **Moving against being uncovered.** A frame that finds the way in closed has counted in and
+//! **Moving against being uncovered.** A frame that finds the resume entry closed has counted in and
 //! bailed, and is counted at home all the time.
 //!
 //! **Waiting against being uncovered.** Who is in the parked call is counted there, and its version
 //! has the lease. Who comes later finds it closed, and goes home. The last to leave is counted in at
-//! the way in before it is counted out of the parked call: it may then find itself to be the one
-//! who lets go of the lease, and takes away the way in that it is inside of.
+//! the resume entry before it is counted out of the parked call: it may then find itself to be the one
+//! who lets go of the lease, and takes away the resume entry that it is inside of.
 //!
 //! **The end of a lease against the next.** Between letting go of a lease as the last and taking the
 //! lock, anybody may have covered the point again, with a new lease. So who has the lock looks.
@@ -285,11 +285,11 @@
 //! hold that is begun without release.
 //!
 //! And with frames that move: loops that look at a flag, and calls from parked calls, while others
-//! cover the point, uncover it, and cover it again. Nobody who has waited finds no way in, a version
+//! cover the point, uncover it, and cover it again. Nobody who has waited finds no resume entry, a version
 //! does not stay for who waits, and of a point that is not covered nothing stays. Mutants are
-//! parked calls that have no lease, open before the way in or are not closed; a way in that goes
+//! parked calls that have no lease, open before the resume entry or are not closed; a resume entry that goes
 //! when the point is uncovered; a lease made beside another, or that ends without a look; and a
-//! transfer that counts out of home before it knows the way in.
+//! transfer that counts out of home before it knows the resume entry.
 //!
 //! Where two threads are at work, two to five preemptions are explored, and where three are, two.
 //!

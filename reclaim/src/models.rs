@@ -98,10 +98,10 @@
 //! changes, the lock under which it does, and leases, which are counted as `Arc` and `Weak` do.
 //! Gates, transfers and freeing are those of all other calls.
 //!
-//! A body that may tail-call the way in looks at its version's flag first. A tail call that finds no
-//! version of a way in or a parked call goes *home*: the code that it comes from goes on, which has
+//! A body that may tail-call the resume entry looks at its version's flag first. A tail call that finds no
+//! version of a resume entry or a parked call goes *home*: the code that it comes from goes on, which has
 //! to be there. But who comes from a parked call has no home, and that is checked. In the end the
-//! way in is there if, and only if, the point is covered.
+//! resume entry is there if, and only if, the point is covered.
 //!
 //! # What is not modelled
 //!

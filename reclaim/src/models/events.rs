@@ -47,7 +47,7 @@ pub(super) enum Event {
     GaveUp,
     /// The version was replaced or removed while callers were held.
     LostPlace,
-    /// A call found no version of a way in or a parked call.
+    /// A call found no version of a resume entry or a parked call.
     WentHome,
     /// A point was covered again while somebody had a lease.
     ReusedLease,

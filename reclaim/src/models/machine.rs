@@ -168,15 +168,15 @@ pub(super) enum Moving {
     Sound,
     /// A parked call has no lease.
     ParkedCallsWithoutLease,
-    /// Parked calls can be entered before the way in can.
-    WayInLast,
+    /// Parked calls can be entered before the resume entry can.
+    ResumeEntryLast,
     /// Parked calls are not closed.
     ParkedCallsStayOpen,
-    /// The way in is taken away by who uncovers the point.
-    WayInGoesAtOnce,
+    /// The resume entry is taken away by who uncovers the point.
+    ResumeEntryGoesAtOnce,
     /// A lease is made whenever the point is covered.
     LeasesNotReused,
-    /// The last to have a lease takes the way in away, whoever has another.
+    /// The last to have a lease takes the resume entry away, whoever has another.
     LeasesTakeAway,
 }
 

@@ -1,8 +1,8 @@
 //! A point at which frames move to the version that is current, as the runtime has it: who finds
 //! what, and for how long.
 //!
-//! The function `f` has it, its *way in* is `g`, and if it is at a call and not in a loop, its
-//! *parked call* is `h`. In the runtime, code and way in of a version are one image, which is
+//! The function `f` has it, its *resume entry* is `g`, and if it is at a call and not in a loop, its
+//! *parked call* is `h`. In the runtime, code and resume entry of a version are one image, which is
 //! freed with the last of the two. Here each is freed on its own, so a model is told of more that
 //! is gone; only the *flag* goes with the last.
 
@@ -26,7 +26,7 @@ use crate::sync::{AtomicUsize, Ordering, fence};
 /// Where the point is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Frames look at the flag, and tail-call the way in if it is set.
+    /// Frames look at the flag, and tail-call the resume entry if it is set.
     Loop,
     /// Frames tail-call the parked call.
     Call,
@@ -36,9 +36,9 @@ pub(super) enum Place {
 pub(super) struct Point {
     place: Place,
     function: &'static Function,
-    pub(super) way_in: &'static Function,
+    pub(super) resume_entry: &'static Function,
     pub(super) parked: &'static Function,
-    /// Held by whoever publishes a way in or a parked call.
+    /// Held by whoever publishes a resume entry or a parked call.
     table: Mutex<Table>,
 }
 
@@ -52,8 +52,8 @@ struct Table {
     flags: Vec<Rc<Flag>>,
 }
 
-/// Keeps the way in current: a reference to it that is counted, and the last of which takes the way
-/// in away.
+/// Keeps the resume entry current: a counted reference to it. The last takes the resume entry
+/// away.
 ///
 /// It is written out, as loom has no references that do not count.
 pub(super) struct Lease {
@@ -63,7 +63,7 @@ pub(super) struct Lease {
 
 struct Held {
     count: AtomicUsize,
-    /// Of the way in.
+    /// Of the resume entry.
     owner: RefCell<Option<Owner>>,
 }
 
@@ -113,7 +113,7 @@ impl Flag {
 pub(super) struct Use {
     world: &'static World,
     flag: Option<Rc<Flag>>,
-    _way_in: Owner,
+    _resume_entry: Owner,
 }
 
 impl Drop for Use {
@@ -144,25 +144,29 @@ impl Point {
 
     /// Whether calls that find no version go home instead.
     fn has_home(&self, function: &Function) -> bool {
-        ptr::eq(function, self.way_in) || ptr::eq(function, self.parked)
+        ptr::eq(function, self.resume_entry) || ptr::eq(function, self.parked)
     }
 
-    /// Checks that the way in is there if the point is covered, and else nothing of it, once nobody
+    /// Checks that the resume entry is there if the point is covered, and else nothing of it, once nobody
     /// is on the way.
     fn check(&self) {
         let covered = self.lock().covered.is_some();
-        let [way_in, parked] = [self.way_in, self.parked].map(|function| function.latest.get());
-        assert!(covered || way_in.is_none(), "leak: nobody has taken the way in away");
+        let [resume_entry, parked] =
+            [self.resume_entry, self.parked].map(|function| function.latest.get());
+        assert!(covered || resume_entry.is_none(), "leak: nobody has taken the resume entry away");
         assert!(covered || parked.is_none(), "leak: nobody has closed the parked call");
-        assert!(!covered || way_in.is_some(), "lost: a point is covered and has no way in");
+        assert!(
+            !covered || resume_entry.is_some(),
+            "lost: a point is covered and has no resume entry"
+        );
     }
 }
 
 impl World {
     /// Has the functions of this world have a point.
     pub(super) fn put_point(&'static self, place: Place) {
-        let (function, way_in, parked) = (&self.f, &self.g, &self.h);
-        let point = Point { place, function, way_in, parked, table: Mutex::default() };
+        let (function, resume_entry, parked) = (&self.f, &self.g, &self.h);
+        let point = Point { place, function, resume_entry, parked, table: Mutex::default() };
         assert!(self.point.set(point).is_ok(), "there is one point");
     }
 
@@ -192,38 +196,41 @@ impl World {
     /// Gives `f` its next version, which has the point or has not.
     fn install(&'static self, covers: bool) {
         let point = self.point();
-        let (function, way_in, parked) = (point.function, point.way_in, point.parked);
+        let (function, resume_entry, parked) = (point.function, point.resume_entry, point.parked);
         let mut table = point.lock();
         let callees: &[_] = match point.place {
             _ if !covers => &[],
-            Place::Loop => &[way_in],
-            Place::Call => &[parked, way_in],
+            Place::Loop => &[resume_entry],
+            Place::Call => &[parked, resume_entry],
         };
         let mut roots = vec![self.prepare(function, callees)];
         // Before anything is published.
         let cover = covers.then(|| {
-            roots.push(self.prepare(way_in, callees));
-            Cover { lease: self.lease(&mut table, way_in), flag: self.used(&mut table, &roots) }
+            roots.push(self.prepare(resume_entry, callees));
+            Cover {
+                lease: self.lease(&mut table, resume_entry),
+                flag: self.used(&mut table, &roots),
+            }
         });
-        let mut ways_in = roots.split_off(1);
+        let mut resume_entries = roots.split_off(1);
         let mut parked_calls = Vec::new();
         if let (Some(cover), Place::Call, None) = (&cover, point.place, parked.latest.get()) {
-            let mut parked = self.prepare(parked, &[way_in]);
+            let mut parked = self.prepare(parked, &[resume_entry]);
             if self.machine.moving != Moving::ParkedCallsWithoutLease {
                 parked.payload.iter_mut().for_each(|it| it.lease = Some(cover.lease.clone()));
             }
             parked_calls.push(parked);
         }
-        // A frame in a parked call finds the way in, and one that comes from the function finds a
+        // A frame in a parked call finds the resume entry, and one that comes from the function finds a
         // parked call.
         let order = match self.machine.moving {
-            Moving::WayInLast => [&mut parked_calls, &mut roots, &mut ways_in],
-            _ => [&mut ways_in, &mut parked_calls, &mut roots],
+            Moving::ResumeEntryLast => [&mut parked_calls, &mut roots, &mut resume_entries],
+            _ => [&mut resume_entries, &mut parked_calls, &mut roots],
         };
         order.into_iter().for_each(|installing| self.open(installing));
         let mut closing = Vec::new();
         let before = self.uncover_other(point, &mut table, cover, &mut closing);
-        roots.append(&mut ways_in);
+        roots.append(&mut resume_entries);
         roots.append(&mut parked_calls);
         self.close(&mut roots);
         closing.iter().for_each(Closing::close);
@@ -242,7 +249,8 @@ impl World {
             Rc::new(Flag { word: AtomicUsize::new(0), memory })
         });
         table.flags.extend(flag.clone());
-        let used = Use { world: self, flag: flag.clone(), _way_in: point.way_in.handle() };
+        let used =
+            Use { world: self, flag: flag.clone(), _resume_entry: point.resume_entry.handle() };
         let used = Counted::new(used);
         for payload in parts.iter().filter_map(|part| part.payload.as_ref()) {
             payload.code.flag.replace(flag.clone());
@@ -252,7 +260,7 @@ impl World {
     }
 
     /// The lease of the point that is about to be covered.
-    fn lease(&'static self, table: &mut Table, way_in: &'static Function) -> Lease {
+    fn lease(&'static self, table: &mut Table, resume_entry: &'static Function) -> Lease {
         let old = table.lease.as_ref().filter(|_| self.machine.moving != Moving::LeasesNotReused);
         if let Some(lease) = old.and_then(|held| held.upgrade(self)) {
             if table.covered.is_none() {
@@ -260,7 +268,7 @@ impl World {
             }
             return lease;
         }
-        let owner = RefCell::new(Some(way_in.handle()));
+        let owner = RefCell::new(Some(resume_entry.handle()));
         let held = Rc::new(Held { count: AtomicUsize::new(1), owner });
         table.lease = Some(Rc::clone(&held));
         Lease { world: self, held }
@@ -287,14 +295,14 @@ impl World {
             if self.machine.moving != Moving::ParkedCallsStayOpen {
                 closing.extend(self.unpublish(point.parked));
             }
-            if self.machine.moving == Moving::WayInGoesAtOnce {
-                closing.extend(self.unpublish(point.way_in));
+            if self.machine.moving == Moving::ResumeEntryGoesAtOnce {
+                closing.extend(self.unpublish(point.resume_entry));
             }
         }
         before
     }
 
-    /// The last who had a lease takes the way in away, unless another lease was made since.
+    /// The last who had a lease takes the resume entry away, unless another lease was made since.
     fn take_away(&self) {
         let point = self.point();
         let table = point.lock();
@@ -304,7 +312,7 @@ impl World {
             self.seen.note(Event::KeptByNewLease);
             return;
         }
-        let Some(closing) = self.unpublish(point.way_in) else { return };
+        let Some(closing) = self.unpublish(point.resume_entry) else { return };
         closing.close();
         drop(table);
         self.retire_all(vec![closing]);
@@ -316,7 +324,10 @@ impl World {
     /// `from` is whose version tail-calls it.
     pub(super) fn goes_home(&self, from: &Function, to: &Function) -> bool {
         let Some(point) = self.point.get().filter(|point| point.has_home(to)) else { return false };
-        assert!(!ptr::eq(from, point.parked), "lost: who leaves a parked call finds no way in");
+        assert!(
+            !ptr::eq(from, point.parked),
+            "lost: who leaves a parked call finds no resume entry"
+        );
         self.seen.note(Event::WentHome);
         true
     }

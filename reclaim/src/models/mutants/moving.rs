@@ -22,15 +22,15 @@ fn parked_calls_that_have_no_lease() {
 
 /// Who is in a parked call comes too late.
 #[test]
-fn a_way_in_that_goes_when_its_point_is_uncovered() {
-    Machine { moving: Moving::WayInGoesAtOnce, ..MOVING }.refute(
+fn a_resume_entry_that_goes_when_its_point_is_uncovered() {
+    Machine { moving: Moving::ResumeEntryGoesAtOnce, ..MOVING }.refute(
         0,
         scenarios::uncovered_while_parked,
         Fault::Lost,
     );
 }
 
-/// The parked call keeps the way in, and with it a version that was replaced, for calls that could
+/// The parked call keeps the resume entry, and with it a version that was replaced, for calls that could
 /// stay where they are.
 #[test]
 fn a_parked_call_that_stays_open() {
@@ -41,10 +41,10 @@ fn a_parked_call_that_stays_open() {
     );
 }
 
-/// A call of the new version is in the parked call, and over, before there is a way in.
+/// A call of the new version is in the parked call, and over, before there is a resume entry.
 #[test]
-fn a_parked_call_that_opens_before_the_way_in() {
-    Machine { moving: Moving::WayInLast, ..MOVING }.refute(
+fn a_parked_call_that_opens_before_the_resume_entry() {
+    Machine { moving: Moving::ResumeEntryLast, ..MOVING }.refute(
         2,
         scenarios::parked_uncovered_and_covered,
         Fault::Lost,
@@ -63,7 +63,7 @@ fn a_new_lease_while_the_old_one_is_held() {
 }
 
 /// Nobody has the old lease any more as the point is covered again, so there is a new one. Only
-/// then the last who had the old one gets round to taking the way in away: the new one.
+/// then the last who had the old one gets round to taking the resume entry away: the new one.
 #[test]
 fn a_lease_that_ends_whatever_was_made_since() {
     Machine { moving: Moving::LeasesTakeAway, ..MOVING }.refute(
@@ -73,10 +73,10 @@ fn a_lease_that_ends_whatever_was_made_since() {
     );
 }
 
-/// Who is counted nowhere has no home: the version goes, and then it turns out that there is no way
-/// in.
+/// Who is counted nowhere has no home: the version goes, and then it turns out that there is no resume
+/// entry.
 #[test]
-fn counting_out_of_home_before_the_way_in_is_known() {
+fn counting_out_of_home_before_the_resume_entry_is_known() {
     let steps =
         &[CountIn, LightFence, SwapLane, CountOutTaken, LightFence, CheckTaken, LoadBody, JumpBody];
     Machine { transfer_steps: [steps, &[Restart]], ..MOVING }.refute(

@@ -1,4 +1,4 @@
-//! Programs whose frames move at points: out of versions of `f` by the way in `g`, and from the
+//! Programs whose frames move at points: out of versions of `f` by the resume entry `g`, and from the
 //! parked call `h`.
 //!
 //! Where they begin, a version 0 of `f` covers the point.
@@ -15,8 +15,8 @@ use crate::models::world::{Thread, World};
 fn look(thread: Thread, times: usize) -> JoinHandle<()> {
     thread.spawn(move |thread| {
         let mut looks = 0..times;
-        let way_in = &thread.world.g;
-        thread.call_bodies(&thread.world.f, |_| looks.next().map(|_| way_in));
+        let resume_entry = &thread.world.g;
+        thread.call_bodies(&thread.world.f, |_| looks.next().map(|_| resume_entry));
     })
 }
 
@@ -118,7 +118,7 @@ pub(in crate::models) fn replaced_while_parked(world: &'static World) {
     assert_eq!(ran, Some(1));
 }
 
-/// The same by a version without the point; and then nobody else keeps the way in.
+/// The same by a version without the point; and then nobody else keeps the resume entry.
 pub(in crate::models) fn uncovered_while_parked(world: &'static World) {
     let caller = world.thread();
     world.put_point(Place::Call);

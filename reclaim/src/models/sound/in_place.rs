@@ -22,7 +22,7 @@ mod plain {
         the_version_may_be_replaced_elsewhere_meanwhile:
             in_place_and_elsewhere, 2, [ReplacedInPlace, LostPlace, FreedByLeaver, Bailed];
 
-        a_handler_calls_on_the_way_in:
+        a_handler_calls_before_the_body_is_loaded:
             in_place_interrupted, 3, [ReplacedInPlace, GaveUp];
 
         a_handler_calls_while_its_thread_waits:
@@ -42,7 +42,7 @@ mod atomic {
         who_is_inside_is_let_through:
             in_place_recursion, 4, [ReplacedInPlace, ReplacedUnderWaiter, GaveUp, LetThrough];
 
-        a_handler_calls_on_the_way_in:
+        a_handler_calls_before_the_body_is_loaded:
             in_place_interrupted, 3, [ReplacedInPlace, GaveUp];
     }
 }

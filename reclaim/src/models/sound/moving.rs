@@ -10,7 +10,7 @@ mod plain {
         the_last_of_two_loops_to_move_frees:
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
-        a_loop_stays_where_it_is_if_there_is_no_way_in:
+        a_loop_stays_where_it_is_if_there_is_no_resume_entry:
             looping_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         a_call_goes_on_in_the_current_version:
@@ -19,7 +19,7 @@ mod plain {
         a_parked_call_keeps_no_version:
             replaced_while_parked, 0, [FreedByRetirer, Transferred];
 
-        a_parked_call_keeps_the_way_in:
+        a_parked_call_keeps_the_resume_entry:
             uncovered_while_parked, 0, [FreedByRetirer, FreedByTransfer, FreedByLeaver];
 
         a_point_is_covered_again_while_a_call_is_parked:
@@ -28,17 +28,17 @@ mod plain {
         a_call_that_comes_late_is_made_in_its_version:
             parked_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
-        the_last_of_two_calls_to_return_takes_the_way_in_away:
+        the_last_of_two_calls_to_return_takes_the_resume_entry_away:
             two_parked_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
-        a_parked_call_keeps_the_way_in_from_version_to_version:
+        a_parked_call_keeps_the_resume_entry_from_version_to_version:
             parked_covered_and_uncovered, 2, [FreedByRetirer, FreedByTransfer, WentHome];
 
         a_lease_is_used_again:
             parked_uncovered_and_covered, 2,
             [FreedByRetirer, FreedByTransfer, WentHome, ReusedLease];
 
-        a_lease_that_ends_leaves_the_way_in_to_the_next:
+        a_lease_that_ends_leaves_the_resume_entry_to_the_next:
             uncovered_while_parked_and_covered, 2,
             [FreedByRetirer, FreedByTransfer, ReusedLease, KeptByNewLease];
     }
@@ -50,7 +50,7 @@ mod atomic {
         the_last_of_two_loops_to_move_frees:
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
-        a_loop_stays_where_it_is_if_there_is_no_way_in:
+        a_loop_stays_where_it_is_if_there_is_no_resume_entry:
             looping_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         a_call_goes_on_in_the_current_version:
@@ -59,10 +59,10 @@ mod atomic {
         a_call_that_comes_late_is_made_in_its_version:
             parked_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
-        the_last_of_two_calls_to_return_takes_the_way_in_away:
+        the_last_of_two_calls_to_return_takes_the_resume_entry_away:
             two_parked_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
-        a_lease_that_ends_leaves_the_way_in_to_the_next:
+        a_lease_that_ends_leaves_the_resume_entry_to_the_next:
             uncovered_while_parked_and_covered, 2,
             [FreedByRetirer, FreedByTransfer, ReusedLease, KeptByNewLease];
     }
@@ -74,7 +74,7 @@ mod sites {
         the_last_of_two_loops_to_move_frees:
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
-        a_loop_stays_where_it_is_if_there_is_no_way_in:
+        a_loop_stays_where_it_is_if_there_is_no_resume_entry:
             looping_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         a_call_goes_on_in_the_current_version:
@@ -83,7 +83,7 @@ mod sites {
         a_call_that_comes_late_is_made_in_its_version:
             parked_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
-        the_last_of_two_calls_to_return_takes_the_way_in_away:
+        the_last_of_two_calls_to_return_takes_the_resume_entry_away:
             two_parked_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         a_lease_is_used_again:
