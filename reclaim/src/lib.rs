@@ -224,19 +224,19 @@
 //!     current has the point. It is one lease: a new one is made only when nobody has the old one.
 //! 17. All are published, and taken away, under one lock: the resume entry before the parked call can be
 //!     entered, and that before the function can; the parked call closed before the publisher's
-//!     lease is let go. Who had the lease last takes the resume entry away, unless the point is covered,
+//!     lease is let go. Who had the lease last takes the resume entry away, unless the point is offered,
 //!     or there is a new lease.
 //!
-//! **Moving against being uncovered.** A frame that finds the resume entry closed has counted in and
+//! **Moving against being withdrawn.** A frame that finds the resume entry closed has counted in and
 //! bailed, and is counted at home all the time.
 //!
-//! **Waiting against being uncovered.** Who is in the parked call is counted there, and its version
+//! **Waiting against being withdrawn.** Who is in the parked call is counted there, and its version
 //! has the lease. Who comes later finds it closed, and goes home. The last to leave is counted in at
 //! the resume entry before it is counted out of the parked call: it may then find itself to be the one
 //! who lets go of the lease, and takes away the resume entry that it is inside of.
 //!
 //! **The end of a lease against the next.** Between letting go of a lease as the last and taking the
-//! lock, anybody may have covered the point again, with a new lease. So who has the lock looks.
+//! lock, anybody may have offered the point again, with a new lease. So who has the lock looks.
 //!
 //! # Other accesses
 //!
@@ -285,10 +285,10 @@
 //! hold that is begun without release.
 //!
 //! And with frames that move: loops that look at a flag, and calls from parked calls, while others
-//! cover the point, uncover it, and cover it again. Nobody who has waited finds no resume entry, a version
-//! does not stay for who waits, and of a point that is not covered nothing stays. Mutants are
+//! offer the point, withdraw it, and offer it again. Nobody who has waited finds no resume entry, a version
+//! does not stay for who waits, and of a point that is not offered nothing stays. Mutants are
 //! parked calls that have no lease, open before the resume entry or are not closed; a resume entry that goes
-//! when the point is uncovered; a lease made beside another, or that ends without a look; and a
+//! when the point is withdrawn; a lease made beside another, or that ends without a look; and a
 //! transfer that counts out of home before it knows the resume entry.
 //!
 //! Where two threads are at work, two to five preemptions are explored, and where three are, two.

@@ -101,7 +101,7 @@
 //! A body that may tail-call the resume entry looks at its version's flag first. A tail call that finds no
 //! version of a resume entry or a parked call goes *home*: the code that it comes from goes on, which has
 //! to be there. But who comes from a parked call has no home, and that is checked. In the end the
-//! resume entry is there if, and only if, the point is covered.
+//! resume entry is there if, and only if, the point is offered.
 //!
 //! # What is not modelled
 //!

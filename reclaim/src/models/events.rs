@@ -49,7 +49,7 @@ pub(super) enum Event {
     LostPlace,
     /// A call found no version of a resume entry or a parked call.
     WentHome,
-    /// A point was covered again while somebody had a lease.
+    /// A point was offered again while somebody had a lease.
     ReusedLease,
     /// The last to have a lease found another one made since.
     KeptByNewLease,

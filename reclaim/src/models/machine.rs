@@ -172,9 +172,9 @@ pub(super) enum Moving {
     ResumeEntryLast,
     /// Parked calls are not closed.
     ParkedCallsStayOpen,
-    /// The resume entry is taken away by who uncovers the point.
+    /// The resume entry is taken away by who withdraws the point.
     ResumeEntryGoesAtOnce,
-    /// A lease is made whenever the point is covered.
+    /// A lease is made whenever the point is offered.
     LeasesNotReused,
     /// The last to have a lease takes the resume entry away, whoever has another.
     LeasesTakeAway,

@@ -46,8 +46,8 @@ pub(super) struct Point {
 struct Table {
     /// The lease that was made last, whether or not anybody has it.
     lease: Option<Rc<Held>>,
-    /// While the point is covered.
-    covered: Option<Lease>,
+    /// While the point is offered.
+    offered: Option<Lease>,
     /// Those of versions that have the point and are not freed.
     flags: Vec<Rc<Flag>>,
 }
@@ -130,10 +130,10 @@ impl Drop for Use {
     }
 }
 
-/// A point that is about to be covered.
-struct Cover {
+/// A point that is about to be offered.
+struct Offer {
     lease: Lease,
-    /// Of the version that covers it.
+    /// Of the version that offers it.
     flag: Option<Rc<Flag>>,
 }
 
@@ -147,17 +147,17 @@ impl Point {
         ptr::eq(function, self.resume_entry) || ptr::eq(function, self.parked)
     }
 
-    /// Checks that the resume entry is there if the point is covered, and else nothing of it, once nobody
+    /// Checks that the resume entry is there if the point is offered, and else nothing of it, once nobody
     /// is on the way.
     fn check(&self) {
-        let covered = self.lock().covered.is_some();
+        let offered = self.lock().offered.is_some();
         let [resume_entry, parked] =
             [self.resume_entry, self.parked].map(|function| function.latest.get());
-        assert!(covered || resume_entry.is_none(), "leak: nobody has taken the resume entry away");
-        assert!(covered || parked.is_none(), "leak: nobody has closed the parked call");
+        assert!(offered || resume_entry.is_none(), "leak: nobody has taken the resume entry away");
+        assert!(offered || parked.is_none(), "leak: nobody has closed the parked call");
         assert!(
-            !covered || resume_entry.is_some(),
-            "lost: a point is covered and has no resume entry"
+            !offered || resume_entry.is_some(),
+            "lost: a point is offered and has no resume entry"
         );
     }
 }
@@ -181,12 +181,12 @@ impl World {
         }
     }
 
-    /// Takes the version from `f` if that has a point, and uncovers it.
+    /// Takes the version from `f` if that has a point, and withdraws it.
     pub(super) fn remove_with_point(&'static self) {
         let Some(point) = self.point.get() else { return };
         let mut closing: Vec<_> = self.unpublish(point.function).into_iter().collect();
         let mut table = point.lock();
-        let before = self.uncover_other(point, &mut table, None, &mut closing);
+        let before = self.set_offer(point, &mut table, None, &mut closing);
         drop(table);
         closing.iter().for_each(Closing::close);
         self.retire_all(closing);
@@ -194,30 +194,30 @@ impl World {
     }
 
     /// Gives `f` its next version, which has the point or has not.
-    fn install(&'static self, covers: bool) {
+    fn install(&'static self, offers: bool) {
         let point = self.point();
         let (function, resume_entry, parked) = (point.function, point.resume_entry, point.parked);
         let mut table = point.lock();
         let callees: &[_] = match point.place {
-            _ if !covers => &[],
+            _ if !offers => &[],
             Place::Loop => &[resume_entry],
             Place::Call => &[parked, resume_entry],
         };
         let mut roots = vec![self.prepare(function, callees)];
         // Before anything is published.
-        let cover = covers.then(|| {
+        let offer = offers.then(|| {
             roots.push(self.prepare(resume_entry, callees));
-            Cover {
+            Offer {
                 lease: self.lease(&mut table, resume_entry),
                 flag: self.used(&mut table, &roots),
             }
         });
         let mut resume_entries = roots.split_off(1);
         let mut parked_calls = Vec::new();
-        if let (Some(cover), Place::Call, None) = (&cover, point.place, parked.latest.get()) {
+        if let (Some(offer), Place::Call, None) = (&offer, point.place, parked.latest.get()) {
             let mut parked = self.prepare(parked, &[resume_entry]);
             if self.machine.moving != Moving::ParkedCallsWithoutLease {
-                parked.payload.iter_mut().for_each(|it| it.lease = Some(cover.lease.clone()));
+                parked.payload.iter_mut().for_each(|it| it.lease = Some(offer.lease.clone()));
             }
             parked_calls.push(parked);
         }
@@ -229,7 +229,7 @@ impl World {
         };
         order.into_iter().for_each(|installing| self.open(installing));
         let mut closing = Vec::new();
-        let before = self.uncover_other(point, &mut table, cover, &mut closing);
+        let before = self.set_offer(point, &mut table, offer, &mut closing);
         roots.append(&mut resume_entries);
         roots.append(&mut parked_calls);
         self.close(&mut roots);
@@ -259,11 +259,11 @@ impl World {
         flag
     }
 
-    /// The lease of the point that is about to be covered.
+    /// The lease of the point that is about to be offered.
     fn lease(&'static self, table: &mut Table, resume_entry: &'static Function) -> Lease {
         let old = table.lease.as_ref().filter(|_| self.machine.moving != Moving::LeasesNotReused);
         if let Some(lease) = old.and_then(|held| held.upgrade(self)) {
-            if table.covered.is_none() {
+            if table.offered.is_none() {
                 self.seen.note(Event::ReusedLease);
             }
             return lease;
@@ -274,24 +274,24 @@ impl World {
         Lease { world: self, held }
     }
 
-    /// Has the point be covered, if that is said, by the version with this flag, and else not.
+    /// Has the point be offered, if that is said, by the version with this flag, and else not.
     /// Returns the lease of before, to be dropped when nothing is locked, and adds what is to be
     /// closed.
-    fn uncover_other(
+    fn set_offer(
         &'static self,
         point: &Point,
         table: &mut Table,
-        cover: Option<Cover>,
+        offer: Option<Offer>,
         closing: &mut Vec<Closing>,
     ) -> Option<Lease> {
-        let own = cover.as_ref().and_then(|cover| cover.flag.as_ref());
+        let own = offer.as_ref().and_then(|offer| offer.flag.as_ref());
         for flag in &table.flags {
-            let set = cover.is_some() && !own.is_some_and(|own| Rc::ptr_eq(own, flag));
+            let set = offer.is_some() && !own.is_some_and(|own| Rc::ptr_eq(own, flag));
             flag.word.store(usize::from(set), Ordering::Release);
         }
-        let covered = cover.is_some();
-        let before = replace(&mut table.covered, cover.map(|cover| cover.lease));
-        if !covered && before.is_some() {
+        let offered = offer.is_some();
+        let before = replace(&mut table.offered, offer.map(|offer| offer.lease));
+        if !offered && before.is_some() {
             if self.machine.moving != Moving::ParkedCallsStayOpen {
                 closing.extend(self.unpublish(point.parked));
             }
@@ -307,7 +307,7 @@ impl World {
         let point = self.point();
         let table = point.lock();
         let held = table.lease.as_ref().is_some_and(|held| held.count.load(Ordering::Relaxed) > 0);
-        let kept = table.covered.is_some() || held;
+        let kept = table.offered.is_some() || held;
         if kept && self.machine.moving != Moving::LeasesTakeAway {
             self.seen.note(Event::KeptByNewLease);
             return;
@@ -335,12 +335,12 @@ impl World {
 
 impl Thread {
     /// Gives `f` a version that has the point.
-    pub(super) fn cover(&self) {
+    pub(super) fn offer(&self) {
         self.world.install(true);
     }
 
     /// Gives `f` a version that does not have it.
-    pub(super) fn uncover(&self) {
+    pub(super) fn withdraw(&self) {
         self.world.install(false);
     }
 }

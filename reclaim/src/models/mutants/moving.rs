@@ -10,22 +10,22 @@ use crate::models::scenarios;
 /// Mistakes are to be seen in a thread that uses what is gone.
 const MOVING: Machine = Machine { causal: false, ..Machine::MOVING };
 
-/// The install that uncovers the point takes the last lease from under who waits.
+/// The install that withdraws the point takes the last lease from under who waits.
 #[test]
 fn parked_calls_that_have_no_lease() {
     Machine { moving: Moving::ParkedCallsWithoutLease, ..MOVING }.refute(
         0,
-        scenarios::uncovered_while_parked,
+        scenarios::withdrawn_while_parked,
         Fault::Lost,
     );
 }
 
 /// Who is in a parked call comes too late.
 #[test]
-fn a_resume_entry_that_goes_when_its_point_is_uncovered() {
+fn a_resume_entry_that_goes_when_its_point_is_withdrawn() {
     Machine { moving: Moving::ResumeEntryGoesAtOnce, ..MOVING }.refute(
         0,
-        scenarios::uncovered_while_parked,
+        scenarios::withdrawn_while_parked,
         Fault::Lost,
     );
 }
@@ -36,7 +36,7 @@ fn a_resume_entry_that_goes_when_its_point_is_uncovered() {
 fn a_parked_call_that_stays_open() {
     Machine { moving: Moving::ParkedCallsStayOpen, ..MOVING }.refute(
         0,
-        scenarios::uncovered_while_parked,
+        scenarios::withdrawn_while_parked,
         Fault::Leak,
     );
 }
@@ -46,29 +46,29 @@ fn a_parked_call_that_stays_open() {
 fn a_parked_call_that_opens_before_the_resume_entry() {
     Machine { moving: Moving::ResumeEntryLast, ..MOVING }.refute(
         2,
-        scenarios::parked_uncovered_and_covered,
+        scenarios::parked_withdrawn_and_offered,
         Fault::Lost,
     );
 }
 
-/// The parked call has the lease of a version before. When the point is uncovered, the new lease
+/// The parked call has the lease of a version before. When the point is withdrawn, the new lease
 /// ends, and knows of no other.
 #[test]
 fn a_new_lease_while_the_old_one_is_held() {
     Machine { moving: Moving::LeasesNotReused, ..MOVING }.refute(
         2,
-        scenarios::parked_covered_and_uncovered,
+        scenarios::parked_offered_and_withdrawn,
         Fault::Lost,
     );
 }
 
-/// Nobody has the old lease any more as the point is covered again, so there is a new one. Only
+/// Nobody has the old lease any more as the point is offered again, so there is a new one. Only
 /// then the last who had the old one gets round to taking the resume entry away: the new one.
 #[test]
 fn a_lease_that_ends_whatever_was_made_since() {
     Machine { moving: Moving::LeasesTakeAway, ..MOVING }.refute(
         2,
-        scenarios::uncovered_while_parked_and_covered,
+        scenarios::withdrawn_while_parked_and_offered,
         Fault::Lost,
     );
 }
@@ -81,7 +81,7 @@ fn counting_out_of_home_before_the_resume_entry_is_known() {
         &[CountIn, LightFence, SwapLane, CountOutTaken, LightFence, CheckTaken, LoadBody, JumpBody];
     Machine { transfer_steps: [steps, &[Restart]], ..MOVING }.refute(
         2,
-        scenarios::looping_uncovered,
+        scenarios::looping_withdrawn,
         Fault::UseAfterFree,
     );
 }

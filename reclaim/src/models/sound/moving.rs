@@ -1,5 +1,5 @@
 //! What holds with points: all of the above, and that nobody who has left a version for a parked
-//! call finds no version to go on in, and that of a point that is not covered nothing is left.
+//! call finds no version to go on in, and that of a point that is not offered nothing is left.
 
 /// With plain counts and a heavy fence, and calls by the slot.
 mod plain {
@@ -11,7 +11,7 @@ mod plain {
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
         a_loop_stays_where_it_is_if_there_is_no_resume_entry:
-            looping_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         a_call_goes_on_in_the_current_version:
             parked, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
@@ -20,26 +20,26 @@ mod plain {
             replaced_while_parked, 0, [FreedByRetirer, Transferred];
 
         a_parked_call_keeps_the_resume_entry:
-            uncovered_while_parked, 0, [FreedByRetirer, FreedByTransfer, FreedByLeaver];
+            withdrawn_while_parked, 0, [FreedByRetirer, FreedByTransfer, FreedByLeaver];
 
-        a_point_is_covered_again_while_a_call_is_parked:
-            covered_again_while_parked, 0, [FreedByRetirer, ReusedLease];
+        a_point_is_offered_again_while_a_call_is_parked:
+            offered_again_while_parked, 0, [FreedByRetirer, ReusedLease];
 
         a_call_that_comes_late_is_made_in_its_version:
-            parked_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         the_last_of_two_calls_to_return_takes_the_resume_entry_away:
-            two_parked_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            two_parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         a_parked_call_keeps_the_resume_entry_from_version_to_version:
-            parked_covered_and_uncovered, 2, [FreedByRetirer, FreedByTransfer, WentHome];
+            parked_offered_and_withdrawn, 2, [FreedByRetirer, FreedByTransfer, WentHome];
 
         a_lease_is_used_again:
-            parked_uncovered_and_covered, 2,
+            parked_withdrawn_and_offered, 2,
             [FreedByRetirer, FreedByTransfer, WentHome, ReusedLease];
 
         a_lease_that_ends_leaves_the_resume_entry_to_the_next:
-            uncovered_while_parked_and_covered, 2,
+            withdrawn_while_parked_and_offered, 2,
             [FreedByRetirer, FreedByTransfer, ReusedLease, KeptByNewLease];
     }
 }
@@ -51,19 +51,19 @@ mod atomic {
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
         a_loop_stays_where_it_is_if_there_is_no_resume_entry:
-            looping_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         a_call_goes_on_in_the_current_version:
             parked, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
 
         a_call_that_comes_late_is_made_in_its_version:
-            parked_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         the_last_of_two_calls_to_return_takes_the_resume_entry_away:
-            two_parked_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            two_parked_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         a_lease_that_ends_leaves_the_resume_entry_to_the_next:
-            uncovered_while_parked_and_covered, 2,
+            withdrawn_while_parked_and_offered, 2,
             [FreedByRetirer, FreedByTransfer, ReusedLease, KeptByNewLease];
     }
 }
@@ -75,19 +75,19 @@ mod sites {
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
         a_loop_stays_where_it_is_if_there_is_no_resume_entry:
-            looping_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         a_call_goes_on_in_the_current_version:
             parked, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
 
         a_call_that_comes_late_is_made_in_its_version:
-            parked_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         the_last_of_two_calls_to_return_takes_the_resume_entry_away:
-            two_parked_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            two_parked_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
 
         a_lease_is_used_again:
-            parked_uncovered_and_covered, 2,
+            parked_withdrawn_and_offered, 2,
             [FreedByRetirer, FreedByTransfer, WentHome, ReusedLease];
     }
 }
