@@ -198,7 +198,7 @@ impl Thread {
             self.check_current(call, version(body));
             let Some(callee) = callee else { return Some(version(body)) };
             match self.enter(steps, callee, bodies) {
-                Ok(None) if self.world.goes_home(call.function, callee) => {}
+                Ok(None) if self.world.falls_back(call.function, callee) => {}
                 Ok(ran) => return ran,
                 Err(next) => (call, body) = next,
             }

@@ -48,7 +48,7 @@ pub(super) enum Event {
     /// The version was replaced or removed while callers were held.
     LostPlace,
     /// A call found no version of a resume entry or a parked call.
-    WentHome,
+    FellBack,
     /// A point was offered again while somebody had a lease.
     ReusedLease,
     /// The last to have a lease found another one made since.

@@ -142,8 +142,8 @@ impl Point {
         self.table.lock().expect("no thread panics")
     }
 
-    /// Whether calls that find no version go home instead.
-    fn has_home(&self, function: &Function) -> bool {
+    /// Whether calls that find no version go on in the fallback: the version that they come from.
+    fn has_fallback(&self, function: &Function) -> bool {
         ptr::eq(function, self.resume_entry) || ptr::eq(function, self.parked)
     }
 
@@ -318,17 +318,19 @@ impl World {
         self.retire_all(vec![closing]);
     }
 
-    /// Notes that a call of a function that has no version goes home, if it has one. Returns
-    /// whether it does.
+    /// Notes that a call of a function that has no version goes on in the fallback, if it has one.
+    /// Returns whether it does.
     ///
-    /// `from` is whose version tail-calls it.
-    pub(super) fn goes_home(&self, from: &Function, to: &Function) -> bool {
-        let Some(point) = self.point.get().filter(|point| point.has_home(to)) else { return false };
+    /// `from` is the function whose version tail-calls it.
+    pub(super) fn falls_back(&self, from: &Function, to: &Function) -> bool {
+        let Some(point) = self.point.get().filter(|point| point.has_fallback(to)) else {
+            return false;
+        };
         assert!(
             !ptr::eq(from, point.parked),
             "lost: who leaves a parked call finds no resume entry"
         );
-        self.seen.note(Event::WentHome);
+        self.seen.note(Event::FellBack);
         true
     }
 }

@@ -73,10 +73,10 @@ fn a_lease_that_ends_whatever_was_made_since() {
     );
 }
 
-/// Who is counted nowhere has no home: the version goes, and then it turns out that there is no resume
-/// entry.
+/// A call that is counted nowhere has no fallback: the version goes, and then it turns out that
+/// there is no resume entry.
 #[test]
-fn counting_out_of_home_before_the_resume_entry_is_known() {
+fn counting_out_of_the_fallback_before_the_resume_entry_is_known() {
     let steps =
         &[CountIn, LightFence, SwapLane, CountOutTaken, LightFence, CheckTaken, LoadBody, JumpBody];
     Machine { transfer_steps: [steps, &[Restart]], ..MOVING }.refute(

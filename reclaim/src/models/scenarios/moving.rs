@@ -32,7 +32,7 @@ fn park(
             inside();
             return Some(&world.g);
         }
-        // At home, the call is made in the version.
+        // In the fallback, the call is made in the version itself.
         std::mem::take(&mut to_go).then_some(&world.h)
     }
 }
@@ -91,7 +91,7 @@ pub(in crate::models) fn two_looping(world: &'static World) {
             &world.g
         })
     });
-    assert_eq!(ran, Some(1), "stale call: a loop looks at its flag and stays");
+    assert_eq!(ran, Some(1), "stale call: a loop looks at its flag and goes on");
     loops.join().unwrap();
 }
 

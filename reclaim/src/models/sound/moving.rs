@@ -11,7 +11,7 @@ mod plain {
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
         a_loop_stays_where_it_is_if_there_is_no_resume_entry:
-            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_call_goes_on_in_the_current_version:
             parked, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
@@ -26,17 +26,17 @@ mod plain {
             offered_again_while_parked, 0, [FreedByRetirer, ReusedLease];
 
         a_call_that_comes_late_is_made_in_its_version:
-            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         the_last_of_two_calls_to_return_takes_the_resume_entry_away:
-            two_parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            two_parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_parked_call_keeps_the_resume_entry_from_version_to_version:
-            parked_offered_and_withdrawn, 2, [FreedByRetirer, FreedByTransfer, WentHome];
+            parked_offered_and_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FellBack];
 
         a_lease_is_used_again:
             parked_withdrawn_and_offered, 2,
-            [FreedByRetirer, FreedByTransfer, WentHome, ReusedLease];
+            [FreedByRetirer, FreedByTransfer, FellBack, ReusedLease];
 
         a_lease_that_ends_leaves_the_resume_entry_to_the_next:
             withdrawn_while_parked_and_offered, 2,
@@ -51,16 +51,16 @@ mod atomic {
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
         a_loop_stays_where_it_is_if_there_is_no_resume_entry:
-            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_call_goes_on_in_the_current_version:
             parked, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
 
         a_call_that_comes_late_is_made_in_its_version:
-            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         the_last_of_two_calls_to_return_takes_the_resume_entry_away:
-            two_parked_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            two_parked_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_lease_that_ends_leaves_the_resume_entry_to_the_next:
             withdrawn_while_parked_and_offered, 2,
@@ -75,19 +75,19 @@ mod sites {
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
         a_loop_stays_where_it_is_if_there_is_no_resume_entry:
-            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_call_goes_on_in_the_current_version:
             parked, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
 
         a_call_that_comes_late_is_made_in_its_version:
-            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         the_last_of_two_calls_to_return_takes_the_resume_entry_away:
-            two_parked_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            two_parked_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_lease_is_used_again:
             parked_withdrawn_and_offered, 2,
-            [FreedByRetirer, FreedByTransfer, WentHome, ReusedLease];
+            [FreedByRetirer, FreedByTransfer, FellBack, ReusedLease];
     }
 }
