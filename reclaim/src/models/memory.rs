@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::function::Function;
 use super::ownership::{Counted, Owner};
-use super::point::{Flag, Lease, Use};
+use super::point::{Flag, Lease, PointUse};
 use crate::sync::UnsafeCell;
 use crate::{Hold, Lane};
 
@@ -165,7 +165,7 @@ pub(super) struct Payload {
     /// If it is a parked call's.
     pub(super) lease: Option<Lease>,
     /// If the version has the point.
-    pub(super) point: RefCell<Option<Counted<Use>>>,
+    pub(super) point: RefCell<Option<Counted<PointUse>>>,
 }
 
 impl Drop for Payload {

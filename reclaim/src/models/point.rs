@@ -25,7 +25,7 @@ use crate::sync::{AtomicUsize, Ordering, fence};
 
 /// Where the point is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum PointKind {
     /// Frames look at the flag, and tail-call the resume entry if it is set.
     Loop,
     /// Frames tail-call the parked call.
@@ -34,7 +34,7 @@ pub(super) enum Place {
 
 /// What versions have in common that have the point.
 pub(super) struct Point {
-    place: Place,
+    kind: PointKind,
     function: &'static Function,
     pub(super) resume_entry: &'static Function,
     pub(super) parked: &'static Function,
@@ -110,13 +110,13 @@ impl Flag {
 }
 
 /// A version has the point, until this is dropped: by the last of what the version is made of.
-pub(super) struct Use {
+pub(super) struct PointUse {
     world: &'static World,
     flag: Option<Rc<Flag>>,
     _resume_entry: Owner,
 }
 
-impl Drop for Use {
+impl Drop for PointUse {
     fn drop(&mut self) {
         if panicking() {
             return;
@@ -164,9 +164,9 @@ impl Point {
 
 impl World {
     /// Has the functions of this world have a point.
-    pub(super) fn put_point(&'static self, place: Place) {
+    pub(super) fn put_point(&'static self, kind: PointKind) {
         let (function, resume_entry, parked) = (&self.f, &self.g, &self.h);
-        let point = Point { place, function, resume_entry, parked, table: Mutex::default() };
+        let point = Point { kind, function, resume_entry, parked, table: Mutex::default() };
         assert!(self.point.set(point).is_ok(), "there is one point");
     }
 
@@ -198,10 +198,10 @@ impl World {
         let point = self.point();
         let (function, resume_entry, parked) = (point.function, point.resume_entry, point.parked);
         let mut table = point.lock();
-        let callees: &[_] = match point.place {
+        let callees: &[_] = match point.kind {
             _ if !offers => &[],
-            Place::Loop => &[resume_entry],
-            Place::Call => &[parked, resume_entry],
+            PointKind::Loop => &[resume_entry],
+            PointKind::Call => &[parked, resume_entry],
         };
         let mut roots = vec![self.prepare(function, callees)];
         // Before anything is published.
@@ -214,7 +214,7 @@ impl World {
         });
         let mut resume_entries = roots.split_off(1);
         let mut parked_calls = Vec::new();
-        if let (Some(offer), Place::Call, None) = (&offer, point.place, parked.latest.get()) {
+        if let (Some(offer), PointKind::Call, None) = (&offer, point.kind, parked.latest.get()) {
             let mut parked = self.prepare(parked, &[resume_entry]);
             if self.machine.moving != Moving::ParkedCallsWithoutLease {
                 parked.payload.iter_mut().for_each(|it| it.lease = Some(offer.lease.clone()));
@@ -244,13 +244,16 @@ impl World {
     /// Notes that a version has the point which is made of these. Returns its flag.
     fn used(&'static self, table: &mut Table, parts: &[Installing]) -> Option<Rc<Flag>> {
         let point = self.point();
-        let flag = (point.place == Place::Loop).then(|| {
+        let flag = (point.kind == PointKind::Loop).then(|| {
             let memory = Memory::new("a flag", self.machine.causal);
             Rc::new(Flag { word: AtomicUsize::new(0), memory })
         });
         table.flags.extend(flag.clone());
-        let used =
-            Use { world: self, flag: flag.clone(), _resume_entry: point.resume_entry.handle() };
+        let used = PointUse {
+            world: self,
+            flag: flag.clone(),
+            _resume_entry: point.resume_entry.handle(),
+        };
         let used = Counted::new(used);
         for payload in parts.iter().filter_map(|part| part.payload.as_ref()) {
             payload.code.flag.replace(flag.clone());

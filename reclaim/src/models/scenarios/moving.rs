@@ -8,7 +8,7 @@ use std::ptr;
 use loom::thread::JoinHandle;
 
 use crate::models::function::Function;
-use crate::models::point::Place;
+use crate::models::point::PointKind;
 use crate::models::world::{Thread, World};
 
 /// Calls `f`, and looks at the flag so many times.
@@ -47,7 +47,7 @@ fn call(thread: Thread) -> JoinHandle<()> {
 /// A loop goes on for two rounds while another thread does something.
 fn while_looping(world: &'static World, meanwhile: impl FnOnce(&Thread)) {
     let (retirer, caller) = (world.thread(), world.thread());
-    world.put_point(Place::Loop);
+    world.put_point(PointKind::Loop);
     retirer.offer();
     let loops = look(caller, 2);
     meanwhile(&retirer);
@@ -57,7 +57,7 @@ fn while_looping(world: &'static World, meanwhile: impl FnOnce(&Thread)) {
 /// A thread is in a call while another does something.
 fn while_calling(world: &'static World, meanwhile: impl FnOnce(&Thread)) {
     let (retirer, caller) = (world.thread(), world.thread());
-    world.put_point(Place::Call);
+    world.put_point(PointKind::Call);
     retirer.offer();
     let calls = call(caller);
     meanwhile(&retirer);
@@ -68,7 +68,7 @@ fn while_calling(world: &'static World, meanwhile: impl FnOnce(&Thread)) {
 /// on in.
 fn by_callee(world: &'static World, mut inside: impl FnMut(&Thread)) -> Option<usize> {
     let caller = world.thread();
-    world.put_point(Place::Call);
+    world.put_point(PointKind::Call);
     caller.offer();
     caller.call_bodies(&world.f, park(world, || inside(&caller)))
 }
@@ -81,7 +81,7 @@ pub(in crate::models) fn looping(world: &'static World) {
 /// The same, and the other thread loops as well: it replaces the function that it is in.
 pub(in crate::models) fn two_looping(world: &'static World) {
     let (retirer, caller) = (world.thread(), world.thread());
-    world.put_point(Place::Loop);
+    world.put_point(PointKind::Loop);
     retirer.offer();
     let loops = look(caller, 1);
     let mut replaced = false;
@@ -121,7 +121,7 @@ pub(in crate::models) fn replaced_while_parked(world: &'static World) {
 /// The same by a version without the point; and then nobody else keeps the resume entry.
 pub(in crate::models) fn withdrawn_while_parked(world: &'static World) {
     let caller = world.thread();
-    world.put_point(Place::Call);
+    world.put_point(PointKind::Call);
     caller.offer();
     world.forget(&world.g);
     world.forget(&world.h);
@@ -161,7 +161,7 @@ pub(in crate::models) fn two_parked_withdrawn(world: &'static World) {
 /// another thread installs one with it.
 pub(in crate::models) fn withdrawn_while_parked_and_offered(world: &'static World) {
     let (caller, other) = (world.thread(), world.thread());
-    world.put_point(Place::Call);
+    world.put_point(PointKind::Call);
     caller.offer();
     let offers = other.spawn(|other| other.offer());
     caller.call_bodies(&world.f, park(world, || caller.withdraw()));
