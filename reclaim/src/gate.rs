@@ -2,8 +2,8 @@
 
 /// One step of a gate.
 ///
-/// A gate is straight-line code with one exit in the middle. Whoever lowers or interprets the
-/// lists needs no more than what is said here.
+/// A gate is straight-line code with one exit in the middle. To lower or to interpret the lists
+/// takes no more than what is said here.
 ///
 /// A gate that can be tail-called has a *frame*, a word on the stack beside the address that the
 /// body returns to, which says what lane the call is counted in. While the call is in progress,

@@ -12,8 +12,9 @@ use crate::{Counting, Domain, Frames, State, StateWord, Step};
 ///
 /// Lanes are type-stable: gates hold the addresses of a lane's words and are entered by threads
 /// that have been on their way for any length of time, so a lane must stay where it is, and
-/// belong to the same function, for as long as anyone can reach its gate. Where there are tail
-/// calls, who leaves may look at it even later: rule 11 of the [crate](crate) says how long.
+/// belong to the same function, for as long as a thread can reach its gate. Where there are tail
+/// calls, a leaver may look at it even later: rule 11 of the [protocol](crate::docs::protocol) says
+/// how long.
 #[repr(C)]
 pub struct Lane<P> {
     /// The address to call; 0 while the lane cannot be entered. First, so that one address serves
@@ -81,8 +82,9 @@ impl<P> Lane<P> {
             // of it above makes visible, and nobody takes the next before it is `Retired`.
             unsafe { *contents = Some(payload) }
         });
-        // Both releases pair with whoever will read the words: the state's with the freer, that
-        // it may find the payload; the body's with gates, that they may find the code.
+        // Both releases pair with the loads of the threads that will read the words: the state's
+        // with the freer, that it may find the payload; the body's with gates, that they may find
+        // the code.
         self.state.store(free.with(State::Live).bits(), Ordering::Release);
         self.body.store(body, Ordering::Release);
     }
@@ -107,12 +109,12 @@ impl<P> Lane<P> {
     /// # Safety
     ///
     /// - The lane is `Live`, and nobody closes it or does this at the same time.
-    /// - Callers are held, and [nobody is inside](crate::Hold::decide).
+    /// - Callers are held, and [no frame is inside](crate::Hold::decide).
     pub unsafe fn exchange(&self, payload: P) -> Option<P> {
         debug_assert_eq!(self.state().state(), State::Live);
         self.payload.with_mut(|contents| {
-            // SAFETY: only those look at the payload who are inside or may close the lane, and only
-            // who frees it takes it, which nobody does before it is closed.
+            // SAFETY: only threads that are inside or may close the lane look at the payload, and
+            // only the freer takes it, of which there is none before the lane is closed.
             unsafe { (*contents).replace(payload) }
         })
     }
@@ -133,8 +135,8 @@ impl<P> Lane<P> {
         // The state needs no ordering. A leaver that sees the body gone but not yet the state does
         // nothing, as it would on `Closing`; the heavy fence orders both before `Retired`.
         self.state.store(live.with(next).bits(), Ordering::Relaxed);
-        // Release pairs with the load in gates: who finds 0, and starts again, finds what was made
-        // current before, and does not come back here for ever.
+        // Release pairs with the load in gates: a caller that finds 0, and starts again, finds what
+        // was made current before, and does not come back here for ever.
         self.body.store(0, Ordering::Release);
     }
 
@@ -181,13 +183,13 @@ impl<P> Lane<P> {
     }
 
     /// Does for a frame that is left otherwise than by returning, as when a panic unwinds it, what
-    /// the gate would have done after its body has returned. (A gate that can be tail-called would do
-    /// the same, to the lane that is in its frame.)
+    /// the gate would have done after its body has returned. (A gate that can be tail-called would
+    /// do the same, to the lane that is in its frame.)
     ///
     /// # Safety
     ///
-    /// The frame is counted in at this lane in the ledger, which is that of the calling context. The
-    /// gate does not go on.
+    /// The frame is counted in at this lane in the ledger, which is that of the calling context.
+    /// The gate does not go on.
     pub unsafe fn leave_by_unwinding(&self, ledger: *const u32, counting: Counting) {
         // SAFETY: as the caller says: it is the ledger of a context of this lane's domain.
         let cell = unsafe { &*ledger.add(self.cell as usize).cast::<AtomicU32>() };
@@ -213,17 +215,17 @@ impl<P> Lane<P> {
         }
     }
 
-    /// Lets somebody look at the payload who is inside.
+    /// Lets a thread that is inside look at the payload.
     ///
     /// # Safety
     ///
     /// The calling context is counted in at this lane, past the check of the gate; or the lane is
-    /// `Live`, and the caller keeps others from closing it. What `look` does with the payload may be
-    /// done by several threads at once.
+    /// `Live`, and the caller keeps others from closing it. What `look` does with the payload may
+    /// be done by several threads at once.
     pub unsafe fn look<R>(&self, look: impl FnOnce(&P) -> R) -> Option<R> {
         self.payload.with(|contents| {
-            // SAFETY: nobody takes a payload or puts one in while somebody is inside, nor while
-            // nobody can close the lane.
+            // SAFETY: no thread takes a payload or puts one in while a frame is inside, nor while
+            // the lane cannot be closed.
             unsafe { (*contents).as_ref() }.map(look)
         })
     }

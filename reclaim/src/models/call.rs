@@ -128,8 +128,8 @@ impl Thread {
     ) -> Result<Option<usize>, (Call, usize)> {
         let Machine { fetch, restart, counting, transfer, .. } = self.world.machine;
         let settled = function.settled.get();
-        // Whoever comes to a gate too early or too late finds the lane closed, so no ordering is
-        // needed.
+        // A caller that comes to a gate too early or too late finds the lane closed, so no
+        // ordering is needed.
         function.memory.touch();
         let word = self.next_call(function);
         let found = word.load(fetch);
@@ -208,8 +208,8 @@ impl Thread {
     /// Checks that a thread does not go back to a version older than one that it has run.
     fn check_order(&self, call: Call, version: usize) {
         let Call { function, found, .. } = call;
-        // Who comes to the gate of a version that was replaced before the last one was may be in
-        // this version before it could know that the last one is closed.
+        // A caller that comes to the gate of a version that was replaced before the last one was
+        // may be in this version before it could know that the last one is closed.
         let late = found < version && function.settled.get() < Some(version);
         let may_go_back = match self.world.machine {
             Machine { dispatch: Dispatch::Slot, .. } => false,
@@ -230,7 +230,7 @@ impl Thread {
     /// Checks that a body that has run was not out of date as it was called.
     fn check_current(&self, call: Call, version: usize) {
         let Call { function, settled, .. } = call;
-        // Nobody told this thread of the replacement, and yet once the heavy fence is over no
+        // Nothing told this thread of the replacement, and yet once the heavy fence is over no
         // call that begins can reach the version before.
         assert!(settled <= Some(version), "stale call: version {version}, not {settled:?}");
         self.world.seen.note(match function.latest.get() {

@@ -43,13 +43,13 @@ pub(super) enum Event {
     ReplacedUnderWaiter,
     /// A caller was let through that was inside already.
     LetThrough,
-    /// Somebody was inside for as long as the replacer has looked.
+    /// A frame was inside for as long as the replacer has looked.
     GaveUp,
     /// The version was replaced or removed while callers were held.
     LostPlace,
-    /// A call found no version of a resume entry or a parked call.
+    /// A call found no version of a resume entry or a parked call, and went on in its fallback.
     FellBack,
-    /// A point was offered again while somebody had a lease.
+    /// A point was offered again while something had a lease.
     ReusedLease,
     /// The last to have a lease found another one made since.
     KeptByNewLease,

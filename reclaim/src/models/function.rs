@@ -21,16 +21,16 @@ pub(super) struct Function {
     /// alone, the slot. With sites, the slot is but another site. They begin with the gate of the
     /// lane that the first version will sit in.
     pub(super) calls: [AtomicUsize; 2],
-    /// The gate of the lane that is current, or 0 if there is none. Who has bailed out of a gate
-    /// goes on from here.
+    /// The gate of the lane that is current, or 0 if there is none. A caller that has bailed out of
+    /// a gate goes on from here.
     pub(super) current: AtomicUsize,
     /// These words.
     pub(super) memory: Memory,
-    /// Held by the one who installs.
+    /// Held by the thread that installs.
     pub(super) turn: Mutex<()>,
-    /// Of all lanes that it will need, or else they come from functions that are gone. That a lane
-    /// added later is visible to whoever finds it in the slot follows from a dependency of
-    /// addresses, which loom does not know.
+    /// Those of all lanes that it will need, or else they come from functions that are gone. That a
+    /// lane added later is visible to a caller that finds it in the slot follows from a dependency
+    /// of addresses, which loom does not know.
     pub(super) gates: RefCell<Vec<Rc<Gate>>>,
     /// The engine's table of names, as far as it has this function.
     pub(super) name: RefCell<Option<Owner>>,
@@ -118,7 +118,8 @@ impl Function {
         gates.into_iter().find(|gate| gate.lane.inner.state().state() == State::Free)
     }
 
-    /// Frees all code, whoever is in it, as must not be done. Returns of how many versions.
+    /// Frees all code, though frames may be in it, as must not be done. Returns of how many
+    /// versions.
     pub(super) fn drop_payloads(&self) -> usize {
         let codes = self.codes.borrow();
         codes.iter().filter(|code| !code.is_freed()).map(|code| code.free()).count()

@@ -20,7 +20,7 @@ pub(super) fn held(body: usize) -> Option<usize> {
     (body & DETOUR != 0).then_some(body & !DETOUR)
 }
 
-/// How often the replacer looks whether somebody is inside.
+/// How often the replacer looks whether a frame is inside.
 const LOOKS: usize = 2;
 
 fn hold(gate: &Gate) -> &Hold {
@@ -28,8 +28,8 @@ fn hold(gate: &Gate) -> &Hold {
 }
 
 impl Thread {
-    /// Writes other code over the version of `function` that is current, if nobody is inside;
-    /// whether it has.
+    /// Writes other code over the version of `function` that is current, if no frame is inside.
+    /// Returns whether it has.
     pub(super) fn replace_in_place(&self, function: &'static Function) -> bool {
         let world = self.world;
         let _holding = world.holding.lock();
@@ -40,7 +40,7 @@ impl Thread {
             if gate.lane.hold.is_none() {
                 return false;
             }
-            // SAFETY: this thread is the one that holds the callers, and with the turn nobody
+            // SAFETY: this thread is the one that holds the callers, and with the turn no other
             // closes the lane.
             unsafe {
                 hold(&gate).begin();
@@ -67,7 +67,7 @@ impl Thread {
         }
         let _turn = function.turn.lock();
         world.seen.note(if function.latest.get() == Some(latest) {
-            // SAFETY: with the turn nobody closes the lane.
+            // SAFETY: with the turn no other thread closes the lane.
             unsafe { gate.lane.inner.divert(address(latest)) };
             Event::GaveUp
         } else {
@@ -78,7 +78,7 @@ impl Thread {
         false
     }
 
-    /// Writes other code over a version that nobody is inside of, and lets callers go on.
+    /// Writes other code over a version that no frame is inside of, and lets callers go on.
     fn write(&self, function: &Function, gate: &Rc<Gate>, latest: usize) {
         let world = self.world;
         world.seen.note(Event::ReplacedInPlace);
@@ -87,7 +87,7 @@ impl Thread {
         let callees = code.callees().iter().map(|callee| callee.handle()).collect();
         let (lease, point) = (None, RefCell::default());
         let payload = Payload { code: Rc::clone(&code), callees, with_gate: false, lease, point };
-        // SAFETY: nobody is inside, and with the turn nobody closes the lane.
+        // SAFETY: no frame is inside, and with the turn no other thread closes the lane.
         let mut before = unsafe { gate.lane.inner.exchange(payload) }.expect("a version was there");
         // SAFETY: as above, and this thread holds the callers.
         unsafe {

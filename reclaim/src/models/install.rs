@@ -130,7 +130,7 @@ impl World {
                 // stands for code that is there until the payload is dropped.
                 unsafe { gate.lane.inner.occupy(*body, payload) };
             }
-            // Release: who goes on from here finds the lane.
+            // Release: a caller that goes on from here finds the lane.
             Change::Current => function.current.store(*body, Ordering::Release),
             Change::Close => {
                 if let Some(before) = before {
@@ -201,7 +201,7 @@ impl World {
     /// Takes the version from `function`, if it has one.
     pub(super) fn unpublish(&self, function: &'static Function) -> Option<Closing> {
         let removed = function.latest.take()?;
-        // Before the lane is closed, so that whoever bails out of it knows why.
+        // Before the lane is closed, so that a caller that bails out of it knows why.
         function.current.store(0, Ordering::Release);
         let (gate, next) = (function.gate(address(removed)), function.versions());
         Some(Closing { function, gate, next })

@@ -2,7 +2,7 @@
 //!
 //! loom runs the threads of a model on one thread, one at a time. What is in a `std::cell` here, as
 //! elsewhere in the models, is therefore not part of the model but what its observer knows. No
-//! modelled thread acts on it, except that installers, who take turns, know what is current.
+//! modelled thread acts on it, except that installers, which take turns, know what is current.
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -18,8 +18,8 @@ use crate::{Hold, Lane};
 pub(super) struct Memory {
     /// What is used, where it is used after it was freed.
     what: &'static str,
-    /// Written as the thing is made and freed, read as it is used. Here loom checks that whoever
-    /// uses it comes after the one and before the other.
+    /// Written as the thing is made and freed, read as it is used. Here loom checks that every use
+    /// comes after the one and before the other.
     cell: UnsafeCell<()>,
     /// Whether it does: without, a use after free is one only once the free is over.
     causal: bool,
@@ -162,7 +162,7 @@ pub(super) struct Payload {
     pub(super) callees: Vec<Owner>,
     /// Whether its gate is freed with it, as no gate must be.
     pub(super) with_gate: bool,
-    /// If it is a parked call's.
+    /// If it is that of a parked call.
     pub(super) lease: Option<Lease>,
     /// If the version has the point.
     pub(super) point: RefCell<Option<Counted<PointUse>>>,

@@ -1,4 +1,4 @@
-//! Who keeps functions alive, and what happens when nobody does.
+//! What keeps functions alive, and what happens when nothing does.
 
 use std::mem::{ManuallyDrop, forget, take};
 use std::rc::Rc;
@@ -67,7 +67,7 @@ impl Drop for Ownership {
     }
 }
 
-/// Keeps the lanes, until nobody does.
+/// Keeps the lanes, until nothing does.
 #[derive(Clone)]
 pub(super) struct Engine {
     _common: Counted<Common>,
@@ -88,7 +88,7 @@ impl Drop for Common {
 }
 
 impl World {
-    /// What becomes of a function that nobody keeps any more.
+    /// What becomes of a function that nothing keeps any more.
     fn drop_function(&self, function: &Function) {
         let gates = take(&mut *function.gates.borrow_mut());
         for gate in &gates {
@@ -102,13 +102,13 @@ impl World {
             }
             match self.machine.dropped {
                 Dropped::Retires { fence } if state == State::Live => {
-                    // SAFETY: nobody installs a version of a function that nobody keeps.
+                    // SAFETY: no thread installs a version of a function that nothing keeps.
                     unsafe { lane.close() };
                     if fence {
                         self.heavy_fence();
                     }
-                    // SAFETY: the lane is closed, and there was a fence, but where that is the
-                    // mistake.
+                    // SAFETY: the lane is closed, and there was a fence, unless it is the mistake
+                    // that there is none.
                     unsafe { lane.retire() };
                     self.leave_retired(&gate.lane);
                 }

@@ -1,10 +1,10 @@
-//! A point at which frames move to the version that is current, as the runtime has it: who finds
-//! what, and for how long.
+//! A point at which frames move to the version that is current, as the runtime has it: what frames
+//! find there, and for how long.
 //!
-//! The function `f` has it, its *resume entry* is `g`, and if it is at a call and not in a loop, its
-//! *parked call* is `h`. In the runtime, code and resume entry of a version are one image, which is
-//! freed with the last of the two. Here each is freed on its own, so a model is told of more that
-//! is gone; only the *flag* goes with the last.
+//! The function `f` has it, its *resume entry* is `g`, and if it is at a call and not in a loop,
+//! its *parked call* is `h`. In the runtime, code and resume entry of a version are one image,
+//! which is freed with the last of the two. Here each is freed on its own, so a model is told of
+//! more that is gone; only the *flag* goes with the last.
 
 use std::cell::RefCell;
 use std::mem::replace;
@@ -38,13 +38,13 @@ pub(super) struct Point {
     function: &'static Function,
     pub(super) resume_entry: &'static Function,
     pub(super) parked: &'static Function,
-    /// Held by whoever publishes a resume entry or a parked call.
+    /// Held by the thread that publishes a resume entry or a parked call.
     table: Mutex<Table>,
 }
 
 #[derive(Default)]
 struct Table {
-    /// The lease that was made last, whether or not anybody has it.
+    /// The lease that was made last, whether or not anything has it.
     lease: Option<Rc<Held>>,
     /// While the point is offered.
     offered: Option<Lease>,
@@ -147,8 +147,8 @@ impl Point {
         ptr::eq(function, self.resume_entry) || ptr::eq(function, self.parked)
     }
 
-    /// Checks that the resume entry is there if the point is offered, and else nothing of it, once nobody
-    /// is on the way.
+    /// Checks that the resume entry is there if the point is offered, and else nothing of it, once
+    /// no thread runs.
     fn check(&self) {
         let offered = self.lock().offered.is_some();
         let [resume_entry, parked] =
@@ -221,8 +221,8 @@ impl World {
             }
             parked_calls.push(parked);
         }
-        // A frame in a parked call finds the resume entry, and one that comes from the function finds a
-        // parked call.
+        // A frame in a parked call finds the resume entry, and a frame that comes from the function
+        // finds a parked call.
         let order = match self.machine.moving {
             Moving::ResumeEntryLast => [&mut parked_calls, &mut roots, &mut resume_entries],
             _ => [&mut resume_entries, &mut parked_calls, &mut roots],
@@ -305,7 +305,8 @@ impl World {
         before
     }
 
-    /// The last who had a lease takes the resume entry away, unless another lease was made since.
+    /// The last to have had a lease takes the resume entry away, unless another lease was made
+    /// since.
     fn take_away(&self) {
         let point = self.point();
         let table = point.lock();
@@ -331,7 +332,7 @@ impl World {
         };
         assert!(
             !ptr::eq(from, point.parked),
-            "lost: who leaves a parked call finds no resume entry"
+            "lost: a frame leaves a parked call and finds no resume entry"
         );
         self.seen.note(Event::FellBack);
         true

@@ -50,7 +50,7 @@ impl Machine {
 pub(super) struct World {
     pub(super) f: Function,
     pub(super) g: Function,
-    /// If it is no parked call, it has no lanes of its own.
+    /// Unless it is a parked call, it has no lanes of its own.
     pub(super) h: Function,
     /// What scenarios about moving begin with.
     pub(super) point: OnceCell<Point>,
@@ -65,7 +65,7 @@ pub(super) struct World {
     contexts: RefCell<Vec<*const Context>>,
     /// How many threads are spawned and have not ended.
     running: Cell<usize>,
-    /// Held by the one who holds callers, so that these need not look again and again.
+    /// Held by the thread that holds callers, so that these need not look again and again.
     pub(super) holding: Mutex<()>,
     /// How many callers are held.
     pub(super) waiting: Cell<usize>,
@@ -74,7 +74,7 @@ pub(super) struct World {
     pub(super) seen: Arc<Seen>,
 }
 
-/// Where a thread is interrupted. See the [module documentation](super).
+/// Where a thread is interrupted: see the chapter on the [models](crate::docs::models).
 struct Pipeline {
     interrupt: Mutex<()>,
     /// loom's name for the thread, once it runs.
@@ -170,7 +170,7 @@ impl World {
 
     fn check_freed(&'static self) {
         let freed: usize = self.functions().map(Function::check_end).iter().sum();
-        assert_eq!(self.freed.get(), freed, "who frees a version says so");
+        assert_eq!(self.freed.get(), freed, "a thread that frees a version says so");
     }
 
     /// Lets everything go that the engine keeps, as when it is dropped.
@@ -223,7 +223,7 @@ impl World {
         }
     }
 
-    /// Notes that somebody has freed the version in `lane`.
+    /// Notes that a thread has freed the version in `lane`.
     pub(super) fn freed(&self, lane: &FunctionLane, by: Event) {
         self.freed.set(self.freed.get() + 1);
         self.seen.note(by);

@@ -10,7 +10,7 @@ use crate::models::scenarios;
 /// Mistakes are to be seen in a thread that uses what is gone.
 const MOVING: Machine = Machine { causal: false, ..Machine::MOVING };
 
-/// The install that withdraws the point takes the last lease from under who waits.
+/// The install that withdraws the point takes the last lease from under a frame that is parked.
 #[test]
 fn parked_calls_that_have_no_lease() {
     Machine { moving: Moving::ParkedCallsWithoutLease, ..MOVING }.refute(
@@ -20,7 +20,7 @@ fn parked_calls_that_have_no_lease() {
     );
 }
 
-/// Who is in a parked call comes too late.
+/// A frame that was in a parked call comes too late.
 #[test]
 fn a_resume_entry_that_goes_when_its_point_is_withdrawn() {
     Machine { moving: Moving::ResumeEntryGoesAtOnce, ..MOVING }.refute(
@@ -30,8 +30,8 @@ fn a_resume_entry_that_goes_when_its_point_is_withdrawn() {
     );
 }
 
-/// The parked call keeps the resume entry, and with it a version that was replaced, for calls that could
-/// stay where they are.
+/// The parked call keeps the resume entry, and with it a version that was replaced, for calls that
+/// could go on where they are.
 #[test]
 fn a_parked_call_that_stays_open() {
     Machine { moving: Moving::ParkedCallsStayOpen, ..MOVING }.refute(
@@ -62,8 +62,8 @@ fn a_new_lease_while_the_old_one_is_held() {
     );
 }
 
-/// Nobody has the old lease any more as the point is offered again, so there is a new one. Only
-/// then the last who had the old one gets round to taking the resume entry away: the new one.
+/// Nothing has the old lease any more as the point is offered again, so there is a new one. Only
+/// then the last to have had the old one gets round to taking the resume entry away: the new one.
 #[test]
 fn a_lease_that_ends_whatever_was_made_since() {
     Machine { moving: Moving::LeasesTakeAway, ..MOVING }.refute(

@@ -15,8 +15,8 @@ const TAIL: Machine = Machine { causal: false, ..Machine::TAIL };
 /// where the frame says.
 const BAIL_LATE: &[crate::Step] = &[Restart];
 
-/// Who is counted nowhere has nothing to go on with: the caller's version goes, and takes the
-/// callee with it.
+/// A call that is counted nowhere has nothing to go on with: the caller's version goes, and takes
+/// the callee with it.
 #[test]
 fn counting_out_before_counting_in() {
     let steps =
@@ -28,8 +28,8 @@ fn counting_out_before_counting_in() {
     );
 }
 
-/// Who is counted in a lane that turns out to be closed has to ask the function where to go on, and
-/// keeps it no longer.
+/// A call that is counted in a lane that turns out to be closed has to ask the function where to go
+/// on, and keeps it no longer.
 #[test]
 fn counting_out_before_the_body_is_known() {
     let steps =
@@ -64,7 +64,8 @@ fn moving_on_without_a_look() {
     );
 }
 
-/// Who frees the version that a call has moved out of does not know that its body is over.
+/// The thread that frees the version that a call has moved out of does not know that its body is
+/// over.
 #[test]
 fn moving_on_without_release() {
     Machine { count_out: Ordering::Relaxed, ..Machine::TAIL }.refute(
@@ -115,8 +116,8 @@ fn versions_that_do_not_keep_their_own_function() {
     );
 }
 
-/// As long as whoever made a call kept the function until it returned, nobody could be inside when
-/// the function went, and this was right.
+/// If every caller kept the function until its call returned, no frame could be inside when the
+/// function went, and this would be right.
 #[test]
 fn payloads_that_go_with_the_function() {
     for scenario in [scenarios::dropped_before_a_tail_call, scenarios::removed_tail_callee_dropped]
@@ -129,8 +130,8 @@ fn payloads_that_go_with_the_function() {
     }
 }
 
-/// Nobody can come any more, and the counts of who is inside are visible to whoever lets go of the
-/// function last. But who leaves may not find the lane closed, and not be seen to be gone.
+/// No call can come any more, and the counts of the frames inside are visible to the last owner to
+/// let go of the function. But a leaver may not find the lane closed, and not be seen to be gone.
 #[test]
 fn no_heavy_fence_when_a_function_goes() {
     Machine { dropped: Dropped::Retires { fence: false }, ..TAIL }.refute(

@@ -1,5 +1,5 @@
-//! Programs whose frames move at points: out of versions of `f` by the resume entry `g`, and from the
-//! parked call `h`.
+//! Programs whose frames move at points: out of versions of `f` by the resume entry `g`, and from
+//! the parked call `h`.
 //!
 //! Where they begin, a version 0 of `f` offers the point.
 
@@ -118,7 +118,7 @@ pub(in crate::models) fn replaced_while_parked(world: &'static World) {
     assert_eq!(ran, Some(1));
 }
 
-/// The same by a version without the point; and then nobody else keeps the resume entry.
+/// The same by a version without the point; and then nothing else keeps the resume entry.
 pub(in crate::models) fn withdrawn_while_parked(world: &'static World) {
     let caller = world.thread();
     world.put_point(PointKind::Call);

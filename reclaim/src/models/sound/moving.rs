@@ -1,5 +1,5 @@
-//! What holds with points: all of the above, and that nobody who has left a version for a parked
-//! call finds no version to go on in, and that of a point that is not offered nothing is left.
+//! What holds with points: all of the above; a frame that has left a version for a parked call
+//! finds a version to go on in; and nothing is left of a point that is not offered.
 
 /// With plain counts and a heavy fence, and calls by the slot.
 mod plain {
@@ -10,7 +10,7 @@ mod plain {
         the_last_of_two_loops_to_move_frees:
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
-        a_loop_stays_where_it_is_if_there_is_no_resume_entry:
+        a_loop_goes_on_in_its_fallback_if_there_is_no_resume_entry:
             looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_call_goes_on_in_the_current_version:
@@ -50,7 +50,7 @@ mod atomic {
         the_last_of_two_loops_to_move_frees:
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
-        a_loop_stays_where_it_is_if_there_is_no_resume_entry:
+        a_loop_goes_on_in_its_fallback_if_there_is_no_resume_entry:
             looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_call_goes_on_in_the_current_version:
@@ -74,7 +74,7 @@ mod sites {
         the_last_of_two_loops_to_move_frees:
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
-        a_loop_stays_where_it_is_if_there_is_no_resume_entry:
+        a_loop_goes_on_in_its_fallback_if_there_is_no_resume_entry:
             looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_call_goes_on_in_the_current_version:

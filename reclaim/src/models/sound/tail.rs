@@ -1,5 +1,5 @@
-//! What holds with tail calls: all of the above, and that they leave no frames, and that functions
-//! go that nobody keeps any more, lanes and all, at the latest when the engine does.
+//! What holds with tail calls: all of the above; tail calls leave no frames; and functions go that
+//! nothing keeps any more, lanes and all, at the latest when the engine does.
 
 /// With plain counts and a heavy fence, and calls by the slot.
 mod plain {
@@ -35,7 +35,7 @@ mod plain {
         a_gate_that_is_only_called_is_as_good:
             recursion, 2, [FreedByRetirer, FreedByLeaver, Bailed, RanCurrent, RanOld];
 
-        who_finds_a_function_removed_returns:
+        a_call_that_finds_a_function_removed_returns:
             tail_callee_removed, 5,
             [FreedByRetirer, FreedByLeaver, Transferred, TransferBailed, FoundRemoved];
 
