@@ -1,5 +1,7 @@
 //! Contexts, and the ledgers that they count in.
 
+use crossbeam_utils::CachePadded;
+
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Cells, HEADER, Ordering};
 
 /// A registered execution context: a thread, as a rule, that may pass through gates.
@@ -18,7 +20,7 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Cells, HEADER, Ordering};
 /// a context: an owner that has left every gate has left zeros.
 pub struct Context {
     /// The next context in the domain's list. Written before the context is published.
-    next: *const Context,
+    next: *const CachePadded<Context>,
     /// The number of its owner; 0 while it has none.
     owner: AtomicU64,
     /// The thread that is running with it; 0 while none is, and [`VANISHED`].
@@ -127,8 +129,12 @@ impl Context {
 }
 
 /// The contexts of a domain: a list that only grows, so that summing over it takes no lock.
+///
+/// Each context has cache lines of its own. A thread that runs coroutines writes the runner of one
+/// context or another whenever it resumes or suspends, and contexts are small: two threads that do
+/// would otherwise write to the same line.
 pub(crate) struct Contexts {
-    first: AtomicPtr<Context>,
+    first: AtomicPtr<CachePadded<Context>>,
     cells: usize,
 }
 
@@ -150,16 +156,16 @@ impl Contexts {
             return Some(context);
         }
         let ledger = Cells::zeroed(self.cells)?;
-        let new = Box::into_raw(Box::new(Context {
+        let new = Box::into_raw(Box::new(CachePadded::new(Context {
             next: std::ptr::null(),
             owner: AtomicU64::new(owner),
             runner: AtomicU64::new(0),
             ledger,
-        }));
+        })));
         let mut first = self.first.load(Ordering::Relaxed);
         loop {
             // SAFETY: `new` is not published yet, so no other thread can reach it.
-            unsafe { (*new).next = first };
+            unsafe { &mut *new }.next = first;
             // Release pairs with the acquire in `iter`: a thread that finds the context finds its
             // ledger. One that adds up counts and does not find the context yet misses no frame:
             // a frame that counts is one that the heavy fence has made visible, and so it has the
@@ -175,19 +181,19 @@ impl Contexts {
 
     /// Every context ever registered, newest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Context> {
-        let mut at: *const Context = self.first.load(Ordering::Acquire);
+        let mut at = self.first.load(Ordering::Acquire).cast_const();
         std::iter::from_fn(move || {
             // SAFETY: a published context lives as long as the domain, which `self` borrows.
             let context = unsafe { at.as_ref() }?;
             at = context.next;
-            Some(context)
+            Some(&**context)
         })
     }
 }
 
 impl Drop for Contexts {
     fn drop(&mut self) {
-        let mut at: *const Context = self.first.load(Ordering::Relaxed);
+        let mut at = self.first.load(Ordering::Relaxed).cast_const();
         while !at.is_null() {
             // SAFETY: every context in the list came from `Box::into_raw` and is in it once;
             // `&mut self` says that no thread looks at the list any more.
