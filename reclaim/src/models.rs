@@ -5,8 +5,9 @@
 //! [`docs::models`](crate::docs::models). This is where to find what:
 //!
 //! - [`machine`] is what can vary.
-//! - [`memory`], [`function`], [`point`] and [`world`] are what there is; [`call`], [`install`],
-//!   [`in_place`] and [`ownership`] are what happens to it.
+//! - [`memory`], [`function`], [`ownership`], [`point`] and [`world`] are what there is, and refer to
+//!   each other as functions, versions and owners do.
+//! - [`call`], [`install`], [`in_place`] and [`offers`] are what threads do with it.
 //! - [`scenarios`] are the programs that run, and [`events`] what must happen in them.
 //! - [`sound`] says what holds in them. [`mutants`] and [`literal`] are mistakes, each of which
 //!   loom has to refute in a scenario that passes without it.
@@ -24,6 +25,7 @@ mod literal;
 mod machine;
 mod memory;
 mod mutants;
+mod offers;
 mod ownership;
 mod point;
 mod scenarios;

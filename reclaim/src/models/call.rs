@@ -8,26 +8,11 @@ use super::events::Event;
 use super::function::{Function, version};
 use super::in_place;
 use super::machine::{Convention, Dispatch, LightFence, Machine, Restart, Transfer};
-use super::memory::{FunctionLane, Payload};
+use super::memory::Frame;
 use super::ownership::Owner;
 use super::world::{Interrupt, Thread};
+use crate::Step;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, fence};
-use crate::{Lane, Step};
-
-/// What is in a frame: the lane that the call is counted in.
-#[derive(Clone)]
-pub(super) struct Frame {
-    lane: Rc<FunctionLane>,
-    /// The function that the lane was of when the call was counted in.
-    function: &'static Function,
-}
-
-impl Frame {
-    fn touch(&self) -> &Lane<Payload> {
-        self.lane.memory.touch();
-        &self.lane.inner
-    }
-}
 
 /// What bodies do: told which function is called, one may say which to tail-call.
 type Bodies<'a> = &'a mut dyn FnMut(&'static Function) -> Option<&'static Function>;

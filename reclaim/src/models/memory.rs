@@ -85,6 +85,22 @@ impl Gate {
     }
 }
 
+/// The frame of a gate that can be tail-called: the lane that the call is counted in.
+#[derive(Clone)]
+pub(super) struct Frame {
+    pub(super) lane: Rc<FunctionLane>,
+    /// The function that the lane was of when the call was counted in.
+    pub(super) function: &'static Function,
+}
+
+impl Frame {
+    /// The lane, which a thread uses.
+    pub(super) fn touch(&self) -> &Lane<Payload> {
+        self.lane.memory.touch();
+        &self.lane.inner
+    }
+}
+
 /// The code of a version.
 pub(super) struct Code {
     /// The gate of the lane that the version was put into.

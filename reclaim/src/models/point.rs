@@ -7,7 +7,6 @@
 //! more that is gone; only the *flag* goes with the last.
 
 use std::cell::RefCell;
-use std::mem::replace;
 use std::ptr;
 use std::rc::Rc;
 use std::thread::panicking;
@@ -16,11 +15,10 @@ use loom::sync::{Mutex, MutexGuard};
 
 use super::events::Event;
 use super::function::Function;
-use super::install::{Closing, Installing};
 use super::machine::Moving;
 use super::memory::Memory;
-use super::ownership::{Counted, Owner};
-use super::world::{Thread, World};
+use super::ownership::Owner;
+use super::world::World;
 use crate::sync::{AtomicUsize, Ordering, fence};
 
 /// Where the point is.
@@ -34,8 +32,8 @@ pub(super) enum PointKind {
 
 /// What versions have in common that have the point.
 pub(super) struct Point {
-    kind: PointKind,
-    function: &'static Function,
+    pub(super) kind: PointKind,
+    pub(super) function: &'static Function,
     pub(super) resume_entry: &'static Function,
     pub(super) parked: &'static Function,
     /// Held by the thread that publishes a resume entry or a parked call.
@@ -43,13 +41,13 @@ pub(super) struct Point {
 }
 
 #[derive(Default)]
-struct Table {
+pub(super) struct Table {
     /// The lease that was made last, whether or not anything has it.
     lease: Option<Rc<Held>>,
     /// While the point is offered.
-    offered: Option<Lease>,
+    pub(super) offered: Option<Lease>,
     /// Those of versions that have the point and are not freed.
-    flags: Vec<Rc<Flag>>,
+    pub(super) flags: Vec<Rc<Flag>>,
 }
 
 /// Keeps the resume entry current: a counted reference to it. The last takes the resume entry
@@ -65,6 +63,13 @@ struct Held {
     count: AtomicUsize,
     /// Of the resume entry.
     owner: RefCell<Option<Owner>>,
+}
+
+impl Table {
+    /// Whether there is a lease.
+    pub(super) fn is_held(&self) -> bool {
+        self.lease.as_ref().is_some_and(|held| held.count.load(Ordering::Relaxed) > 0)
+    }
 }
 
 impl Held {
@@ -102,6 +107,16 @@ pub(super) struct Flag {
 }
 
 impl Flag {
+    /// The flag of a version that is current.
+    fn new(causal: bool) -> Self {
+        Self { word: AtomicUsize::new(0), memory: Memory::new("a flag", causal) }
+    }
+
+    /// Says whether frames are to leave.
+    pub(super) fn set(&self, leave: bool) {
+        self.word.store(usize::from(leave), Ordering::Release);
+    }
+
     /// Whether a frame that looks is to leave.
     pub(super) fn is_set(&self) -> bool {
         self.memory.touch();
@@ -114,6 +129,22 @@ pub(super) struct PointUse {
     world: &'static World,
     flag: Option<Rc<Flag>>,
     _resume_entry: Owner,
+}
+
+impl PointUse {
+    /// For a version that is made now.
+    pub(super) fn new(world: &'static World, table: &mut Table) -> Self {
+        let point = world.point();
+        let flag = point.kind == PointKind::Loop;
+        let flag = flag.then(|| Rc::new(Flag::new(world.machine.causal)));
+        table.flags.extend(flag.clone());
+        Self { world, flag, _resume_entry: point.resume_entry.handle() }
+    }
+
+    /// The flag that frames of the version look at.
+    pub(super) fn flag(&self) -> Option<&Rc<Flag>> {
+        self.flag.as_ref()
+    }
 }
 
 impl Drop for PointUse {
@@ -130,15 +161,8 @@ impl Drop for PointUse {
     }
 }
 
-/// A point that is about to be offered.
-struct Offer {
-    lease: Lease,
-    /// Of the version that offers it.
-    flag: Option<Rc<Flag>>,
-}
-
 impl Point {
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().expect("no thread panics")
     }
 
@@ -170,7 +194,7 @@ impl World {
         assert!(self.point.set(point).is_ok(), "there is one point");
     }
 
-    fn point(&self) -> &Point {
+    pub(super) fn point(&self) -> &Point {
         self.point.get().expect("a scenario with a point")
     }
 
@@ -181,89 +205,12 @@ impl World {
         }
     }
 
-    /// Takes the version from `f` if that has a point, and withdraws it.
-    pub(super) fn remove_with_point(&'static self) {
-        let Some(point) = self.point.get() else { return };
-        let mut closing: Vec<_> = self.unpublish(point.function).into_iter().collect();
-        let mut table = point.lock();
-        let before = self.set_offer(point, &mut table, None, &mut closing);
-        drop(table);
-        closing.iter().for_each(Closing::close);
-        self.retire_all(closing);
-        drop(before);
-    }
-
-    /// Gives `f` its next version, which has the point or has not.
-    fn install(&'static self, offers: bool) {
-        let point = self.point();
-        let (function, resume_entry, parked) = (point.function, point.resume_entry, point.parked);
-        let mut table = point.lock();
-        let callees: &[_] = match point.kind {
-            _ if !offers => &[],
-            PointKind::Loop => &[resume_entry],
-            PointKind::Call => &[parked, resume_entry],
-        };
-        let mut roots = vec![self.prepare(function, callees)];
-        // Before anything is published.
-        let offer = offers.then(|| {
-            roots.push(self.prepare(resume_entry, callees));
-            Offer {
-                lease: self.lease(&mut table, resume_entry),
-                flag: self.used(&mut table, &roots),
-            }
-        });
-        let mut resume_entries = roots.split_off(1);
-        let mut parked_calls = Vec::new();
-        if let (Some(offer), PointKind::Call, None) = (&offer, point.kind, parked.latest.get()) {
-            let mut parked = self.prepare(parked, &[resume_entry]);
-            if self.machine.moving != Moving::ParkedCallsWithoutLease {
-                parked.payload.iter_mut().for_each(|it| it.lease = Some(offer.lease.clone()));
-            }
-            parked_calls.push(parked);
-        }
-        // A frame in a parked call finds the resume entry, and a frame that comes from the function
-        // finds a parked call.
-        let order = match self.machine.moving {
-            Moving::ResumeEntryLast => [&mut parked_calls, &mut roots, &mut resume_entries],
-            _ => [&mut resume_entries, &mut parked_calls, &mut roots],
-        };
-        order.into_iter().for_each(|installing| self.open(installing));
-        let mut closing = Vec::new();
-        let before = self.set_offer(point, &mut table, offer, &mut closing);
-        roots.append(&mut resume_entries);
-        roots.append(&mut parked_calls);
-        self.close(&mut roots);
-        closing.iter().for_each(Closing::close);
-        drop(table);
-        closing.extend(roots.into_iter().filter_map(Installing::replaced));
-        self.retire_all(closing);
-        // With nothing locked.
-        drop(before);
-    }
-
-    /// Notes that a version has the point which is made of these. Returns its flag.
-    fn used(&'static self, table: &mut Table, parts: &[Installing]) -> Option<Rc<Flag>> {
-        let point = self.point();
-        let flag = (point.kind == PointKind::Loop).then(|| {
-            let memory = Memory::new("a flag", self.machine.causal);
-            Rc::new(Flag { word: AtomicUsize::new(0), memory })
-        });
-        table.flags.extend(flag.clone());
-        let used = PointUse {
-            world: self,
-            flag: flag.clone(),
-            _resume_entry: point.resume_entry.handle(),
-        };
-        let used = Counted::new(used);
-        for payload in parts.iter().filter_map(|part| part.payload.as_ref()) {
-            payload.code.flag.replace(flag.clone());
-            payload.point.replace(Some(used.clone()));
-        }
-        flag
-    }
-
     /// The lease of the point that is about to be offered.
-    fn lease(&'static self, table: &mut Table, resume_entry: &'static Function) -> Lease {
+    pub(super) fn lease(
+        &'static self,
+        table: &mut Table,
+        resume_entry: &'static Function,
+    ) -> Lease {
         let old = table.lease.as_ref().filter(|_| self.machine.moving != Moving::LeasesNotReused);
         if let Some(lease) = old.and_then(|held| held.upgrade(self)) {
             if table.offered.is_none() {
@@ -275,51 +222,6 @@ impl World {
         let held = Rc::new(Held { count: AtomicUsize::new(1), owner });
         table.lease = Some(Rc::clone(&held));
         Lease { world: self, held }
-    }
-
-    /// Has the point be offered, if that is said, by the version with this flag, and else not.
-    /// Returns the lease of before, to be dropped when nothing is locked, and adds what is to be
-    /// closed.
-    fn set_offer(
-        &'static self,
-        point: &Point,
-        table: &mut Table,
-        offer: Option<Offer>,
-        closing: &mut Vec<Closing>,
-    ) -> Option<Lease> {
-        let own = offer.as_ref().and_then(|offer| offer.flag.as_ref());
-        for flag in &table.flags {
-            let set = offer.is_some() && !own.is_some_and(|own| Rc::ptr_eq(own, flag));
-            flag.word.store(usize::from(set), Ordering::Release);
-        }
-        let offered = offer.is_some();
-        let before = replace(&mut table.offered, offer.map(|offer| offer.lease));
-        if !offered && before.is_some() {
-            if self.machine.moving != Moving::ParkedCallsStayOpen {
-                closing.extend(self.unpublish(point.parked));
-            }
-            if self.machine.moving == Moving::ResumeEntryGoesAtOnce {
-                closing.extend(self.unpublish(point.resume_entry));
-            }
-        }
-        before
-    }
-
-    /// The last to have had a lease takes the resume entry away, unless another lease was made
-    /// since.
-    fn take_away(&self) {
-        let point = self.point();
-        let table = point.lock();
-        let held = table.lease.as_ref().is_some_and(|held| held.count.load(Ordering::Relaxed) > 0);
-        let kept = table.offered.is_some() || held;
-        if kept && self.machine.moving != Moving::LeasesTakeAway {
-            self.seen.note(Event::KeptByNewLease);
-            return;
-        }
-        let Some(closing) = self.unpublish(point.resume_entry) else { return };
-        closing.close();
-        drop(table);
-        self.retire_all(vec![closing]);
     }
 
     /// Notes that a call of a function that has no version goes on in the fallback, if it has one.
@@ -336,17 +238,5 @@ impl World {
         );
         self.seen.note(Event::FellBack);
         true
-    }
-}
-
-impl Thread {
-    /// Gives `f` a version that has the point.
-    pub(super) fn offer(&self) {
-        self.world.install(true);
-    }
-
-    /// Gives `f` a version that does not have it.
-    pub(super) fn withdraw(&self) {
-        self.world.install(false);
     }
 }

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use loom::sync::Mutex;
 use loom::thread::{self, JoinHandle, ThreadId};
 
-use super::call::Frame;
 use super::events::{Event, Seen};
 use super::explore::{self, Fault};
 use super::function::Function;
 use super::machine::{Dropped, HeavyFence, Lanes, Machine, Planted};
-use super::memory::{FunctionLane, Gate, Memory};
+use super::memory::{Frame, FunctionLane, Gate, Memory};
 use super::ownership::{Engine, Owner};
 use super::point::Point;
 use crate::sync::{Ordering, fence};
