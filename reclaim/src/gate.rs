@@ -53,7 +53,7 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counting {
     /// Plain counts. The retirer makes them visible with a heavy fence,
-    /// [`membarrier`](crate::membarrier).
+    /// [`membarrier`](crate::membarrier()).
     Plain,
     /// Atomic counts, about ten times as dear as plain ones, for kernels without that call.
     Atomic,

@@ -36,7 +36,7 @@
 //!   that gates call instead of the body.
 //! - **Light fence, heavy fence**: an asymmetric pair. The light one keeps a thread's accesses in
 //!   order in the program and costs nothing. The heavy one makes every running thread execute a
-//!   full fence, wherever it is: [`membarrier`].
+//!   full fence, wherever it is: [`membarrier`](membarrier()).
 //!
 //! The glossary of the repository, `runtime/docs/glossary.md`, has the terms of all its crates.
 //!
