@@ -1,5 +1,7 @@
 //! Contexts, and the ledgers that they count in.
 
+use crossbeam_utils::CachePadded;
+
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Cells, HEADER, Ordering};
 
 /// A registered execution context: a thread, as a rule, that may pass through gates.
@@ -10,16 +12,16 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Cells, HEADER, Ordering};
 ///            +-----------------------+------+------+------+--
 /// ```
 ///
-/// The header is there for whoever runs the gates, to keep what belongs to the calls in progress
-/// where they find it without asking who they are: zeros at first, and left alone here.
+/// The header is for the program that runs the gates, to keep what belongs to the calls in progress
+/// where they find it without asking which thread they are on: zeros at first, and left alone here.
 ///
 /// Contexts are type-stable. A [`Domain`](crate::Domain) never frees one; a context whose owner
 /// has gone is taken over by the next owner, counters and all, because counts are balanced within
-/// a context: whoever has left every gate has left zeros.
+/// a context: an owner that has left every gate has left zeros.
 pub struct Context {
     /// The next context in the domain's list. Written before the context is published.
-    next: *const Context,
-    /// Whose it is; 0 while it is nobody's.
+    next: *const CachePadded<Context>,
+    /// The number of its owner; 0 while it has none.
     owner: AtomicU64,
     /// The thread that is running with it; 0 while none is, and [`VANISHED`].
     runner: AtomicU64,
@@ -47,13 +49,13 @@ impl Context {
         self.ledger.first().cast()
     }
 
-    /// Whose it is, as given to [`Domain::register`](crate::Domain::register); 0 for nobody's.
+    /// Its owner, as given to [`Domain::register`](crate::Domain::register); 0 if it has none.
     pub fn owner(&self) -> u64 {
         self.owner.load(Ordering::Relaxed)
     }
 
     /// Says which thread is running with it from now on, any number that tells threads apart; 0 if
-    /// none is: whoever is inside a gate with it is suspended.
+    /// none is: what is inside a gate with it is suspended.
     ///
     /// # Safety
     ///
@@ -111,7 +113,7 @@ impl Context {
     }
 
     /// Forgets what the thread that has vanished was inside of, and gives the context up. Only the
-    /// first `cells` have ever been anybody's.
+    /// first `cells` have ever been a lane's.
     pub(crate) fn empty(&self, cells: u32) {
         for cell in 0..cells {
             let cell = self.cell(cell);
@@ -127,8 +129,12 @@ impl Context {
 }
 
 /// The contexts of a domain: a list that only grows, so that summing over it takes no lock.
+///
+/// Each context has cache lines of its own. A thread that runs coroutines writes the runner of one
+/// context or another whenever it resumes or suspends, and contexts are small: two threads that do
+/// would otherwise write to the same line.
 pub(crate) struct Contexts {
-    first: AtomicPtr<Context>,
+    first: AtomicPtr<CachePadded<Context>>,
     cells: usize,
 }
 
@@ -150,20 +156,20 @@ impl Contexts {
             return Some(context);
         }
         let ledger = Cells::zeroed(self.cells)?;
-        let new = Box::into_raw(Box::new(Context {
+        let new = Box::into_raw(Box::new(CachePadded::new(Context {
             next: std::ptr::null(),
             owner: AtomicU64::new(owner),
             runner: AtomicU64::new(0),
             ledger,
-        }));
+        })));
         let mut first = self.first.load(Ordering::Relaxed);
         loop {
-            // SAFETY: `new` is not published yet, so nobody else can reach it.
-            unsafe { (*new).next = first };
-            // Release pairs with the acquire in `iter`: whoever finds the context finds its
-            // ledger. A summer that does not find it yet misses no frame: see the crate docs on
-            // why a frame that counts is one that the heavy fence has made visible, the push
-            // before it included.
+            // SAFETY: `new` is not published yet, so no other thread can reach it.
+            unsafe { &mut *new }.next = first;
+            // Release pairs with the acquire in `iter`: a thread that finds the context finds its
+            // ledger. One that adds up counts and does not find the context yet misses no frame:
+            // a frame that counts is one that the heavy fence has made visible, and so it has the
+            // push before that frame. See "Entering against closing" in the chapter on the races.
             match self.first.compare_exchange_weak(first, new, Ordering::Release, Ordering::Relaxed)
             {
                 // SAFETY: published contexts live as long as the domain does.
@@ -175,22 +181,22 @@ impl Contexts {
 
     /// Every context ever registered, newest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Context> {
-        let mut at: *const Context = self.first.load(Ordering::Acquire);
+        let mut at = self.first.load(Ordering::Acquire).cast_const();
         std::iter::from_fn(move || {
             // SAFETY: a published context lives as long as the domain, which `self` borrows.
             let context = unsafe { at.as_ref() }?;
             at = context.next;
-            Some(context)
+            Some(&**context)
         })
     }
 }
 
 impl Drop for Contexts {
     fn drop(&mut self) {
-        let mut at: *const Context = self.first.load(Ordering::Relaxed);
+        let mut at = self.first.load(Ordering::Relaxed).cast_const();
         while !at.is_null() {
             // SAFETY: every context in the list came from `Box::into_raw` and is in it once;
-            // `&mut self` says that nobody looks at the list any more.
+            // `&mut self` says that no thread looks at the list any more.
             at = unsafe { Box::from_raw(at.cast_mut()) }.next;
         }
     }

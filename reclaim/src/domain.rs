@@ -91,10 +91,10 @@ impl Domain {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether `context` is counted in nowhere: nobody is inside a gate with it.
+    /// Whether `context` is counted in nowhere: no thread is inside a gate with it.
     ///
-    /// Meant for its owner, who knows of every frame. It looks at a cell for each lane there has
-    /// ever been at a time.
+    /// Meant for the owner of the context, which knows of every frame. It looks at a cell for each
+    /// lane there has ever been at a time.
     pub fn is_idle(&self, context: &Context) -> bool {
         let unused = self.lock_cells().unused;
         (HEADER..unused).all(|cell| context.cell(cell).load(Ordering::Relaxed) == 0)
@@ -105,7 +105,7 @@ impl Domain {
     /// process does not have, are to be [emptied](Self::empty_vanished); those with which none
     /// was running are as they were.
     ///
-    /// Takes no lock and allocates nothing, as there may be nobody to give one back.
+    /// Takes no lock and allocates nothing, as there may be no thread to give a lock back.
     ///
     /// # Safety
     ///
@@ -116,8 +116,8 @@ impl Domain {
     }
 
     /// Forgets what was inside with the contexts of threads that a [fork](Self::forked) has left
-    /// behind, and gives those contexts up. Whoever keeps retired versions is to
-    /// [try](Lane::leave) then whether they are to be freed.
+    /// behind, and gives those contexts up. Every lane with a retired version is to be
+    /// [left](Lane::leave) then, since the last frame inside may have been among them.
     pub fn empty_vanished(&self) {
         // One at a time, and no lane gets a cell meanwhile.
         let cells = self.lock_cells();
@@ -126,7 +126,7 @@ impl Domain {
     }
 
     /// Holds the domain's one lock, which lanes take when they come and go, so that no other
-    /// thread is holding it while the process forks: in the child nobody would release it.
+    /// thread is holding it while the process forks: in the child no thread would release it.
     pub fn freeze(&self) -> Frozen<'_> {
         Frozen { _cells: self.lock_cells() }
     }
@@ -134,8 +134,8 @@ impl Domain {
     /// Whether no context is counted in at `cell`.
     ///
     /// The answer is meant for a caller that has executed a full fence after whatever makes it
-    /// ask. Acquire pairs with the release of the count that brought the cell to 0: who reads 0
-    /// may free what that frame was using, since the frame is over.
+    /// ask. Acquire pairs with the release of the count that brought the cell to 0: a thread that
+    /// reads 0 may free what that frame was using, since the frame is over.
     pub(crate) fn is_empty(&self, cell: u32) -> bool {
         self.contexts.iter().all(|context| context.cell(cell).load(Ordering::Acquire) == 0)
     }
@@ -147,14 +147,14 @@ impl Domain {
 
     /// The same, less the counts in another cell.
     ///
-    /// The other is read first, with acquire: who finds that a frame waits there finds it counted
-    /// in. And acquire pairs with the release of the count that brought the cell to that number, as
-    /// in [`is_empty`](Self::is_empty).
+    /// The other is read first, with acquire: a holder that finds there that a frame waits finds
+    /// that frame counted in. And acquire pairs with the release of the count that brought the cell
+    /// to that number, as in [`is_empty`](Self::is_empty).
     pub(crate) fn frames_but(&self, cell: u32, waiting: Option<u32>) -> Vec<Frames> {
         let frames = |context: &Context| {
             let waiting = waiting.map_or(0, |cell| context.cell(cell).load(Ordering::Acquire));
             let counted = context.cell(cell).load(Ordering::Acquire);
-            // Who goes on from a hold may be seen between the two.
+            // A caller that goes on from a hold may be seen between the two.
             let frames = counted.saturating_sub(waiting).max(1);
             let (owner, runner) = (context.owner(), context.runner());
             (counted != waiting).then_some(Frames { owner, runner, frames })

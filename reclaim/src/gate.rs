@@ -2,8 +2,8 @@
 
 /// One step of a gate.
 ///
-/// A gate is straight-line code with one exit in the middle. Whoever lowers or interprets the
-/// lists needs no more than what is said here.
+/// A gate is straight-line code with one exit in the middle. To lower or to interpret the lists
+/// takes no more than what is said here.
 ///
 /// A gate that can be tail-called has a *frame*, a word on the stack beside the address that the
 /// body returns to, which says what lane the call is counted in. While the call is in progress,
@@ -53,7 +53,7 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counting {
     /// Plain counts. The retirer makes them visible with a heavy fence,
-    /// [`membarrier`](crate::membarrier).
+    /// [`membarrier`](crate::membarrier()).
     Plain,
     /// Atomic counts, about ten times as dear as plain ones, for kernels without that call.
     Atomic,

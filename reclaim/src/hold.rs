@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::sync::{AtomicU32, Mutant, Ordering, fence, mutated};
 use crate::{Domain, Frames, Lane};
 
-/// Has the callers of a lane wait, until whoever was inside has left and the code has been written
+/// Has the callers of a lane wait, until all frames inside have left and the code has been written
 /// over.
 ///
-/// While a hold is on, the body of the lane is a *valet*, code that calls [`wait`](Self::wait) and
+/// While a hold is on, the body of the lane is a *detour*, code that calls [`wait`](Self::wait) and
 /// then goes on to the body itself. So a caller that waits is counted in like any other, and noted
 /// besides as one that waits, in a cell of its own in the caller's ledger. The lane is empty when
 /// each context has as many frames there as it has callers that wait.
@@ -19,9 +19,9 @@ use crate::{Domain, Frames, Lane};
 ///   | number: advances with each hold      | phase |
 ///   +--------------------------------------+-------+
 ///
-///           begin          decide, nobody inside          end
+///           begin          decide, no frame inside        end
 ///      Off -------> On <----------------------> Deciding -----> Off
-///                       decide, somebody inside
+///                       decide, a frame inside
 /// ```
 pub struct Hold {
     word: AtomicU32,
@@ -33,9 +33,9 @@ pub struct Hold {
 const PHASE: u32 = 3;
 /// Nobody holds the callers.
 const OFF: u32 = 0;
-/// Callers wait, but for those that nobody is to wait for.
+/// Callers wait, but for those that may pass.
 const ON: u32 = 1;
-/// All of them wait: the holder looks whether somebody is inside, or writes.
+/// All of them wait: the holder looks whether a frame is inside, or writes.
 const DECIDING: u32 = 2;
 
 impl Hold {
@@ -60,12 +60,12 @@ impl Hold {
         word & PHASE == DECIDING
     }
 
-    /// Whether somebody holds the callers.
+    /// Whether the callers are held.
     pub fn is_on(&self) -> bool {
         self.word.load(Ordering::Relaxed) & PHASE != OFF
     }
 
-    /// Has callers that come to the valet wait from now on. To be called before they do.
+    /// Has callers that come to the detour wait from now on. To be called before they do.
     ///
     /// # Safety
     ///
@@ -73,7 +73,8 @@ impl Hold {
     /// from, is not there any more.
     pub unsafe fn begin(&self) {
         let number = (self.word.load(Ordering::Relaxed) & !PHASE).wrapping_add(PHASE + 1);
-        // Release: who goes on from an earlier hold may find this, and not the end of that.
+        // Release: a caller that goes on from an earlier hold may find this, and not the end of
+        // that.
         let ordering = match mutated(Mutant::BeginWithoutRelease) {
             true => Ordering::Relaxed,
             false => Ordering::Release,
@@ -81,24 +82,24 @@ impl Hold {
         self.word.store(number | ON, ordering);
     }
 
-    /// The frames of those that are inside of the lane at some moment during the call, and do not
-    /// wait. Who has come and does not wait yet is among them.
+    /// The frames that are inside of the lane at some moment during the call, and do not wait. A
+    /// caller that has come and does not wait yet is among them.
     pub fn inside<P>(&self, lane: &Lane<P>) -> Vec<Frames> {
         let waiting = if mutated(Mutant::WaitersInside) { None } else { Some(self.cell) };
         self.domain.frames_but(lane.cell(), waiting)
     }
 
-    /// Makes sure that nobody is inside, nor will be before the [end](Self::end). If somebody is,
-    /// returns who, with callers held as before; those that wait for the decision are to be woken.
+    /// Makes sure that no frame is inside, nor will be before the [end](Self::end). If one is, the
+    /// callers are held as before, and those that wait for the decision are to be woken.
     ///
     /// # Errors
     ///
-    /// The frames of those that are inside.
+    /// The frames that are inside.
     ///
     /// # Safety
     ///
     /// The caller holds the callers, and has executed a heavy fence since the body of the lane is
-    /// the valet.
+    /// the detour.
     pub unsafe fn decide<P>(&self, lane: &Lane<P>) -> Result<(), Vec<Frames>> {
         let on = self.word.load(Ordering::Relaxed);
         self.word.store(on & !PHASE | DECIDING, Ordering::Relaxed);
@@ -115,26 +116,27 @@ impl Hold {
         Err(inside)
     }
 
-    /// Lets the callers go on. Whoever waits is to be woken.
+    /// Lets the callers go on. Those that wait are to be woken.
     ///
     /// # Safety
     ///
     /// The caller holds them, and calls of the lane go to what they are to run.
     pub unsafe fn end(&self) {
         let number = self.word.load(Ordering::Relaxed) & !PHASE;
-        // Release pairs with the load in `wait`: who goes on finds the code that was written.
+        // Release pairs with the load in `wait`: a caller that goes on finds the code that was
+        // written.
         self.word.store(number | OFF, Ordering::Release);
     }
 
-    /// What the valet calls, for a caller that is counted in at the lane: returns when the caller
+    /// What the detour calls, for a caller that is counted in at the lane: returns when the caller
     /// is to go on to the body.
     ///
     /// It does not wait if it is called from inside of the lane, directly or not, since it would
     /// wait for itself; nor if it `may_pass`; nor for a second hold after a first. So it waits, but
     /// for the moment of a decision, for one replacement at most.
     ///
-    /// `park` may wait for the word to be another than it is told, and need not. If it returns
-    /// `false`, nobody is there to end the hold.
+    /// `sleep` may wait for the word to be another than it is told, and need not. If it returns
+    /// `false`, there is no thread to end the hold.
     ///
     /// # Safety
     ///
@@ -144,11 +146,11 @@ impl Hold {
         lane: &Lane<P>,
         ledger: *const u32,
         may_pass: bool,
-        park: impl FnMut(&AtomicU32, u32) -> bool,
+        sleep: impl FnMut(&AtomicU32, u32) -> bool,
     ) {
         // SAFETY: as the caller says: it is the ledger of a context of this domain.
         let cell = |cell: u32| unsafe { &*ledger.add(cell as usize).cast::<AtomicU32>() };
-        self.wait_as(cell(lane.cell()), cell(self.cell), may_pass, park);
+        self.wait_as(cell(lane.cell()), cell(self.cell), may_pass, sleep);
     }
 
     /// The same for a context with these counts, of the frames in the lane and of those that wait.
@@ -157,7 +159,7 @@ impl Hold {
         frames: &AtomicU32,
         waiting: &AtomicU32,
         may_pass: bool,
-        mut park: impl FnMut(&AtomicU32, u32) -> bool,
+        mut sleep: impl FnMut(&AtomicU32, u32) -> bool,
     ) {
         let mut waited = None;
         loop {
@@ -186,7 +188,7 @@ impl Hold {
                 if !same || now & PHASE == OFF || passes && now & PHASE == ON {
                     break true;
                 }
-                if !park(&self.word, now) {
+                if !sleep(&self.word, now) {
                     break false;
                 }
             };

@@ -7,13 +7,14 @@ use crate::sync::{
 };
 use crate::{Counting, Domain, Frames, State, StateWord, Step};
 
-/// A seat that one version after another occupies, each from [`occupy`](Self::occupy) until its
-/// payload `P` has been dropped.
+/// What one version after another occupies, each from [`occupy`](Self::occupy) until its payload
+/// `P` has been dropped.
 ///
 /// Lanes are type-stable: gates hold the addresses of a lane's words and are entered by threads
 /// that have been on their way for any length of time, so a lane must stay where it is, and
-/// belong to the same function, for as long as anyone can reach its gate. Where there are tail
-/// calls, who leaves may look at it even later: rule 11 of the [crate](crate) says how long.
+/// belong to the same function, for as long as a thread can reach its gate. Where there are tail
+/// calls, a leaver may look at it even later: rule 11 of the [protocol](crate::docs::protocol) says
+/// how long.
 #[repr(C)]
 pub struct Lane<P> {
     /// The address to call; 0 while the lane cannot be entered. First, so that one address serves
@@ -76,18 +77,19 @@ impl<P> Lane<P> {
     pub unsafe fn occupy(&self, body: usize, payload: P) {
         let free = self.state();
         debug_assert_eq!(free.state(), State::Free);
-        self.payload.with_mut(|seat| {
+        self.payload.with_mut(|contents| {
             // SAFETY: the state is `Free`, so the last payload was taken, which the acquire load
             // of it above makes visible, and nobody takes the next before it is `Retired`.
-            unsafe { *seat = Some(payload) }
+            unsafe { *contents = Some(payload) }
         });
-        // Both releases pair with whoever will read the words: the state's with the freer, that
-        // it may find the payload; the body's with gates, that they may find the code.
+        // Both releases pair with the loads of the threads that will read the words: the state's
+        // with the freer, that it may find the payload; the body's with gates, that they may find
+        // the code.
         self.state.store(free.with(State::Live).bits(), Ordering::Release);
         self.body.store(body, Ordering::Release);
     }
 
-    /// Has gates call other code instead: the [valet](crate::Hold) while callers are held, and the
+    /// Has gates call other code instead: the [detour](crate::Hold) while callers are held, and the
     /// body again.
     ///
     /// # Safety
@@ -107,18 +109,18 @@ impl<P> Lane<P> {
     /// # Safety
     ///
     /// - The lane is `Live`, and nobody closes it or does this at the same time.
-    /// - Callers are held, and [nobody is inside](crate::Hold::decide).
+    /// - Callers are held, and [no frame is inside](crate::Hold::decide).
     pub unsafe fn exchange(&self, payload: P) -> Option<P> {
         debug_assert_eq!(self.state().state(), State::Live);
-        self.payload.with_mut(|seat| {
-            // SAFETY: only those look at the payload who are inside or may close the lane, and only
-            // who frees it takes it, which nobody does before it is closed.
-            unsafe { (*seat).replace(payload) }
+        self.payload.with_mut(|contents| {
+            // SAFETY: only threads that are inside or may close the lane look at the payload, and
+            // only the freer takes it, of which there is none before the lane is closed.
+            unsafe { (*contents).replace(payload) }
         })
     }
 
-    /// Makes the lane impossible to enter: the first half of retiring, to be followed by a heavy
-    /// fence and [`retire`](Self::retire).
+    /// Makes the lane impossible to enter: the first step of retiring, to be followed by a heavy
+    /// fence, [`retire`](Self::retire) and [`leave`](Self::leave).
     ///
     /// Callers that reach the gate from now on bail out of it, so another lane is made current
     /// first, or the function has none.
@@ -133,36 +135,22 @@ impl<P> Lane<P> {
         // The state needs no ordering. A leaver that sees the body gone but not yet the state does
         // nothing, as it would on `Closing`; the heavy fence orders both before `Retired`.
         self.state.store(live.with(next).bits(), Ordering::Relaxed);
-        // Release pairs with the load in gates: who finds 0, and starts again, finds what was made
-        // current before, and does not come back here for ever.
+        // Release pairs with the load in gates: a caller that finds 0, and starts again, finds what
+        // was made current before, and does not come back here for ever.
         self.body.store(0, Ordering::Release);
     }
 
-    /// Lets the version go: frees it now if it is empty, and otherwise leaves that to the last
-    /// thread inside. Returns whether this call freed it.
+    /// Lets the version go, and runs nothing of the payload's: from now on the last thread that
+    /// [leaves](Self::leave) the lane frees the version. The caller is to leave it, too, though it
+    /// has not been inside: the lane may be empty already, and then nobody else will.
     ///
-    /// # Safety
-    ///
-    /// As [`let_go`](Self::let_go).
-    pub unsafe fn retire(&self) -> bool {
-        // SAFETY: as the caller says.
-        unsafe { self.let_go() };
-        // Pairs with the fence in `leave`. A leaver has counted out before its fence and reads
-        // the state after it; here it is the other way around. So either the leaver sees
-        // `Retired`, or `try_free` below sees it gone: one of the two frees.
-        fence(Ordering::SeqCst);
-        self.try_free()
-    }
-
-    /// The part of [`retire`](Self::retire) that runs nothing of the payload's: from now on
-    /// whoever [leaves](Self::leave) the lane as the last frees the version, and the caller is to
-    /// do so in any case, though it has not been inside.
+    /// Several lanes may be closed, then retired after one heavy fence, and then left.
     ///
     /// # Safety
     ///
     /// The caller has [closed](Self::close) the lane and executed a heavy fence since: every
     /// context in the domain has, since the close, executed a full fence or was not running.
-    pub unsafe fn let_go(&self) {
+    pub unsafe fn retire(&self) {
         let closing = self.state();
         // Release pairs with the acquire in `try_free`: a leaver that sees `Retired` sees, by way
         // of the heavy fence, every count of a frame that has passed the gate's check. Published
@@ -172,27 +160,36 @@ impl<P> Lane<P> {
         }
     }
 
-    /// What a gate calls that has counted out and found the body gone: frees the version if this
-    /// was the last to leave. Returns whether this call freed it.
+    /// Frees the version if it is retired and this was the last to leave. Returns whether this call
+    /// freed it.
+    ///
+    /// A gate calls it that has counted out and found the body gone, and so does the retirer, once
+    /// it has [retired](Self::retire) the version.
     pub fn leave(&self) -> bool {
         if !mutated(Mutant::LeaveWithoutFence) {
-            // Pairs with the fence in `retire`, see there, and with itself: of two leavers the
-            // one whose fence is later sees the count of the other gone. Without it each could
-            // see the other still inside, and nobody would free. It also keeps a caller that bails
-            // from going back to an older version: what it reads from now on is no older.
+            // Pairs with itself, in another thread. A leaver has counted out before the fence, the
+            // retirer has published `Retired` before it, and both read state and counts after it.
+            //
+            // - Of a leaver and the retirer either the leaver's fence is later, and it sees
+            //   `Retired`; or the retirer's is, and it sees the leaver gone. One of the two frees.
+            // - Of two leavers the one whose fence is later sees the count of the other gone.
+            //
+            // Without the fence each could miss what the other has done, and nobody would free. It
+            // also keeps a caller that bails from going back to an older version: what it reads
+            // from now on is no older.
             fence(Ordering::SeqCst);
         }
         self.try_free()
     }
 
     /// Does for a frame that is left otherwise than by returning, as when a panic unwinds it, what
-    /// the gate would have done after its body has returned. (A gate that can be tail-called would do
-    /// the same, to the lane that is in its frame.)
+    /// the gate would have done after its body has returned. (A gate that can be tail-called would
+    /// do the same, to the lane that is in its frame.)
     ///
     /// # Safety
     ///
-    /// The frame is counted in at this lane in the ledger, which is that of the calling context. The
-    /// gate does not go on.
+    /// The frame is counted in at this lane in the ledger, which is that of the calling context.
+    /// The gate does not go on.
     pub unsafe fn leave_by_unwinding(&self, ledger: *const u32, counting: Counting) {
         // SAFETY: as the caller says: it is the ledger of a context of this lane's domain.
         let cell = unsafe { &*ledger.add(self.cell as usize).cast::<AtomicU32>() };
@@ -218,18 +215,18 @@ impl<P> Lane<P> {
         }
     }
 
-    /// Lets somebody look at the payload who is inside.
+    /// Lets a thread that is inside look at the payload.
     ///
     /// # Safety
     ///
     /// The calling context is counted in at this lane, past the check of the gate; or the lane is
-    /// `Live`, and the caller keeps others from closing it. What `look` does with the payload may be
-    /// done by several threads at once.
+    /// `Live`, and the caller keeps others from closing it. What `look` does with the payload may
+    /// be done by several threads at once.
     pub unsafe fn look<R>(&self, look: impl FnOnce(&P) -> R) -> Option<R> {
-        self.payload.with(|seat| {
-            // SAFETY: nobody takes a payload or puts one in while somebody is inside, nor while
-            // nobody can close the lane.
-            unsafe { (*seat).as_ref() }.map(look)
+        self.payload.with(|contents| {
+            // SAFETY: no thread takes a payload or puts one in while a frame is inside, nor while
+            // the lane cannot be closed.
+            unsafe { (*contents).as_ref() }.map(look)
         })
     }
 
@@ -249,10 +246,10 @@ impl<P> Lane<P> {
         {
             return false;
         }
-        let payload = self.payload.with_mut(|seat| {
+        let payload = self.payload.with_mut(|contents| {
             // SAFETY: this thread alone has brought the state to `Freeing`, and until it stores
             // `Free` nobody else touches the payload.
-            unsafe { (*seat).take() }
+            unsafe { (*contents).take() }
         });
         // Also if the payload panics as it is dropped: the lane must not stay `Freeing`.
         let _vacate = Vacate { state: &self.state, freeing };

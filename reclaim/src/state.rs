@@ -6,15 +6,15 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum State {
-    /// No version sits here.
+    /// There is no version in it.
     Free = 0,
-    /// A version sits here and can be entered.
+    /// There is a version in it, which can be entered.
     Live = 1,
-    /// It can no longer be entered; who is inside is not yet known to everyone.
+    /// It can no longer be entered; not every thread can see yet which frames are inside.
     Closing = 2,
-    /// It can no longer be entered; whoever finds it empty may free it.
+    /// It can no longer be entered; a thread that finds it empty may free it.
     Retired = 3,
-    /// Somebody has won the right to free it and is doing so.
+    /// A thread has won the right to free it and is doing so.
     Freeing = 4,
 }
 
@@ -30,7 +30,7 @@ pub enum State {
 pub struct StateWord(u64);
 
 impl StateWord {
-    /// The state of a lane that nothing has sat in.
+    /// The state of a lane that has had no version yet.
     pub(crate) const NEW: Self = Self(State::Free as u64);
 
     pub(crate) const fn from_bits(bits: u64) -> Self {

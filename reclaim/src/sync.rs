@@ -19,17 +19,17 @@ pub(crate) enum Mutant {
     LeaveWithoutFence,
     /// The generation stays what it was when a lane is freed.
     NoGeneration,
-    /// Who waits in a hold counts as inside.
+    /// A caller that waits in a hold counts as inside.
     WaitersInside,
-    /// Who is inside waits in a hold like others.
+    /// A caller that is inside waits in a hold like others.
     RecursionWaits,
     /// Callers pass that are not inside.
     NobodyWaits,
-    /// Who need not wait in a hold does not wait for the decision either.
+    /// A caller that need not wait in a hold does not wait for the decision either.
     PassDecision,
     /// `wait` has no full fence.
     WaitWithoutFence,
-    /// What has ended a hold is not to be found by who finds that the next has begun.
+    /// A caller that finds the next hold begun does not find what has ended the last.
     BeginWithoutRelease,
 }
 
@@ -64,9 +64,9 @@ mod real {
         }
     }
 
-    /// A cache line's worth of counters. Whoever puts something else into the header of a ledger
-    /// needs it aligned like this; and from here on allocators would not give zeroed memory as
-    /// they have it from the system.
+    /// A cache line's worth of counters. What else is put into the header of a ledger needs this
+    /// alignment; and with a greater one allocators would not give zeroed memory as they have it
+    /// from the system.
     #[repr(C, align(16))]
     struct Line([AtomicU32; LINE]);
 

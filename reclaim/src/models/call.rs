@@ -8,26 +8,11 @@ use super::events::Event;
 use super::function::{Function, version};
 use super::in_place;
 use super::machine::{Convention, Dispatch, LightFence, Machine, Restart, Transfer};
-use super::memory::{Payload, Seat};
+use super::memory::Frame;
 use super::ownership::Owner;
 use super::world::{Interrupt, Thread};
+use crate::Step;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, fence};
-use crate::{Lane, Step};
-
-/// What is in a frame: the lane that the call is counted in.
-#[derive(Clone)]
-pub(super) struct Frame {
-    seat: Rc<Seat>,
-    /// The function that the lane was of when the call was counted in.
-    function: &'static Function,
-}
-
-impl Frame {
-    fn lane(&self) -> &Lane<Payload> {
-        self.seat.memory.touch();
-        &self.seat.lane
-    }
-}
 
 /// What bodies do: told which function is called, one may say which to tail-call.
 type Bodies<'a> = &'a mut dyn FnMut(&'static Function) -> Option<&'static Function>;
@@ -128,8 +113,8 @@ impl Thread {
     ) -> Result<Option<usize>, (Call, usize)> {
         let Machine { fetch, restart, counting, transfer, .. } = self.world.machine;
         let settled = function.settled.get();
-        // Whoever comes to a gate too early or too late finds the lane closed, so no ordering is
-        // needed.
+        // A caller that comes to a gate too early or too late finds the lane closed, so no
+        // ordering is needed.
         function.memory.touch();
         let word = self.next_call(function);
         let found = word.load(fetch);
@@ -198,7 +183,7 @@ impl Thread {
             self.check_current(call, version(body));
             let Some(callee) = callee else { return Some(version(body)) };
             match self.enter(steps, callee, bodies) {
-                Ok(None) if self.world.goes_home(call.function, callee) => {}
+                Ok(None) if self.world.falls_back(call.function, callee) => {}
                 Ok(ran) => return ran,
                 Err(next) => (call, body) = next,
             }
@@ -208,8 +193,8 @@ impl Thread {
     /// Checks that a thread does not go back to a version older than one that it has run.
     fn check_order(&self, call: Call, version: usize) {
         let Call { function, found, .. } = call;
-        // Who comes to the gate of a version that was replaced before the last one was may be in
-        // this version before it could know that the last one is closed.
+        // A caller that comes to the gate of a version that was replaced before the last one was
+        // may be in this version before it could know that the last one is closed.
         let late = found < version && function.settled.get() < Some(version);
         let may_go_back = match self.world.machine {
             Machine { dispatch: Dispatch::Slot, .. } => false,
@@ -230,7 +215,7 @@ impl Thread {
     /// Checks that a body that has run was not out of date as it was called.
     fn check_current(&self, call: Call, version: usize) {
         let Call { function, settled, .. } = call;
-        // Nobody told this thread of the replacement, and yet once the heavy fence is over no
+        // Nothing told this thread of the replacement, and yet once the heavy fence is over no
         // call that begins can reach the version before.
         assert!(settled <= Some(version), "stale call: version {version}, not {settled:?}");
         self.world.seen.note(match function.latest.get() {
@@ -250,7 +235,7 @@ impl Thread {
     ) -> Exit {
         let Machine { light_fence, load_body, .. } = self.world.machine;
         let gate = call.function.gate(address);
-        let own = Frame { seat: Rc::clone(&gate.seat), function: call.function };
+        let own = Frame { lane: Rc::clone(&gate.lane), function: call.function };
         let transfer = steps.contains(&Step::SwapLane);
         let (mut body, mut ran, mut taken) = (0, None, None);
         for step in steps {
@@ -267,7 +252,7 @@ impl Thread {
                 },
                 Step::LoadBody => {
                     self.interrupted(Interrupt::CountedIn, call.function);
-                    body = own.lane().body(load_body);
+                    body = own.touch().body(load_body);
                     if body == 0 {
                         self.world.seen.note(Event::Bailed);
                         if transfer {
@@ -309,12 +294,12 @@ impl Thread {
 
     /// The thread's count of the frames in a lane.
     fn cell(&self, frame: &Frame) -> &AtomicU32 {
-        self.context.cell(frame.lane().cell())
+        self.context.cell(frame.touch().cell())
     }
 
     fn count_in(&self, step: Step, frame: &Frame) {
         let cell = self.cell(frame);
-        frame.seat.calls.set(frame.seat.calls.get() + 1);
+        frame.lane.calls.set(frame.lane.calls.get() + 1);
         if step == Step::CountIn {
             cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         } else {
@@ -331,19 +316,19 @@ impl Thread {
             cell.fetch_sub(1, Ordering::AcqRel);
             fence(Ordering::SeqCst);
         }
-        frame.seat.calls.set(frame.seat.calls.get() - 1);
+        frame.lane.calls.set(frame.lane.calls.get() - 1);
     }
 
     /// Leaves the version that the call in `frame` was counted in.
     fn check(&self, frame: &Frame, by: Event) {
-        let body = frame.lane().body(Ordering::Acquire);
-        let tenant = frame.seat.tenant.get().expect("a seat that gates know");
+        let body = frame.touch().body(Ordering::Acquire);
+        let tenant = frame.lane.tenant.get().expect("a lane that gates know");
         let late = !ptr::eq(tenant, frame.function);
         if late {
             self.world.seen.note(Event::LateLeaver);
         }
-        if body == 0 && frame.seat.lane.leave() {
-            self.world.freed(&frame.seat, by);
+        if body == 0 && frame.lane.inner.leave() {
+            self.world.freed(&frame.lane, by);
             if late {
                 self.world.seen.note(Event::FreedForAnother);
             }

@@ -30,8 +30,8 @@ pub(super) enum Event {
     DroppedInside,
     /// A function went with the last version that called it, which was its own.
     DroppedByItself,
-    /// A function got the seat of another that was gone.
-    ReusedSeat,
+    /// A function got the lane of another that was gone.
+    LaneChangedHands,
     /// A leaver looked at a lane that had become another function's.
     LateLeaver,
     /// It freed a version of that one.
@@ -43,13 +43,13 @@ pub(super) enum Event {
     ReplacedUnderWaiter,
     /// A caller was let through that was inside already.
     LetThrough,
-    /// Somebody was inside for as long as the replacer has looked.
+    /// A frame was inside for as long as the replacer has looked.
     GaveUp,
     /// The version was replaced or removed while callers were held.
     LostPlace,
-    /// A call found no version of a way in or a waiting room.
-    WentHome,
-    /// A point was covered again while somebody had a lease.
+    /// A call found no version of a resume entry or a parked call, and went on in its fallback.
+    FellBack,
+    /// A point was offered again while something had a lease.
     ReusedLease,
     /// The last to have a lease found another one made since.
     KeptByNewLease,

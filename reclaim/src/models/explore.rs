@@ -48,7 +48,7 @@ pub(super) enum Fault {
     StaleCall,
     /// A call of a thread runs an older version than a call that it made before.
     WentBack,
-    /// A caller comes to the same closed gate again and again, until somebody else goes on.
+    /// A caller comes to the same closed gate again and again, until another thread goes on.
     Wait,
     /// A tail call leaves a frame.
     Growth,

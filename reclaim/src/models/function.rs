@@ -21,16 +21,16 @@ pub(super) struct Function {
     /// alone, the slot. With sites, the slot is but another site. They begin with the gate of the
     /// lane that the first version will sit in.
     pub(super) calls: [AtomicUsize; 2],
-    /// The gate of the lane that is current, or 0 if there is none. Who has bailed out of a gate
-    /// goes on from here.
+    /// The gate of the lane that is current, or 0 if there is none. A caller that has bailed out of
+    /// a gate goes on from here.
     pub(super) current: AtomicUsize,
     /// These words.
     pub(super) memory: Memory,
-    /// Held by the one who installs.
+    /// Held by the thread that installs.
     pub(super) turn: Mutex<()>,
-    /// Of all lanes that it will need, or else they come from functions that are gone. That a lane
-    /// added later is visible to whoever finds it in the slot follows from a dependency of
-    /// addresses, which loom does not know.
+    /// Those of all lanes that it will need, or else they come from functions that are gone. That a
+    /// lane added later is visible to a caller that finds it in the slot follows from a dependency
+    /// of addresses, which loom does not know.
     pub(super) gates: RefCell<Vec<Rc<Gate>>>,
     /// The engine's table of names, as far as it has this function.
     pub(super) name: RefCell<Option<Owner>>,
@@ -115,10 +115,11 @@ impl Function {
     /// A gate whose lane is free, if there is one.
     pub(super) fn free_gate(&self) -> Option<Rc<Gate>> {
         let gates = self.gates.borrow().clone();
-        gates.into_iter().find(|gate| gate.seat.lane.state().state() == State::Free)
+        gates.into_iter().find(|gate| gate.lane.inner.state().state() == State::Free)
     }
 
-    /// Frees all code, whoever is in it, as must not be done. Returns of how many versions.
+    /// Frees all code, though frames may be in it, as must not be done. Returns of how many
+    /// versions.
     pub(super) fn drop_payloads(&self) -> usize {
         let codes = self.codes.borrow();
         codes.iter().filter(|code| !code.is_freed()).map(|code| code.free()).count()
@@ -137,7 +138,7 @@ impl Function {
         for gate in self.gates.borrow().iter() {
             let live = current.is_some_and(|current| ptr::eq(&**current, &**gate));
             let expected = if live { State::Live } else { State::Free };
-            assert_eq!(gate.seat.lane.state().state(), expected);
+            assert_eq!(gate.lane.inner.state().state(), expected);
         }
         codes.iter().filter(|code| code.is_freed()).count()
     }

@@ -12,24 +12,24 @@ use super::memory::{Gate, Payload};
 use super::world::{Interrupt, Thread};
 use crate::Hold;
 
-/// In the address of a body: it is the valet's, which goes on to that.
-const VALET: usize = 1 << 16;
+/// In the address of a body: it is the detour's, which goes on to that body.
+const DETOUR: usize = 1 << 16;
 
-/// The body that is behind a valet, if this is one.
+/// The body that is behind a detour, if this is one.
 pub(super) fn held(body: usize) -> Option<usize> {
-    (body & VALET != 0).then_some(body & !VALET)
+    (body & DETOUR != 0).then_some(body & !DETOUR)
 }
 
-/// How often the replacer looks whether somebody is inside.
+/// How often the replacer looks whether a frame is inside.
 const LOOKS: usize = 2;
 
 fn hold(gate: &Gate) -> &Hold {
-    gate.seat.hold.as_ref().expect("it is that of the first version")
+    gate.lane.hold.as_ref().expect("it is that of the first version")
 }
 
 impl Thread {
-    /// Writes other code over the version of `function` that is current, if nobody is inside;
-    /// whether it has.
+    /// Writes other code over the version of `function` that is current, if no frame is inside.
+    /// Returns whether it has.
     pub(super) fn replace_in_place(&self, function: &'static Function) -> bool {
         let world = self.world;
         let _holding = world.holding.lock();
@@ -37,14 +37,14 @@ impl Thread {
             let _turn = function.turn.lock();
             let latest = function.latest.get().expect("a version to replace");
             let gate = function.gate(address(latest));
-            if gate.seat.hold.is_none() {
+            if gate.lane.hold.is_none() {
                 return false;
             }
-            // SAFETY: this thread is the one that holds the callers, and with the turn nobody
+            // SAFETY: this thread is the one that holds the callers, and with the turn no other
             // closes the lane.
             unsafe {
                 hold(&gate).begin();
-                gate.seat.lane.divert(address(latest) | VALET);
+                gate.lane.inner.divert(address(latest) | DETOUR);
             }
             (latest, gate)
         };
@@ -56,7 +56,7 @@ impl Thread {
             }
             let waiting = world.waiting.get() > 0;
             // SAFETY: this thread holds the callers, and there was a fence.
-            if unsafe { hold(&gate).decide(&gate.seat.lane) }.is_ok() {
+            if unsafe { hold(&gate).decide(&gate.lane.inner) }.is_ok() {
                 if waiting {
                     world.seen.note(Event::ReplacedUnderWaiter);
                 }
@@ -67,8 +67,8 @@ impl Thread {
         }
         let _turn = function.turn.lock();
         world.seen.note(if function.latest.get() == Some(latest) {
-            // SAFETY: with the turn nobody closes the lane.
-            unsafe { gate.seat.lane.divert(address(latest)) };
+            // SAFETY: with the turn no other thread closes the lane.
+            unsafe { gate.lane.inner.divert(address(latest)) };
             Event::GaveUp
         } else {
             Event::LostPlace
@@ -78,7 +78,7 @@ impl Thread {
         false
     }
 
-    /// Writes other code over a version that nobody is inside of, and lets callers go on.
+    /// Writes other code over a version that no frame is inside of, and lets callers go on.
     fn write(&self, function: &Function, gate: &Rc<Gate>, latest: usize) {
         let world = self.world;
         world.seen.note(Event::ReplacedInPlace);
@@ -87,11 +87,11 @@ impl Thread {
         let callees = code.callees().iter().map(|callee| callee.handle()).collect();
         let (lease, point) = (None, RefCell::default());
         let payload = Payload { code: Rc::clone(&code), callees, with_gate: false, lease, point };
-        // SAFETY: nobody is inside, and with the turn nobody closes the lane.
-        let mut before = unsafe { gate.seat.lane.exchange(payload) }.expect("a version was there");
+        // SAFETY: no frame is inside, and with the turn no other thread closes the lane.
+        let mut before = unsafe { gate.lane.inner.exchange(payload) }.expect("a version was there");
         // SAFETY: as above, and this thread holds the callers.
         unsafe {
-            gate.seat.lane.divert(address(latest));
+            gate.lane.inner.divert(address(latest));
             hold(gate).end();
         }
         function.edition.set(code.edition());
@@ -100,11 +100,11 @@ impl Thread {
         forget(before);
     }
 
-    /// What the valet does.
+    /// What the detour does.
     pub(super) fn wait(&self, function: &'static Function, body: usize) {
         let world = self.world;
         let gate = function.gate(body);
-        let (hold, lane) = (hold(&gate), &gate.seat.lane);
+        let (hold, lane) = (hold(&gate), &gate.lane.inner);
         let counts = [lane.cell(), hold.cell()].map(|cell| self.context.cell(cell));
         let mut waited = false;
         hold.wait_as(counts[0], counts[1], false, |_, seen| {

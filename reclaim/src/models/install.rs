@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use super::events::Event;
 use super::function::{Function, address, version};
-use super::machine::{Callees, Change, Dispatch, Gates, Machine, Seats};
-use super::memory::{Code, Gate, Payload, Seat};
+use super::machine::{Callees, Change, Dispatch, Gates, Lanes, Machine};
+use super::memory::{Code, FunctionLane, Gate, Payload};
 use super::world::{Thread, World};
 use crate::State;
 use crate::sync::Ordering;
@@ -61,7 +61,7 @@ impl Closing {
     pub(super) fn close(&self) {
         // SAFETY: this thread is the one installing, and the lane was current until it was
         // unpublished.
-        unsafe { self.gate.seat.lane.close() };
+        unsafe { self.gate.lane.inner.close() };
     }
 }
 
@@ -88,7 +88,7 @@ impl World {
     ) -> Installing {
         let before = function.latest.get().map(|version| function.gate(address(version)));
         let gate = function.free_gate().expect("a lane for every version that is alive");
-        if gate.seat.lane.state().generation() != 0 {
+        if gate.lane.inner.state().generation() != 0 {
             self.seen.note(Event::ReusedLane);
         }
         let (body, payload) = self.compile(function, &gate, callees);
@@ -128,14 +128,14 @@ impl World {
                 let payload = payload.take().expect("a version moves in once");
                 // SAFETY: the lane is free, and installers of this function take turns. `body`
                 // stands for code that is there until the payload is dropped.
-                unsafe { gate.seat.lane.occupy(*body, payload) };
+                unsafe { gate.lane.inner.occupy(*body, payload) };
             }
-            // Release: who goes on from here finds the lane.
+            // Release: a caller that goes on from here finds the lane.
             Change::Current => function.current.store(*body, Ordering::Release),
             Change::Close => {
                 if let Some(before) = before {
                     // SAFETY: this thread is the one installing, and the lane was current.
-                    unsafe { before.seat.lane.close() };
+                    unsafe { before.lane.inner.close() };
                 }
             }
         }
@@ -169,25 +169,25 @@ impl World {
         (function.add(&code), payload)
     }
 
-    /// Gives `function` the seat of a function that is gone, with a new gate, if there is one.
-    pub(super) fn give_seat(&self, function: &'static Function) -> bool {
-        let Machine { gates, seats, causal, .. } = self.machine;
+    /// Gives `function` the lane of a function that is gone, with a new gate, if there is one.
+    pub(super) fn give_lane(&self, function: &'static Function) -> bool {
+        let Machine { gates, lanes, causal, .. } = self.machine;
         let mut pool = self.pool.lock().expect("no thread panics");
         let free = |gate: &Rc<Gate>| {
-            seats == Seats::PooledAtOnce || gate.seat.lane.state().state() == State::Free
+            lanes == Lanes::PooledAtOnce || gate.lane.inner.state().state() == State::Free
         };
         let Some(old) = pool.iter().position(free) else { return false };
         let old = pool.remove(old);
-        if seats == Seats::PooledAtOnce {
-            let free = old.seat.lane.state().state() == State::Free;
-            assert!(free, "occupied: a version is in a seat that is given away");
+        if lanes == Lanes::PooledAtOnce {
+            let free = old.lane.inner.state().state() == State::Free;
+            assert!(free, "occupied: a version is in a lane that is given away");
         }
         if gates != Gates::GoWithFunction {
             old.memory.free();
         }
-        self.seen.note(Event::ReusedSeat);
-        old.seat.tenant.set(Some(function));
-        function.gates.borrow_mut().push(Gate::new(Rc::clone(&old.seat), causal));
+        self.seen.note(Event::LaneChangedHands);
+        old.lane.tenant.set(Some(function));
+        function.gates.borrow_mut().push(Gate::new(Rc::clone(&old.lane), causal));
         true
     }
 
@@ -201,7 +201,7 @@ impl World {
     /// Takes the version from `function`, if it has one.
     pub(super) fn unpublish(&self, function: &'static Function) -> Option<Closing> {
         let removed = function.latest.take()?;
-        // Before the lane is closed, so that whoever bails out of it knows why.
+        // Before the lane is closed, so that a caller that bails out of it knows why.
         function.current.store(0, Ordering::Release);
         let (gate, next) = (function.gate(address(removed)), function.versions());
         Some(Closing { function, gate, next })
@@ -216,14 +216,17 @@ impl World {
         for Closing { function, next, .. } in &closed {
             function.settled.set(function.settled.get().max(Some(*next)));
         }
-        closed.iter().for_each(|closed| self.retire(&closed.gate.seat));
+        for Closing { gate, .. } in &closed {
+            // SAFETY: this thread has closed it, and executed a heavy fence since.
+            unsafe { gate.lane.inner.retire() };
+        }
+        closed.iter().for_each(|closed| self.leave_retired(&closed.gate.lane));
     }
 
-    /// Retires what sits in `seat`, which was closed before the last heavy fence.
-    pub(super) fn retire(&self, seat: &Seat) {
-        // SAFETY: this thread has closed it, and executed a heavy fence since.
-        if unsafe { seat.lane.retire() } {
-            self.freed(seat, Event::FreedByRetirer);
+    /// Leaves `lane`, whose version this thread has retired.
+    pub(super) fn leave_retired(&self, lane: &FunctionLane) {
+        if lane.inner.leave() {
+            self.freed(lane, Event::FreedByRetirer);
         }
     }
 }

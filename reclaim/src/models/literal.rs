@@ -83,7 +83,7 @@ struct Function {
     slot: AtomicBool,
     count: AtomicUsize,
     deleted: AtomicBool,
-    /// Set by the one who frees.
+    /// Set by the thread that frees.
     freeing: AtomicBool,
     /// Whether the code is in memory.
     code: AtomicBool,

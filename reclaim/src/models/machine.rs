@@ -20,9 +20,9 @@ pub(super) struct Machine {
     pub(super) transfer_steps: [&'static [Step]; 2],
     pub(super) callees: Callees,
     pub(super) dropped: Dropped,
-    pub(super) seats: Seats,
-    /// How many lanes the waiting room has.
-    pub(super) rooms: usize,
+    pub(super) lanes: Lanes,
+    /// How many lanes the parked call has: none if there is no point.
+    pub(super) parked_lanes: usize,
     pub(super) moving: Moving,
     /// Whether the host keeps a handle that it calls by until the call returns.
     pub(super) host_keeps: bool,
@@ -61,7 +61,7 @@ pub(super) enum Change {
     Calls,
     /// The new lane can be entered.
     Occupy,
-    /// Who bails out of a gate goes on from the new lane's.
+    /// A caller that bails out of a gate goes on from the new lane's.
     Current,
     /// The old lane cannot be entered any more.
     Close,
@@ -98,8 +98,8 @@ pub(super) enum Restart {
 /// What becomes of gates.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gates {
-    /// They stay, for whoever comes late, as long as the function does; and then until its seat is
-    /// free and another function takes it.
+    /// They stay, for callers that come late, as long as the function does; and then until its
+    /// lane is free and another function takes it.
     Stay,
     /// They are freed with the version that they were made for.
     GoWithVersion,
@@ -136,10 +136,10 @@ pub(super) enum Callees {
     KeptButItself,
 }
 
-/// What becomes of the versions of a function that nobody keeps any more.
+/// What becomes of the versions of a function that nothing keeps any more.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dropped {
-    /// The one that is live is closed, after a heavy fence retired, and freed by the last to leave.
+    /// The one that is live is closed, retired after a heavy fence, and freed by the last to leave.
     Retires {
         /// Whether there is that fence.
         fence: bool,
@@ -148,16 +148,16 @@ pub(super) enum Dropped {
     DropsPayloads,
 }
 
-/// What becomes of the seats of a function that nobody keeps any more.
+/// What becomes of the lanes of a function that nothing keeps any more.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seats {
+pub(super) enum Lanes {
     /// They stay as long as the engine, and are given to other functions when they are free.
     Pooled,
     /// They are given to other functions whether they are free or not.
     PooledAtOnce,
     /// They are freed with the function.
     GoWithFunction,
-    /// They are freed by whoever frees the last version in them.
+    /// They are freed by the thread that frees the last version in them.
     GoWhenFree,
 }
 
@@ -166,17 +166,17 @@ pub(super) enum Seats {
 pub(super) enum Moving {
     /// What they should.
     Sound,
-    /// A waiting room has no lease.
-    RoomsWithoutLease,
-    /// Waiting rooms can be entered before the way in can.
-    WayInLast,
-    /// Waiting rooms are not closed.
-    RoomsStayOpen,
-    /// The way in is taken away by who uncovers the point.
-    WayInGoesAtOnce,
-    /// A lease is made whenever the point is covered.
+    /// A parked call has no lease.
+    ParkedCallsWithoutLease,
+    /// Parked calls can be entered before the resume entry can.
+    ResumeEntryLast,
+    /// Parked calls are not closed.
+    ParkedCallsStayOpen,
+    /// The install that withdraws the point takes the resume entry away.
+    ResumeEntryGoesAtOnce,
+    /// A lease is made whenever the point is offered.
     LeasesNotReused,
-    /// The last to have a lease takes the way in away, whoever has another.
+    /// The last to have a lease takes the resume entry away, whether or not there is another lease.
     LeasesTakeAway,
 }
 
@@ -212,8 +212,8 @@ impl Machine {
         transfer_steps: [Counting::Plain.transfer(), Counting::Plain.bail()],
         callees: Callees::Kept,
         dropped: Dropped::Retires { fence: true },
-        seats: Seats::Pooled,
-        rooms: 0,
+        lanes: Lanes::Pooled,
+        parked_lanes: 0,
         moving: Moving::Sound,
         host_keeps: true,
         light_fence: LightFence::Nothing,
@@ -238,7 +238,7 @@ impl Machine {
     pub(super) const SITES: Self = Self::PLAIN.patching(0);
 
     /// With calls that are patched, on a machine that fetches what comes after a call after the
-    /// call: who finds a new call also finds the old lane closed.
+    /// call: a caller that finds a new call also finds the old lane closed.
     pub(super) const SITES_IN_ORDER: Self = Self { fetch: Ordering::Acquire, ..Self::SITES };
 
     /// With a call that is never patched.
@@ -270,13 +270,13 @@ impl Machine {
     }
 
     /// With functions that can be tail-called, and a point.
-    pub(super) const MOVING: Self = Self { rooms: 2, ..Self::TAIL };
+    pub(super) const MOVING: Self = Self { parked_lanes: 2, ..Self::TAIL };
 
     /// The same where there is no membarrier.
-    pub(super) const ATOMIC_MOVING: Self = Self { rooms: 2, ..Self::ATOMIC_TAIL };
+    pub(super) const ATOMIC_MOVING: Self = Self { parked_lanes: 2, ..Self::ATOMIC_TAIL };
 
     /// The same with calls that are patched.
-    pub(super) const MOVING_SITES: Self = Self { rooms: 2, ..Self::TAIL_SITES };
+    pub(super) const MOVING_SITES: Self = Self { parked_lanes: 2, ..Self::TAIL_SITES };
 
     /// The same machine with functions that can be tail-called.
     const fn tail(self) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! loom runs the threads of a model on one thread, one at a time. What is in a `std::cell` here, as
 //! elsewhere in the models, is therefore not part of the model but what its observer knows. No
-//! modelled thread acts on it, except that installers, who take turns, know what is current.
+//! modelled thread acts on it, except that installers, which take turns, know what is current.
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::function::Function;
 use super::ownership::{Counted, Owner};
-use super::point::{Flag, Lease, Use};
+use super::point::{Flag, Lease, PointUse};
 use crate::sync::UnsafeCell;
 use crate::{Hold, Lane};
 
@@ -18,8 +18,8 @@ use crate::{Hold, Lane};
 pub(super) struct Memory {
     /// What is used, where it is used after it was freed.
     what: &'static str,
-    /// Written as the thing is made and freed, read as it is used. Here loom checks that whoever
-    /// uses it comes after the one and before the other.
+    /// Written as the thing is made and freed, read as it is used. Here loom checks that every use
+    /// comes after the one and before the other.
     cell: UnsafeCell<()>,
     /// Whether it does: without, a use after free is one only once the free is over.
     causal: bool,
@@ -60,8 +60,9 @@ impl Memory {
 }
 
 /// A lane, where gates know it.
-pub(super) struct Seat {
-    pub(super) lane: Lane<Payload>,
+pub(super) struct FunctionLane {
+    /// The lane as it is in a program.
+    pub(super) inner: Lane<Payload>,
     /// What its callers can be held with.
     pub(super) hold: Option<Hold>,
     pub(super) memory: Memory,
@@ -71,16 +72,32 @@ pub(super) struct Seat {
     pub(super) calls: Cell<usize>,
 }
 
-/// The gate of a seat, made for one function.
+/// The gate of a lane, made for one function.
 pub(super) struct Gate {
-    pub(super) seat: Rc<Seat>,
+    pub(super) lane: Rc<FunctionLane>,
     /// Its code.
     pub(super) memory: Memory,
 }
 
 impl Gate {
-    pub(super) fn new(seat: Rc<Seat>, causal: bool) -> Rc<Self> {
-        Rc::new(Self { seat, memory: Memory::new("a gate", causal) })
+    pub(super) fn new(lane: Rc<FunctionLane>, causal: bool) -> Rc<Self> {
+        Rc::new(Self { lane, memory: Memory::new("a gate", causal) })
+    }
+}
+
+/// The frame of a gate that can be tail-called: the lane that the call is counted in.
+#[derive(Clone)]
+pub(super) struct Frame {
+    pub(super) lane: Rc<FunctionLane>,
+    /// The function that the lane was of when the call was counted in.
+    pub(super) function: &'static Function,
+}
+
+impl Frame {
+    /// The lane, which a thread uses.
+    pub(super) fn touch(&self) -> &Lane<Payload> {
+        self.lane.memory.touch();
+        &self.lane.inner
     }
 }
 
@@ -161,10 +178,10 @@ pub(super) struct Payload {
     pub(super) callees: Vec<Owner>,
     /// Whether its gate is freed with it, as no gate must be.
     pub(super) with_gate: bool,
-    /// If it is a waiting room's.
+    /// If it is that of a parked call.
     pub(super) lease: Option<Lease>,
     /// If the version has the point.
-    pub(super) point: RefCell<Option<Counted<Use>>>,
+    pub(super) point: RefCell<Option<Counted<PointUse>>>,
 }
 
 impl Drop for Payload {

@@ -96,7 +96,7 @@ fn no_generation_in_the_state() {
     }
 }
 
-/// Who adds up 0 does not know that the frame is over.
+/// A thread that adds up 0 does not know that the frame is over.
 #[test]
 fn counting_out_without_release() {
     Machine { count_out: Ordering::Relaxed, ..Machine::PLAIN }.refute(
@@ -106,7 +106,7 @@ fn counting_out_without_release() {
     );
 }
 
-/// Who finds a body does not know that its code is written.
+/// A caller that finds a body does not know that its code is written.
 #[test]
 fn loading_the_body_without_acquire() {
     Machine { load_body: Ordering::Relaxed, ..Machine::PLAIN }.refute(
@@ -140,7 +140,7 @@ fn setting_the_slot_after_the_lane_is_occupied() {
     );
 }
 
-/// Who bails is sent back to the gate that it comes from, until the installer goes on.
+/// A caller that bails is sent back to the gate that it comes from, until the installer goes on.
 #[test]
 fn closing_a_lane_before_another_is_current() {
     use Change::{Calls, Close, Current, Occupy};

@@ -1,4 +1,4 @@
-//! Who keeps functions alive, and what happens when nobody does.
+//! What keeps functions alive, and what happens when nothing does.
 
 use std::mem::{ManuallyDrop, forget, take};
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use loom::sync::Arc;
 
 use super::events::Event;
 use super::function::Function;
-use super::machine::{Dropped, Gates, Seats};
+use super::machine::{Dropped, Gates, Lanes};
 use super::world::World;
 use crate::State;
 
@@ -67,7 +67,7 @@ impl Drop for Ownership {
     }
 }
 
-/// Keeps the seats, until nobody does.
+/// Keeps the lanes, until nothing does.
 #[derive(Clone)]
 pub(super) struct Engine {
     _common: Counted<Common>,
@@ -83,70 +83,73 @@ struct Common(&'static World);
 
 impl Drop for Common {
     fn drop(&mut self) {
-        self.0.drop_seats();
+        self.0.drop_lanes();
     }
 }
 
 impl World {
-    /// What becomes of a function that nobody keeps any more.
+    /// What becomes of a function that nothing keeps any more.
     fn drop_function(&self, function: &Function) {
         let gates = take(&mut *function.gates.borrow_mut());
         for gate in &gates {
-            if gate.seat.calls.get() > 0 {
+            if gate.lane.calls.get() > 0 {
                 self.seen.note(Event::DroppedInside);
             }
-            let lane = &gate.seat.lane;
+            let lane = &gate.lane.inner;
             let state = lane.state().state();
             if state == State::Freeing {
                 self.seen.note(Event::DroppedByItself);
             }
             match self.machine.dropped {
                 Dropped::Retires { fence } if state == State::Live => {
-                    // SAFETY: nobody installs a version of a function that nobody keeps.
+                    // SAFETY: no thread installs a version of a function that nothing keeps.
                     unsafe { lane.close() };
                     if fence {
                         self.heavy_fence();
                     }
-                    self.retire(&gate.seat);
+                    // SAFETY: the lane is closed, and there was a fence, unless it is the mistake
+                    // that there is none.
+                    unsafe { lane.retire() };
+                    self.leave_retired(&gate.lane);
                 }
                 Dropped::Retires { .. } => {}
                 Dropped::DropsPayloads => {
                     // What is left of the payload must not be dropped a second time.
-                    forget(Rc::clone(&gate.seat));
-                    gate.seat.memory.free();
+                    forget(Rc::clone(&gate.lane));
+                    gate.lane.memory.free();
                     for _ in 0..function.drop_payloads() {
-                        self.freed(&gate.seat, Event::FreedByRetirer);
+                        self.freed(&gate.lane, Event::FreedByRetirer);
                     }
                 }
             }
             if self.machine.gates == Gates::GoWithFunction {
                 gate.memory.free();
             }
-            if self.machine.seats == Seats::GoWithFunction {
-                gate.seat.memory.free();
+            if self.machine.lanes == Lanes::GoWithFunction {
+                gate.lane.memory.free();
             }
         }
         function.memory.free();
-        if self.machine.seats == Seats::GoWhenFree {
-            for gate in gates.iter().filter(|gate| gate.seat.lane.state().state() == State::Free) {
-                gate.seat.memory.free();
+        if self.machine.lanes == Lanes::GoWhenFree {
+            for gate in gates.iter().filter(|gate| gate.lane.inner.state().state() == State::Free) {
+                gate.lane.memory.free();
             }
         }
         function.latest.set(None);
         self.pool.lock().expect("no thread panics").extend(gates);
     }
 
-    /// What becomes of seats, and of gates that have no function any more, when the engine goes.
-    fn drop_seats(&self) {
+    /// What becomes of lanes, and of gates that have no function any more, when the engine goes.
+    fn drop_lanes(&self) {
         if self.machine.gates == Gates::Stay {
             for gate in self.pool.lock().expect("no thread panics").iter() {
                 gate.memory.free();
             }
         }
-        for seat in self.seats.iter().filter(|seat| !seat.memory.is_gone()) {
-            let counted = seat.calls.get();
-            assert!(counted == 0, "use after free: calls are counted in a seat that goes");
-            seat.memory.free();
+        for lane in self.lanes.iter().filter(|lane| !lane.memory.is_gone()) {
+            let counted = lane.calls.get();
+            assert!(counted == 0, "use after free: calls are counted in a lane that goes");
+            lane.memory.free();
         }
     }
 }

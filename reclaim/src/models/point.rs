@@ -1,13 +1,12 @@
-//! A point at which frames move to the version that is current, as the runtime has it: who finds
-//! what, and for how long.
+//! A point at which frames move to the version that is current, as the runtime has it: what frames
+//! find there, and for how long.
 //!
-//! The function `f` has it, its *way in* is `g`, and if it is at a call and not in a loop, its
-//! *waiting room* is `h`. In the runtime, code and way in of a version are one image, which is
-//! freed with the last of the two. Here each is freed on its own, so a model is told of more that
-//! is gone; only the *flag* goes with the last.
+//! The function `f` has it, its *resume entry* is `g`, and if it is at a call and not in a loop,
+//! its *parked call* is `h`. In the runtime, code and resume entry of a version are one image,
+//! which is freed with the last of the two. Here each is freed on its own, so a model is told of
+//! more that is gone; only the *flag* goes with the last.
 
 use std::cell::RefCell;
-use std::mem::replace;
 use std::ptr;
 use std::rc::Rc;
 use std::thread::panicking;
@@ -16,44 +15,43 @@ use loom::sync::{Mutex, MutexGuard};
 
 use super::events::Event;
 use super::function::Function;
-use super::install::{Closing, Installing};
 use super::machine::Moving;
 use super::memory::Memory;
-use super::ownership::{Counted, Owner};
-use super::world::{Thread, World};
+use super::ownership::Owner;
+use super::world::World;
 use crate::sync::{AtomicUsize, Ordering, fence};
 
 /// Where the point is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Frames look at the flag, and tail-call the way in if it is set.
+pub(super) enum PointKind {
+    /// Frames look at the flag, and tail-call the resume entry if it is set.
     Loop,
-    /// Frames tail-call the waiting room.
+    /// Frames tail-call the parked call.
     Call,
 }
 
 /// What versions have in common that have the point.
 pub(super) struct Point {
-    place: Place,
-    function: &'static Function,
-    pub(super) way_in: &'static Function,
-    pub(super) room: &'static Function,
-    /// Held by whoever publishes a way in or a waiting room.
+    pub(super) kind: PointKind,
+    pub(super) function: &'static Function,
+    pub(super) resume_entry: &'static Function,
+    pub(super) parked: &'static Function,
+    /// Held by the thread that publishes a resume entry or a parked call.
     table: Mutex<Table>,
 }
 
 #[derive(Default)]
-struct Table {
-    /// The lease that was made last, whether or not anybody has it.
+pub(super) struct Table {
+    /// The lease that was made last, whether or not anything has it.
     lease: Option<Rc<Held>>,
-    /// While the point is covered.
-    covered: Option<Lease>,
+    /// While the point is offered.
+    pub(super) offered: Option<Lease>,
     /// Those of versions that have the point and are not freed.
-    flags: Vec<Rc<Flag>>,
+    pub(super) flags: Vec<Rc<Flag>>,
 }
 
-/// Keeps the way in current: a reference to it that is counted, and the last of which takes the way
-/// in away.
+/// Keeps the resume entry current: a counted reference to it. The last takes the resume entry
+/// away.
 ///
 /// It is written out, as loom has no references that do not count.
 pub(super) struct Lease {
@@ -63,8 +61,15 @@ pub(super) struct Lease {
 
 struct Held {
     count: AtomicUsize,
-    /// Of the way in.
+    /// Of the resume entry.
     owner: RefCell<Option<Owner>>,
+}
+
+impl Table {
+    /// Whether there is a lease.
+    pub(super) fn is_held(&self) -> bool {
+        self.lease.as_ref().is_some_and(|held| held.count.load(Ordering::Relaxed) > 0)
+    }
 }
 
 impl Held {
@@ -102,6 +107,16 @@ pub(super) struct Flag {
 }
 
 impl Flag {
+    /// The flag of a version that is current.
+    fn new(causal: bool) -> Self {
+        Self { word: AtomicUsize::new(0), memory: Memory::new("a flag", causal) }
+    }
+
+    /// Says whether frames are to leave.
+    pub(super) fn set(&self, leave: bool) {
+        self.word.store(usize::from(leave), Ordering::Release);
+    }
+
     /// Whether a frame that looks is to leave.
     pub(super) fn is_set(&self) -> bool {
         self.memory.touch();
@@ -110,13 +125,29 @@ impl Flag {
 }
 
 /// A version has the point, until this is dropped: by the last of what the version is made of.
-pub(super) struct Use {
+pub(super) struct PointUse {
     world: &'static World,
     flag: Option<Rc<Flag>>,
-    _way_in: Owner,
+    _resume_entry: Owner,
 }
 
-impl Drop for Use {
+impl PointUse {
+    /// For a version that is made now.
+    pub(super) fn new(world: &'static World, table: &mut Table) -> Self {
+        let point = world.point();
+        let flag = point.kind == PointKind::Loop;
+        let flag = flag.then(|| Rc::new(Flag::new(world.machine.causal)));
+        table.flags.extend(flag.clone());
+        Self { world, flag, _resume_entry: point.resume_entry.handle() }
+    }
+
+    /// The flag that frames of the version look at.
+    pub(super) fn flag(&self) -> Option<&Rc<Flag>> {
+        self.flag.as_ref()
+    }
+}
+
+impl Drop for PointUse {
     fn drop(&mut self) {
         if panicking() {
             return;
@@ -130,43 +161,40 @@ impl Drop for Use {
     }
 }
 
-/// A point that is about to be covered.
-struct Cover {
-    lease: Lease,
-    /// Of the version that covers it.
-    flag: Option<Rc<Flag>>,
-}
-
 impl Point {
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().expect("no thread panics")
     }
 
-    /// Whether calls that find no version go home instead.
-    fn has_home(&self, function: &Function) -> bool {
-        ptr::eq(function, self.way_in) || ptr::eq(function, self.room)
+    /// Whether calls that find no version go on in the fallback: the version that they come from.
+    fn has_fallback(&self, function: &Function) -> bool {
+        ptr::eq(function, self.resume_entry) || ptr::eq(function, self.parked)
     }
 
-    /// Checks that the way in is there if the point is covered, and else nothing of it, once nobody
-    /// is on the way.
+    /// Checks that the resume entry is there if the point is offered, and else nothing of it, once
+    /// no thread runs.
     fn check(&self) {
-        let covered = self.lock().covered.is_some();
-        let [way_in, room] = [self.way_in, self.room].map(|function| function.latest.get());
-        assert!(covered || way_in.is_none(), "leak: nobody has taken the way in away");
-        assert!(covered || room.is_none(), "leak: nobody has closed the waiting room");
-        assert!(!covered || way_in.is_some(), "lost: a point is covered and has no way in");
+        let offered = self.lock().offered.is_some();
+        let [resume_entry, parked] =
+            [self.resume_entry, self.parked].map(|function| function.latest.get());
+        assert!(offered || resume_entry.is_none(), "leak: nobody has taken the resume entry away");
+        assert!(offered || parked.is_none(), "leak: nobody has closed the parked call");
+        assert!(
+            !offered || resume_entry.is_some(),
+            "lost: a point is offered and has no resume entry"
+        );
     }
 }
 
 impl World {
     /// Has the functions of this world have a point.
-    pub(super) fn put_point(&'static self, place: Place) {
-        let (function, way_in, room) = (&self.f, &self.g, &self.h);
-        let point = Point { place, function, way_in, room, table: Mutex::default() };
+    pub(super) fn put_point(&'static self, kind: PointKind) {
+        let (function, resume_entry, parked) = (&self.f, &self.g, &self.h);
+        let point = Point { kind, function, resume_entry, parked, table: Mutex::default() };
         assert!(self.point.set(point).is_ok(), "there is one point");
     }
 
-    fn point(&self) -> &Point {
+    pub(super) fn point(&self) -> &Point {
         self.point.get().expect("a scenario with a point")
     }
 
@@ -177,158 +205,38 @@ impl World {
         }
     }
 
-    /// Takes the version from `f` if that has a point, and uncovers it.
-    pub(super) fn remove_with_point(&'static self) {
-        let Some(point) = self.point.get() else { return };
-        let mut closing: Vec<_> = self.unpublish(point.function).into_iter().collect();
-        let mut table = point.lock();
-        let before = self.uncover_other(point, &mut table, None, &mut closing);
-        drop(table);
-        closing.iter().for_each(Closing::close);
-        self.retire_all(closing);
-        drop(before);
-    }
-
-    /// Gives `f` its next version, which has the point or has not.
-    fn install(&'static self, covers: bool) {
-        let point = self.point();
-        let (function, way_in, room) = (point.function, point.way_in, point.room);
-        let mut table = point.lock();
-        let callees: &[_] = match point.place {
-            _ if !covers => &[],
-            Place::Loop => &[way_in],
-            Place::Call => &[room, way_in],
-        };
-        let mut roots = vec![self.prepare(function, callees)];
-        // Before anything is published.
-        let cover = covers.then(|| {
-            roots.push(self.prepare(way_in, callees));
-            Cover { lease: self.lease(&mut table, way_in), flag: self.used(&mut table, &roots) }
-        });
-        let mut ways_in = roots.split_off(1);
-        let mut rooms = Vec::new();
-        if let (Some(cover), Place::Call, None) = (&cover, point.place, room.latest.get()) {
-            let mut room = self.prepare(room, &[way_in]);
-            if self.machine.moving != Moving::RoomsWithoutLease {
-                room.payload.iter_mut().for_each(|room| room.lease = Some(cover.lease.clone()));
-            }
-            rooms.push(room);
-        }
-        // Whoever is in a room finds the way in, and who comes from the function finds a room.
-        let order = match self.machine.moving {
-            Moving::WayInLast => [&mut rooms, &mut roots, &mut ways_in],
-            _ => [&mut ways_in, &mut rooms, &mut roots],
-        };
-        order.into_iter().for_each(|installing| self.open(installing));
-        let mut closing = Vec::new();
-        let before = self.uncover_other(point, &mut table, cover, &mut closing);
-        roots.append(&mut ways_in);
-        roots.append(&mut rooms);
-        self.close(&mut roots);
-        closing.iter().for_each(Closing::close);
-        drop(table);
-        closing.extend(roots.into_iter().filter_map(Installing::replaced));
-        self.retire_all(closing);
-        // With nothing locked.
-        drop(before);
-    }
-
-    /// Notes that a version has the point which is made of these. Returns its flag.
-    fn used(&'static self, table: &mut Table, parts: &[Installing]) -> Option<Rc<Flag>> {
-        let point = self.point();
-        let flag = (point.place == Place::Loop).then(|| {
-            let memory = Memory::new("a flag", self.machine.causal);
-            Rc::new(Flag { word: AtomicUsize::new(0), memory })
-        });
-        table.flags.extend(flag.clone());
-        let used = Use { world: self, flag: flag.clone(), _way_in: point.way_in.handle() };
-        let used = Counted::new(used);
-        for payload in parts.iter().filter_map(|part| part.payload.as_ref()) {
-            payload.code.flag.replace(flag.clone());
-            payload.point.replace(Some(used.clone()));
-        }
-        flag
-    }
-
-    /// The lease of the point that is about to be covered.
-    fn lease(&'static self, table: &mut Table, way_in: &'static Function) -> Lease {
+    /// The lease of the point that is about to be offered.
+    pub(super) fn lease(
+        &'static self,
+        table: &mut Table,
+        resume_entry: &'static Function,
+    ) -> Lease {
         let old = table.lease.as_ref().filter(|_| self.machine.moving != Moving::LeasesNotReused);
         if let Some(lease) = old.and_then(|held| held.upgrade(self)) {
-            if table.covered.is_none() {
+            if table.offered.is_none() {
                 self.seen.note(Event::ReusedLease);
             }
             return lease;
         }
-        let owner = RefCell::new(Some(way_in.handle()));
+        let owner = RefCell::new(Some(resume_entry.handle()));
         let held = Rc::new(Held { count: AtomicUsize::new(1), owner });
         table.lease = Some(Rc::clone(&held));
         Lease { world: self, held }
     }
 
-    /// Has the point be covered, if that is said, by the version with this flag, and else not.
-    /// Returns the lease of before, to be dropped when nothing is locked, and adds what is to be
-    /// closed.
-    fn uncover_other(
-        &'static self,
-        point: &Point,
-        table: &mut Table,
-        cover: Option<Cover>,
-        closing: &mut Vec<Closing>,
-    ) -> Option<Lease> {
-        let own = cover.as_ref().and_then(|cover| cover.flag.as_ref());
-        for flag in &table.flags {
-            let set = cover.is_some() && !own.is_some_and(|own| Rc::ptr_eq(own, flag));
-            flag.word.store(usize::from(set), Ordering::Release);
-        }
-        let covered = cover.is_some();
-        let before = replace(&mut table.covered, cover.map(|cover| cover.lease));
-        if !covered && before.is_some() {
-            if self.machine.moving != Moving::RoomsStayOpen {
-                closing.extend(self.unpublish(point.room));
-            }
-            if self.machine.moving == Moving::WayInGoesAtOnce {
-                closing.extend(self.unpublish(point.way_in));
-            }
-        }
-        before
-    }
-
-    /// The last who had a lease takes the way in away, unless another lease was made since.
-    fn take_away(&self) {
-        let point = self.point();
-        let table = point.lock();
-        let held = table.lease.as_ref().is_some_and(|held| held.count.load(Ordering::Relaxed) > 0);
-        let kept = table.covered.is_some() || held;
-        if kept && self.machine.moving != Moving::LeasesTakeAway {
-            self.seen.note(Event::KeptByNewLease);
-            return;
-        }
-        let Some(closing) = self.unpublish(point.way_in) else { return };
-        closing.close();
-        drop(table);
-        self.retire_all(vec![closing]);
-    }
-
-    /// Notes that a call of a function that has no version goes home, if it has one. Returns
-    /// whether it does.
+    /// Notes that a call of a function that has no version goes on in the fallback, if it has one.
+    /// Returns whether it does.
     ///
-    /// `from` is whose version tail-calls it.
-    pub(super) fn goes_home(&self, from: &Function, to: &Function) -> bool {
-        let Some(point) = self.point.get().filter(|point| point.has_home(to)) else { return false };
-        assert!(!ptr::eq(from, point.room), "lost: who leaves a waiting room finds no way in");
-        self.seen.note(Event::WentHome);
+    /// `from` is the function whose version tail-calls it.
+    pub(super) fn falls_back(&self, from: &Function, to: &Function) -> bool {
+        let Some(point) = self.point.get().filter(|point| point.has_fallback(to)) else {
+            return false;
+        };
+        assert!(
+            !ptr::eq(from, point.parked),
+            "lost: a frame leaves a parked call and finds no resume entry"
+        );
+        self.seen.note(Event::FellBack);
         true
-    }
-}
-
-impl Thread {
-    /// Gives `f` a version that has the point.
-    pub(super) fn cover(&self) {
-        self.world.install(true);
-    }
-
-    /// Gives `f` a version that does not have it.
-    pub(super) fn uncover(&self) {
-        self.world.install(false);
     }
 }

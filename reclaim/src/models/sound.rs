@@ -1,8 +1,8 @@
 //! What holds: no thread runs code that is freed or returns to it, every version is freed once,
 //! all counts are zero in the end, no call that begins after a replacement is over runs the version
-//! before, who bails starts again at most once for each replacement, and no thread goes back to an
-//! older version, but where that is said. [`world`](super::world) asserts that in every execution
-//! of every scenario.
+//! before, a caller that bails starts again at most once for each replacement, and no thread goes
+//! back to an older version, but where that is said. [`world`](super::world) asserts that in every
+//! execution of every scenario.
 //!
 //! Each line below is a test: a scenario, how many preemptions loom explores, and what must have
 //! happened in some execution. The longest takes some fifteen seconds, most take less than one.
@@ -148,7 +148,7 @@ mod sites {
     }
 }
 
-/// Where who finds a new site also finds the old lane closed.
+/// Where a caller that finds a new site also finds the old lane closed.
 mod sites_in_order {
     hold! { SITES_IN_ORDER:
         /// A thread goes back only if it was late: it came for a version that was replaced before

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use loom::sync::Mutex;
 use loom::thread::{self, JoinHandle, ThreadId};
 
-use super::call::Frame;
 use super::events::{Event, Seen};
 use super::explore::{self, Fault};
 use super::function::Function;
-use super::machine::{Dropped, HeavyFence, Machine, Planted, Seats};
-use super::memory::{Gate, Memory, Seat};
+use super::machine::{Dropped, HeavyFence, Lanes, Machine, Planted};
+use super::memory::{Frame, FunctionLane, Gate, Memory};
 use super::ownership::{Engine, Owner};
 use super::point::Point;
 use crate::sync::{Ordering, fence};
@@ -50,13 +49,13 @@ impl Machine {
 pub(super) struct World {
     pub(super) f: Function,
     pub(super) g: Function,
-    /// If it is no waiting room, it has no seats of its own.
+    /// Unless it is a parked call, it has no lanes of its own.
     pub(super) h: Function,
     /// What scenarios about moving begin with.
     pub(super) point: OnceCell<Point>,
     pub(super) machine: Machine,
-    pub(super) seats: Vec<Rc<Seat>>,
-    /// The gates of functions that are gone, with their seats.
+    pub(super) lanes: Vec<Rc<FunctionLane>>,
+    /// The gates of functions that are gone, with their lanes.
     pub(super) pool: Mutex<Vec<Rc<Gate>>>,
     engine: RefCell<Option<Engine>>,
     domain: Arc<Domain>,
@@ -65,16 +64,16 @@ pub(super) struct World {
     contexts: RefCell<Vec<*const Context>>,
     /// How many threads are spawned and have not ended.
     running: Cell<usize>,
-    /// Held by the one who holds callers, so that these need not look again and again.
+    /// Held by the thread that holds callers, so that these need not look again and again.
     pub(super) holding: Mutex<()>,
     /// How many callers are held.
     pub(super) waiting: Cell<usize>,
-    /// How often `leave` and `retire` have said that they freed a version.
+    /// How often `leave` has said that it freed a version.
     freed: Cell<usize>,
     pub(super) seen: Arc<Seen>,
 }
 
-/// Where a thread is interrupted. See the [module documentation](super).
+/// Where a thread is interrupted: see the chapter on the [models](crate::docs::models).
 struct Pipeline {
     interrupt: Mutex<()>,
     /// loom's name for the thread, once it runs.
@@ -84,27 +83,27 @@ struct Pipeline {
 impl World {
     fn run(machine: Machine, scenario: Scenario, seen: &Arc<Seen>) {
         let causal = machine.causal;
-        let seats = 5 + machine.rooms;
-        let domain = Domain::new(seats as u32 + u32::from(machine.in_place));
-        let seat = |number| Seat {
-            lane: domain.lane().expect("a cell"),
+        let lanes = 5 + machine.parked_lanes;
+        let domain = Domain::new(lanes as u32 + u32::from(machine.in_place));
+        let lane = |number| FunctionLane {
+            inner: domain.lane().expect("a cell"),
             hold: (machine.in_place && number == 0).then(|| domain.hold().expect("a cell")),
-            memory: Memory::new("a seat", causal),
+            memory: Memory::new("a lane", causal),
             tenant: Cell::new(None),
             calls: Cell::new(0),
         };
-        let seats: Vec<_> = (0..seats).map(seat).map(Rc::new).collect();
-        let function = |seats: &[Rc<Seat>]| {
-            let gates = seats.iter().map(|seat| Gate::new(Rc::clone(seat), causal));
+        let lanes: Vec<_> = (0..lanes).map(lane).map(Rc::new).collect();
+        let function = |lanes: &[Rc<FunctionLane>]| {
+            let gates = lanes.iter().map(|lane| Gate::new(Rc::clone(lane), causal));
             Function::new(gates.collect(), causal)
         };
         let world = Box::into_raw(Box::new(Self {
-            f: function(&seats[..3]),
-            g: function(&seats[3..5]),
-            h: function(&seats[5..]),
+            f: function(&lanes[..3]),
+            g: function(&lanes[3..5]),
+            h: function(&lanes[5..]),
             point: OnceCell::new(),
             machine,
-            seats,
+            lanes,
             pool: Mutex::default(),
             engine: RefCell::default(),
             domain,
@@ -139,7 +138,7 @@ impl World {
         let engine = Engine::new(self);
         for function in self.functions() {
             for gate in function.gates.borrow().iter() {
-                gate.seat.tenant.set(Some(function));
+                gate.lane.tenant.set(Some(function));
             }
             let owner = Owner::new(self, function, engine.clone());
             *function.name.borrow_mut() = Some(owner);
@@ -157,20 +156,20 @@ impl World {
         for function in self.functions() {
             assert!(function.memory.is_gone(), "leak: nobody has dropped a function");
         }
-        for seat in &self.seats {
-            assert!(seat.memory.is_gone(), "leak: nobody has dropped the engine");
-            assert_eq!(seat.lane.frames(), []);
-            let free = seat.lane.state().state() == State::Free;
+        for lane in &self.lanes {
+            assert!(lane.memory.is_gone(), "leak: nobody has dropped the engine");
+            assert_eq!(lane.inner.frames(), []);
+            let free = lane.inner.state().state() == State::Free;
             assert!(
                 free || self.machine.dropped == Dropped::DropsPayloads,
-                "leak: a seat is not free"
+                "leak: a lane is not free"
             );
         }
     }
 
     fn check_freed(&'static self) {
         let freed: usize = self.functions().map(Function::check_end).iter().sum();
-        assert_eq!(self.freed.get(), freed, "who frees a version says so");
+        assert_eq!(self.freed.get(), freed, "a thread that frees a version says so");
     }
 
     /// Lets everything go that the engine keeps, as when it is dropped.
@@ -223,14 +222,14 @@ impl World {
         }
     }
 
-    /// Notes that somebody has freed what sat in `seat`.
-    pub(super) fn freed(&self, seat: &Seat, by: Event) {
+    /// Notes that a thread has freed the version in `lane`.
+    pub(super) fn freed(&self, lane: &FunctionLane, by: Event) {
         self.freed.set(self.freed.get() + 1);
         self.seen.note(by);
-        if self.machine.seats == Seats::GoWhenFree
-            && seat.tenant.get().is_some_and(|tenant| tenant.memory.is_gone())
+        if self.machine.lanes == Lanes::GoWhenFree
+            && lane.tenant.get().is_some_and(|tenant| tenant.memory.is_gone())
         {
-            seat.memory.free();
+            lane.memory.free();
         }
     }
 }

@@ -250,7 +250,7 @@ impl Closing {
     /// A heavy fence was executed after the version was closed.
     pub(crate) unsafe fn let_go(&self) {
         // SAFETY: the lane was closed, and the caller says that there was a fence since.
-        unsafe { self.lane().let_go() };
+        unsafe { self.lane().retire() };
     }
 
     /// Frees the version if nobody is inside, once it has been let go.

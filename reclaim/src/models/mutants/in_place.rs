@@ -10,13 +10,13 @@ const IN_PLACE: Machine = Machine::IN_PLACE;
 
 /// A caller has found the body itself, and its count is not visible yet.
 #[test]
-fn no_heavy_fence_after_the_valet_is_set() {
+fn no_heavy_fence_after_the_detour_is_set() {
     for heavy_fence in [HeavyFence::Missing, HeavyFence::Own] {
         Machine { heavy_fence, ..IN_PLACE }.refute(1, scenarios::in_place_one_caller, Fault::Race);
     }
 }
 
-/// Who comes while the code is written is in it.
+/// A caller that comes while the code is written is in it.
 #[test]
 fn a_context_is_let_through_that_is_not_inside() {
     Machine { mutant: Some(Mutant::NobodyWaits), ..IN_PLACE }.refute(
@@ -26,7 +26,7 @@ fn a_context_is_let_through_that_is_not_inside() {
     );
 }
 
-/// Nobody replaces what somebody waits for.
+/// No version is replaced that a caller waits for.
 #[test]
 #[should_panic(expected = "did not happen: [ReplacedUnderWaiter]")]
 fn waiters_count_as_inside() {
@@ -40,7 +40,7 @@ fn waiters_count_as_inside() {
 /// The replacer waits for the outer call, which waits for the inner one, which waits for the
 /// replacer.
 #[test]
-fn who_is_inside_waits() {
+fn a_caller_that_is_inside_waits() {
     Machine { mutant: Some(Mutant::RecursionWaits), ..IN_PLACE }.refute(
         1,
         scenarios::in_place_recursion,
@@ -51,7 +51,7 @@ fn who_is_inside_waits() {
 /// A frame that is counted in and was interrupted makes the handler's call look as if it was made
 /// from inside; but the count was not there when the replacer has looked.
 #[test]
-fn who_is_let_through_does_not_wait_for_the_decision() {
+fn a_caller_that_is_let_through_does_not_wait_for_the_decision() {
     Machine { mutant: Some(Mutant::PassDecision), ..IN_PLACE }.refute(
         1,
         scenarios::in_place_interrupted,
@@ -59,7 +59,7 @@ fn who_is_let_through_does_not_wait_for_the_decision() {
     );
 }
 
-/// Who has waited and goes on is taken for one that waits, by the next who holds callers.
+/// A caller that has waited and goes on is taken for one that waits, by the next holder.
 #[test]
 fn going_on_without_a_fence() {
     Machine { mutant: Some(Mutant::WaitWithoutFence), causal: false, ..IN_PLACE }.refute(
@@ -69,8 +69,8 @@ fn going_on_without_a_fence() {
     );
 }
 
-/// Who has waited for one replacement finds the next begun, and runs what the first has written
-/// without knowing that it is written.
+/// A caller that has waited for one replacement finds the next begun, and runs what the first has
+/// written without knowing that it is written.
 #[test]
 fn going_on_from_one_hold_in_the_next_without_an_order() {
     Machine { mutant: Some(Mutant::BeginWithoutRelease), ..IN_PLACE }.refute(

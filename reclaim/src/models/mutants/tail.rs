@@ -4,7 +4,7 @@ use crate::Step::{
     CheckTaken, CountIn, CountOutTaken, JumpBody, LightFence, LoadBody, Restart, SwapLane,
 };
 use crate::models::explore::Fault;
-use crate::models::machine::{Callees, Dropped, Gates, Machine, Seats, Transfer};
+use crate::models::machine::{Callees, Dropped, Gates, Lanes, Machine, Transfer};
 use crate::models::scenarios;
 use crate::sync::{Mutant, Ordering};
 
@@ -15,8 +15,8 @@ const TAIL: Machine = Machine { causal: false, ..Machine::TAIL };
 /// where the frame says.
 const BAIL_LATE: &[crate::Step] = &[Restart];
 
-/// Who is counted nowhere has nothing to go on with: the caller's version goes, and takes the
-/// callee with it.
+/// A call that is counted nowhere has nothing to go on with: the caller's version goes, and takes
+/// the callee with it.
 #[test]
 fn counting_out_before_counting_in() {
     let steps =
@@ -28,8 +28,8 @@ fn counting_out_before_counting_in() {
     );
 }
 
-/// Who is counted in a lane that turns out to be closed has to ask the function where to go on, and
-/// keeps it no longer.
+/// A call that is counted in a lane that turns out to be closed has to ask the function where to go
+/// on, and keeps it no longer.
 #[test]
 fn counting_out_before_the_body_is_known() {
     let steps =
@@ -64,7 +64,8 @@ fn moving_on_without_a_look() {
     );
 }
 
-/// Who frees the version that a call has moved out of does not know that its body is over.
+/// The thread that frees the version that a call has moved out of does not know that its body is
+/// over.
 #[test]
 fn moving_on_without_release() {
     Machine { count_out: Ordering::Relaxed, ..Machine::TAIL }.refute(
@@ -115,8 +116,8 @@ fn versions_that_do_not_keep_their_own_function() {
     );
 }
 
-/// As long as whoever made a call kept the function until it returned, nobody could be inside when
-/// the function went, and this was right.
+/// If every caller kept the function until its call returned, no frame could be inside when the
+/// function went, and this would be right.
 #[test]
 fn payloads_that_go_with_the_function() {
     for scenario in [scenarios::dropped_before_a_tail_call, scenarios::removed_tail_callee_dropped]
@@ -129,8 +130,8 @@ fn payloads_that_go_with_the_function() {
     }
 }
 
-/// Nobody can come any more, and the counts of who is inside are visible to whoever lets go of the
-/// function last. But who leaves may not find the lane closed, and not be seen to be gone.
+/// No call can come any more, and the counts of the frames inside are visible to the last owner to
+/// let go of the function. But a leaver may not find the lane closed, and not be seen to be gone.
 #[test]
 fn no_heavy_fence_when_a_function_goes() {
     Machine { dropped: Dropped::Retires { fence: false }, ..TAIL }.refute(
@@ -142,8 +143,8 @@ fn no_heavy_fence_when_a_function_goes() {
 
 /// A call is counted in a lane that is gone.
 #[test]
-fn seats_that_go_with_the_function() {
-    Machine { seats: Seats::GoWithFunction, ..TAIL }.refute(
+fn lanes_that_go_with_the_function() {
+    Machine { lanes: Lanes::GoWithFunction, ..TAIL }.refute(
         0,
         scenarios::dropped_before_a_tail_call,
         Fault::UseAfterFree,
@@ -152,8 +153,8 @@ fn seats_that_go_with_the_function() {
 
 /// A leaver has counted out and not looked at the body yet. The version and the lane go.
 #[test]
-fn seats_that_go_when_they_are_free() {
-    Machine { seats: Seats::GoWhenFree, ..TAIL }.refute(
+fn lanes_that_go_when_they_are_free() {
+    Machine { lanes: Lanes::GoWhenFree, ..TAIL }.refute(
         3,
         scenarios::tail_callee_dropped,
         Fault::UseAfterFree,
@@ -162,10 +163,10 @@ fn seats_that_go_when_they_are_free() {
 
 /// A function is gone, and its version is not.
 #[test]
-fn seats_that_are_given_away_before_they_are_free() {
-    Machine { seats: Seats::PooledAtOnce, ..TAIL }.refute(
+fn lanes_that_are_given_away_before_they_are_free() {
+    Machine { lanes: Lanes::PooledAtOnce, ..TAIL }.refute(
         1,
-        scenarios::seat_given_away,
+        scenarios::lane_given_away,
         Fault::Occupied,
     );
 }
@@ -175,10 +176,10 @@ fn seats_that_are_given_away_before_they_are_free() {
 /// it. If the generations began again with each function, the exchange would take one for the
 /// other.
 #[test]
-fn seats_that_forget_their_generation() {
+fn lanes_that_forget_their_generation() {
     Machine { mutant: Some(Mutant::NoGeneration), ..TAIL }.refute(
         3,
-        scenarios::seat_given_away_and_entered,
+        scenarios::lane_given_away_and_entered,
         Fault::UseAfterFree,
     );
 }
@@ -194,7 +195,7 @@ fn gates_that_go_with_the_function() {
     );
 }
 
-/// A body lets go of the handle that it was called by, which alone keeps the engine. The seat goes
+/// A body lets go of the handle that it was called by, which alone keeps the engine. The lane goes
 /// that the call is counted in, and the gate that it is to return to.
 #[test]
 fn a_handle_that_is_dropped_from_inside() {

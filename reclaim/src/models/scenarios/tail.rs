@@ -135,8 +135,8 @@ pub(in crate::models) fn tail_callee_removed(world: &'static World) {
     calls.join().unwrap();
 }
 
-/// A function that nobody keeps but the version that tail-calls it, while another thread replaces
-/// that version. It goes with a version that is live.
+/// A function that only the version keeps that tail-calls it, while another thread replaces that
+/// version. It goes with a version that is live.
 pub(in crate::models) fn tail_callee_dropped(world: &'static World) {
     let (retirer, caller) = (world.thread(), world.thread());
     retirer.replace(&world.g);
@@ -212,16 +212,16 @@ pub(in crate::models) fn dropped_before_a_tail_call(world: &'static World) {
     assert_eq!(ran, Some(0));
 }
 
-/// A function goes, and another gets its seat, a version in it, and is removed, while who has left
+/// A function goes, and another gets its lane, a version in it, and is removed, while a leaver of
 /// the first may still be about to look.
-pub(in crate::models) fn seat_given_away(world: &'static World) {
+pub(in crate::models) fn lane_given_away(world: &'static World) {
     let (caller, retirer) = (world.thread(), world.thread());
     caller.replace(&world.g);
     caller.replace_by(&world.f, &[&world.g]);
     world.forget(&world.g);
     let replaces = retirer.spawn(|retirer| {
         retirer.replace(&world.f);
-        if world.give_seat(&world.h) {
+        if world.give_lane(&world.h) {
             retirer.replace(&world.h);
             retirer.remove(&world.h);
         }
@@ -232,7 +232,7 @@ pub(in crate::models) fn seat_given_away(world: &'static World) {
 
 /// The same, and the other function is removed from inside. That frame stays until the caller is
 /// done.
-pub(in crate::models) fn seat_given_away_and_entered(world: &'static World) {
+pub(in crate::models) fn lane_given_away_and_entered(world: &'static World) {
     let (caller, retirer) = (world.thread(), world.thread());
     caller.replace(&world.g);
     caller.replace_by(&world.f, &[&world.g]);
@@ -242,7 +242,7 @@ pub(in crate::models) fn seat_given_away_and_entered(world: &'static World) {
     });
     let replaces = retirer.spawn(|retirer| {
         retirer.replace(&world.f);
-        if world.give_seat(&world.h) {
+        if world.give_lane(&world.h) {
             retirer.replace(&world.h);
             let ran = retirer.call_and(&world.h, || {
                 retirer.remove(&world.h);

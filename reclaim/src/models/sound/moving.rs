@@ -1,5 +1,5 @@
-//! What holds with points: all of the above, and that nobody who has left a version for a waiting
-//! room finds no version to go on in, and that of a point that is not covered nothing is left.
+//! What holds with points: all of the above; a frame that has left a version for a parked call
+//! finds a version to go on in; and nothing is left of a point that is not offered.
 
 /// With plain counts and a heavy fence, and calls by the slot.
 mod plain {
@@ -10,36 +10,36 @@ mod plain {
         the_last_of_two_loops_to_move_frees:
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
-        a_loop_stays_where_it_is_if_there_is_no_way_in:
-            looping_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+        a_loop_goes_on_in_its_fallback_if_there_is_no_resume_entry:
+            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_call_goes_on_in_the_current_version:
-            waiting, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
+            parked, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
 
-        who_waits_keeps_no_version:
-            replaced_while_waiting, 0, [FreedByRetirer, Transferred];
+        a_parked_call_keeps_no_version:
+            replaced_while_parked, 0, [FreedByRetirer, Transferred];
 
-        who_waits_keeps_the_way_in:
-            uncovered_while_waiting, 0, [FreedByRetirer, FreedByTransfer, FreedByLeaver];
+        a_parked_call_keeps_the_resume_entry:
+            withdrawn_while_parked, 0, [FreedByRetirer, FreedByTransfer, FreedByLeaver];
 
-        a_point_is_covered_again_while_somebody_waits:
-            covered_again_while_waiting, 0, [FreedByRetirer, ReusedLease];
+        a_point_is_offered_again_while_a_call_is_parked:
+            offered_again_while_parked, 0, [FreedByRetirer, ReusedLease];
 
         a_call_that_comes_late_is_made_in_its_version:
-            waiting_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
-        the_last_of_two_calls_to_return_takes_the_way_in_away:
-            two_waiting_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+        the_last_of_two_calls_to_return_takes_the_resume_entry_away:
+            two_parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
-        a_waiting_room_keeps_the_way_in_from_version_to_version:
-            waiting_covered_and_uncovered, 2, [FreedByRetirer, FreedByTransfer, WentHome];
+        a_parked_call_keeps_the_resume_entry_from_version_to_version:
+            parked_offered_and_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FellBack];
 
         a_lease_is_used_again:
-            waiting_uncovered_and_covered, 2,
-            [FreedByRetirer, FreedByTransfer, WentHome, ReusedLease];
+            parked_withdrawn_and_offered, 2,
+            [FreedByRetirer, FreedByTransfer, FellBack, ReusedLease];
 
-        a_lease_that_ends_leaves_the_way_in_to_the_next:
-            uncovered_while_waiting_and_covered, 2,
+        a_lease_that_ends_leaves_the_resume_entry_to_the_next:
+            withdrawn_while_parked_and_offered, 2,
             [FreedByRetirer, FreedByTransfer, ReusedLease, KeptByNewLease];
     }
 }
@@ -50,20 +50,20 @@ mod atomic {
         the_last_of_two_loops_to_move_frees:
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
-        a_loop_stays_where_it_is_if_there_is_no_way_in:
-            looping_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+        a_loop_goes_on_in_its_fallback_if_there_is_no_resume_entry:
+            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_call_goes_on_in_the_current_version:
-            waiting, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
+            parked, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
 
         a_call_that_comes_late_is_made_in_its_version:
-            waiting_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
-        the_last_of_two_calls_to_return_takes_the_way_in_away:
-            two_waiting_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+        the_last_of_two_calls_to_return_takes_the_resume_entry_away:
+            two_parked_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
-        a_lease_that_ends_leaves_the_way_in_to_the_next:
-            uncovered_while_waiting_and_covered, 2,
+        a_lease_that_ends_leaves_the_resume_entry_to_the_next:
+            withdrawn_while_parked_and_offered, 2,
             [FreedByRetirer, FreedByTransfer, ReusedLease, KeptByNewLease];
     }
 }
@@ -74,20 +74,20 @@ mod sites {
         the_last_of_two_loops_to_move_frees:
             two_looping, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred];
 
-        a_loop_stays_where_it_is_if_there_is_no_way_in:
-            looping_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+        a_loop_goes_on_in_its_fallback_if_there_is_no_resume_entry:
+            looping_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_call_goes_on_in_the_current_version:
-            waiting, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
+            parked, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, Transferred, RanCurrent];
 
         a_call_that_comes_late_is_made_in_its_version:
-            waiting_uncovered, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+            parked_withdrawn, 3, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
-        the_last_of_two_calls_to_return_takes_the_way_in_away:
-            two_waiting_uncovered, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, WentHome];
+        the_last_of_two_calls_to_return_takes_the_resume_entry_away:
+            two_parked_withdrawn, 2, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FellBack];
 
         a_lease_is_used_again:
-            waiting_uncovered_and_covered, 2,
-            [FreedByRetirer, FreedByTransfer, WentHome, ReusedLease];
+            parked_withdrawn_and_offered, 2,
+            [FreedByRetirer, FreedByTransfer, FellBack, ReusedLease];
     }
 }

@@ -1,5 +1,5 @@
-//! What holds with tail calls: all of the above, and that they leave no frames, and that functions
-//! go that nobody keeps any more, seats and all, at the latest when the engine does.
+//! What holds with tail calls: all of the above; tail calls leave no frames; and functions go that
+//! nothing keeps any more, lanes and all, at the latest when the engine does.
 
 /// With plain counts and a heavy fence, and calls by the slot.
 mod plain {
@@ -35,7 +35,7 @@ mod plain {
         a_gate_that_is_only_called_is_as_good:
             recursion, 2, [FreedByRetirer, FreedByLeaver, Bailed, RanCurrent, RanOld];
 
-        who_finds_a_function_removed_returns:
+        a_call_that_finds_a_function_removed_returns:
             tail_callee_removed, 5,
             [FreedByRetirer, FreedByLeaver, Transferred, TransferBailed, FoundRemoved];
 
@@ -59,12 +59,12 @@ mod plain {
             [FreedByRetirer, FreedByTransfer, FreedByLeaver, DroppedByItself, FoundRemoved];
 
         a_late_leaver_frees_what_another_function_has_left:
-            seat_given_away, 3, [ReusedSeat, LateLeaver, FreedForAnother];
+            lane_given_away, 3, [LaneChangedHands, LateLeaver, FreedForAnother];
 
         a_late_leaver_does_not_free_what_another_function_runs:
-            seat_given_away_and_entered, 3, [ReusedSeat, LateLeaver];
+            lane_given_away_and_entered, 3, [LaneChangedHands, LateLeaver];
 
-        seats_stay_while_a_call_is_in_progress:
+        lanes_stay_while_a_call_is_in_progress:
             torn_down, 4, [FreedByRetirer, FreedByTransfer, FreedByLeaver, FoundRemoved];
     }
 }
@@ -99,10 +99,10 @@ mod atomic {
             [FreedByRetirer, FreedByTransfer, FreedByLeaver, DroppedByItself, FoundRemoved];
 
         a_late_leaver_frees_what_another_function_has_left:
-            seat_given_away, 3, [ReusedSeat, LateLeaver, FreedForAnother];
+            lane_given_away, 3, [LaneChangedHands, LateLeaver, FreedForAnother];
 
         a_late_leaver_does_not_free_what_another_function_runs:
-            seat_given_away_and_entered, 2, [ReusedSeat, LateLeaver];
+            lane_given_away_and_entered, 2, [LaneChangedHands, LateLeaver];
     }
 }
 
@@ -133,6 +133,6 @@ mod sites {
             [FreedByRetirer, FreedByTransfer, FreedByLeaver, DroppedInside];
 
         a_late_leaver_does_not_free_what_another_function_runs:
-            seat_given_away_and_entered, 2, [ReusedSeat, LateLeaver];
+            lane_given_away_and_entered, 2, [LaneChangedHands, LateLeaver];
     }
 }
