@@ -82,36 +82,28 @@
 //! `tests/golden/gate-plain.clif` has what it prints, with the symbols named. The call of the body
 //! is marked with a source location, by which [`GateFrame`] knows it.
 
-mod arch;
 mod checker;
+mod clif;
 mod dispatch;
-mod entry;
 mod frame;
-mod gate;
-mod machine_code;
-mod machine_entry;
-mod machine_gate;
-mod machine_tail;
-mod machine_valet;
 pub mod resume;
 mod signature;
-mod stub;
 mod symbol;
-mod zero;
+mod x86_64;
 
 pub use checker::{Rule, Violation, check_entry, check_gate};
+pub use clif::entry::{c_entry, host_entry};
+pub use clif::gate::{GateOptions, gate};
+pub use clif::stub::preserving_stub;
 pub use dispatch::{Callee, Dispatch, route_calls};
-pub use entry::{c_entry, host_entry};
 pub use frame::GateFrame;
-pub use gate::{GateOptions, gate};
-pub use machine_code::{Fixup, MachineCode};
-pub use machine_entry::machine_entry;
-pub use machine_gate::{LaneLayout, MACHINE_GATE, MachineGate, machine_gate, machine_tails};
-pub use machine_tail::{can_be_tail_called, stack_bytes, tail_gate, tail_gate_head, zeros};
-pub use machine_valet::machine_valet;
 pub use signature::check_signature;
-pub use stub::preserving_stub;
 pub use symbol::{Symbol, symbol_name};
+pub use x86_64::encoder::{Fixup, MachineCode};
+pub use x86_64::entry::machine_entry;
+pub use x86_64::gate::{LaneLayout, MACHINE_GATE, MachineGate, machine_gate, machine_tails};
+pub use x86_64::tail_gate::{can_be_tail_called, stack_bytes, tail_gate, tail_gate_head, zeros};
+pub use x86_64::valet::machine_valet;
 
 /// Why a function or signature cannot be instrumented.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -19,7 +19,7 @@ use cranelift_codegen::isa::TargetIsa;
 use target_lexicon::Architecture;
 
 use crate::Symbol;
-use crate::machine_code::MachineCode;
+use crate::x86_64::encoder::MachineCode;
 
 /// The valet of a lane; `None` where there is none.
 ///

@@ -8,10 +8,11 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 use lastout_reclaim::{Counting, Step};
 
-use crate::arch::Access;
+use super::zero;
+use crate::clif::access::Access;
+use crate::clif::stub::preserving_signature;
 use crate::frame::body_call;
-use crate::stub::preserving_signature;
-use crate::{Error, LaneLayout, Symbol, check_signature, symbol, zero};
+use crate::{Error, LaneLayout, Symbol, check_signature, symbol};
 
 /// What kind of gate to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,8 +10,8 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::TargetIsa;
 
+use crate::clif::gate::{Gate, Place, at_bottom_of_entry, empty_function};
 use crate::frame::{Word, keep};
-use crate::gate::{Gate, Place, at_bottom_of_entry, empty_function};
 use crate::{Error, GateOptions, LaneLayout, Symbol, can_be_tail_called, check_signature, symbol};
 
 /// The entry for typed calls from the host: takes the ledger and the address of a function, which

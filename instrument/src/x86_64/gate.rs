@@ -73,7 +73,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use lastout_reclaim::{Counting, Step};
 use target_lexicon::Architecture;
 
-use crate::machine_code::MachineCode;
+use crate::x86_64::encoder::MachineCode;
 use crate::{GateOptions, Symbol, check_signature};
 
 /// What entries and the [tails](machine_tails) of gates find in memory, as distances in bytes.

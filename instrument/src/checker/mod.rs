@@ -75,9 +75,9 @@ use target_lexicon::Architecture;
 
 use self::language::{Event, Fence, Phase, Source};
 pub use self::rule::{Rule, Violation};
-use crate::entry::asking_signature;
+use crate::clif::entry::asking_signature;
+use crate::clif::stub::preserving_signature;
 use crate::frame::Word;
-use crate::stub::preserving_signature;
 use crate::{LaneLayout, Symbol, can_be_tail_called};
 
 /// Proves that `func` is a gate for `isa`, without knowing how it was made: every path counts in,

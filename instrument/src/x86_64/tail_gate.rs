@@ -96,9 +96,10 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use lastout_reclaim::{Counting, Step};
 use target_lexicon::Architecture;
 
-use crate::gate::{at_bottom_of_entry, empty_function};
-use crate::machine_code::{Jump, MachineCode};
-use crate::{Error, GateFrame, GateOptions, LaneLayout, Symbol, check_signature, zero};
+use crate::clif::gate::{at_bottom_of_entry, empty_function};
+use crate::clif::zero;
+use crate::x86_64::encoder::{Jump, MachineCode};
+use crate::{Error, GateFrame, GateOptions, LaneLayout, Symbol, check_signature};
 
 /// Whether functions of this signature have gates that can be tail-called, on this host.
 pub fn can_be_tail_called(signature: &Signature, isa: &dyn TargetIsa) -> bool {

@@ -59,8 +59,8 @@ use cranelift_codegen::ir::{AbiParam, ArgumentExtension, Signature};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use lastout_reclaim::{Counting, Step};
 
-use crate::machine_code::MachineCode;
-use crate::machine_gate::has_machine_code;
+use crate::x86_64::encoder::MachineCode;
+use crate::x86_64::gate::has_machine_code;
 use crate::{GateOptions, LaneLayout, Symbol};
 
 /// The [entry for typed calls](crate::host_entry) of functions with the signature `inner`, as if it

@@ -1,0 +1,7 @@
+//! Gates, entries and stubs in CLIF.
+
+pub(crate) mod access;
+pub(crate) mod entry;
+pub(crate) mod gate;
+pub(crate) mod stub;
+pub(crate) mod zero;
