@@ -82,69 +82,37 @@
 //! `tests/golden/gate-plain.clif` has what it prints, with the symbols named. The call of the body
 //! is marked with a source location, by which [`GateFrame`] knows it.
 
-mod checker;
-mod clif;
-mod dispatch;
+// What all the others know.
+mod error;
 mod frame;
-pub mod resume;
+mod gate_options;
+mod lane_layout;
 mod signature;
 mod symbol;
+
+// What is made for each signature.
+mod clif;
 mod x86_64;
+
+// What is done to functions, and proved of gates.
+mod checker;
+mod dispatch;
+pub mod resume;
 
 pub use checker::{Rule, Violation, check_entry, check_gate};
 pub use clif::entry::{c_entry, host_entry};
-pub use clif::gate::{GateOptions, gate};
+pub use clif::gate::gate;
 pub use clif::stub::preserving_stub;
+pub use clif::zero::zeros;
 pub use dispatch::{Callee, Dispatch, route_calls};
+pub use error::Error;
 pub use frame::GateFrame;
+pub use gate_options::GateOptions;
+pub use lane_layout::LaneLayout;
 pub use signature::check_signature;
 pub use symbol::{Symbol, symbol_name};
 pub use x86_64::encoder::{Fixup, MachineCode};
 pub use x86_64::entry::machine_entry;
-pub use x86_64::gate::{LaneLayout, MACHINE_GATE, MachineGate, machine_gate, machine_tails};
-pub use x86_64::tail_gate::{can_be_tail_called, stack_bytes, tail_gate, tail_gate_head, zeros};
+pub use x86_64::gate::{MACHINE_GATE, MachineGate, machine_gate, machine_tails};
+pub use x86_64::tail_gate::{can_be_tail_called, stack_bytes, tail_gate, tail_gate_head};
 pub use x86_64::valet::machine_valet;
-
-/// Why a function or signature cannot be instrumented.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// A gate cannot forward calls of this signature.
-    #[error("signature {signature} cannot be called through a gate: {why}")]
-    Signature {
-        /// The signature, as CLIF prints it.
-        signature: String,
-        /// What about it.
-        why: &'static str,
-    },
-    /// The function calls a replaceable function in a way that a gate cannot count.
-    #[error("`{instruction}`: {why}")]
-    Call {
-        /// The instruction, as CLIF prints it.
-        instruction: String,
-        /// What about it.
-        why: &'static str,
-    },
-    /// Frames of the function cannot move to another version.
-    #[error("the function cannot be resumed in another version: {why}")]
-    NotResumable {
-        /// What about it.
-        why: &'static str,
-    },
-    /// A point at which frames are to move is none.
-    #[error("point {id}: {why}")]
-    Point {
-        /// The number of the point.
-        id: u32,
-        /// What about it.
-        why: &'static str,
-    },
-    /// The function uses the pinned register, which holds the ledger.
-    #[error("`{instruction}`: the pinned register holds the thread's ledger")]
-    PinnedRegister {
-        /// The instruction, as CLIF prints it.
-        instruction: String,
-    },
-    /// The function names a symbol that is neither a declared function nor declared data.
-    #[error("{0} is not declared in this unit")]
-    Undeclared(String),
-}

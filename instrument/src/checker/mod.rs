@@ -75,9 +75,8 @@ use target_lexicon::Architecture;
 
 use self::language::{Event, Fence, Phase, Source};
 pub use self::rule::{Rule, Violation};
-use crate::clif::entry::asking_signature;
-use crate::clif::stub::preserving_signature;
 use crate::frame::Word;
+use crate::signature::{current_ledger_signature, preserving_signature};
 use crate::{LaneLayout, Symbol, can_be_tail_called};
 
 /// Proves that `func` is a gate for `isa`, without knowing how it was made: every path counts in,
@@ -124,7 +123,7 @@ fn check(
         forwards: layout.is_some() && can_be_tail_called(called, isa),
         pointer: isa.pointer_type(),
         stub: preserving_signature(isa),
-        asking: asking_signature(isa),
+        asking: current_ledger_signature(isa),
         strong: matches!(isa.triple().architecture, Architecture::X86_64),
     };
     let mut start = Path::at(entry, layout.is_some(), checker.forwards);

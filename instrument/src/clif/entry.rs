@@ -10,8 +10,10 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::TargetIsa;
 
-use crate::clif::gate::{Gate, Place, at_bottom_of_entry, empty_function};
+use super::function::{at_bottom_of_entry, empty_function};
+use super::gate::{Gate, LaneSource};
 use crate::frame::{Word, keep};
+use crate::signature::current_ledger_signature;
 use crate::{Error, GateOptions, LaneLayout, Symbol, can_be_tail_called, check_signature, symbol};
 
 /// The entry for typed calls from the host: takes the ledger and the address of a function, which
@@ -71,7 +73,7 @@ pub fn c_entry(
     check_signature(signature, isa)?;
     let pointer = isa.pointer_type();
     let (mut func, params) = empty_function(signature.clone());
-    let asking = func.import_signature(asking_signature(isa));
+    let asking = func.import_signature(current_ledger_signature(isa));
     let mut pos = at_bottom_of_entry(&mut func);
     let current_ledger = symbol::value(&mut pos, pointer, Symbol::CurrentLedger);
     let call = pos.ins().call_indirect(asking, current_ledger, &[]);
@@ -83,13 +85,6 @@ pub fn c_entry(
     }
     enter(pos, signature, ledger, function, params, layout, options, isa);
     Ok(func)
-}
-
-/// The signature of [`Symbol::CurrentLedger`].
-pub(crate) fn asking_signature(isa: &dyn TargetIsa) -> Signature {
-    let mut signature = Signature::new(isa.default_call_conv());
-    signature.returns.push(AbiParam::new(isa.pointer_type()));
-    signature
 }
 
 /// Calls the version of `function` that is current, with the pinned register set to `ledger`, and
@@ -109,8 +104,8 @@ fn enter<'a>(
     let outer = keep_outer_and_set(&mut pos, ledger, pointer);
     let lane = pos.ins().load(pointer, MemFlagsData::trusted(), function, layout.lane);
     keep(&mut pos, Word::Lane, lane, pointer);
-    let place = Place::Current { function, lane, layout };
-    Gate::new(pos, options, isa, signature, arguments, place, Some(outer)).emit();
+    let source = LaneSource::Function { function, lane, layout };
+    Gate::new(pos, options, isa, signature, arguments, source, Some(outer)).emit();
 }
 
 /// Sets the pinned register to the ledger; returns what it held, which an unwinder finds in the

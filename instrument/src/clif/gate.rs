@@ -3,26 +3,17 @@
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{
     AtomicRmwOp, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, Type,
-    UserFuncName, Value, types,
+    Value, types,
 };
 use cranelift_codegen::isa::TargetIsa;
-use lastout_reclaim::{Counting, Step};
+use lastout_reclaim::Step;
 
+use super::access::Access;
+use super::function::{at_bottom_of_entry, empty_function};
 use super::zero;
-use crate::clif::access::Access;
-use crate::clif::stub::preserving_signature;
 use crate::frame::body_call;
-use crate::{Error, LaneLayout, Symbol, check_signature, symbol};
-
-/// What kind of gate to make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct GateOptions {
-    /// How the gate counts.
-    pub counting: Counting,
-    /// Call [`Symbol::Interleave`] before every step, so that a test can make threads change
-    /// places there.
-    pub interleave: bool,
-}
+use crate::signature::preserving_signature;
+use crate::{Error, GateOptions, LaneLayout, Symbol, check_signature, symbol};
 
 /// The gate of a lane of a function with this signature. Where it [can be
 /// tail-called](crate::can_be_tail_called), it has a [head](crate::tail_gate_head) instead.
@@ -46,33 +37,17 @@ pub fn gate(
     check_signature(signature, isa)?;
     let (mut func, arguments) = empty_function(signature.clone());
     let pos = at_bottom_of_entry(&mut func);
-    Gate::new(pos, options, isa, signature, arguments, Place::Symbols, None).emit();
+    Gate::new(pos, options, isa, signature, arguments, LaneSource::Symbols, None).emit();
     Ok(func)
-}
-
-/// A function with an entry block that is still empty, and that block's parameters.
-pub(crate) fn empty_function(signature: Signature) -> (Function, Vec<Value>) {
-    let mut func = Function::with_name_signature(UserFuncName::default(), signature);
-    let block = func.dfg.make_block();
-    func.layout.append_block(block);
-    let types: Vec<_> = func.signature.params.iter().map(|param| param.value_type).collect();
-    let params = types.into_iter().map(|ty| func.dfg.append_block_param(block, ty)).collect();
-    (func, params)
-}
-
-/// A cursor where a function with one block is to be continued.
-pub(crate) fn at_bottom_of_entry(func: &mut Function) -> FuncCursor<'_> {
-    let entry = func.layout.entry_block().expect("the function was made with one");
-    FuncCursor::new(func).at_bottom(entry)
 }
 
 /// Where a gate finds its lane.
 #[derive(Clone, Copy)]
-pub(crate) enum Place {
+pub(crate) enum LaneSource {
     /// By symbols, since it is made for the lane.
     Symbols,
     /// In memory: the lane that is current for a function as the call begins.
-    Current {
+    Function {
         /// The function, which starts with its slot.
         function: Value,
         /// The lane.
@@ -92,7 +67,7 @@ pub(crate) struct Gate<'a> {
     forwarded: SigRef,
     preserving: SigRef,
     arguments: Vec<Value>,
-    place: Place,
+    source: LaneSource,
     /// What the pinned register is to hold again in the end, if it was changed.
     outer: Option<Value>,
     /// What [`Step::LoadBody`] loaded.
@@ -110,7 +85,7 @@ impl<'a> Gate<'a> {
         isa: &dyn TargetIsa,
         signature: &'a Signature,
         arguments: Vec<Value>,
-        place: Place,
+        source: LaneSource,
         outer: Option<Value>,
     ) -> Self {
         let forwarded = pos.func.import_signature(signature.clone());
@@ -124,7 +99,7 @@ impl<'a> Gate<'a> {
             forwarded,
             preserving,
             arguments,
-            place,
+            source,
             outer,
             body: None,
             results: Vec::new(),
@@ -223,9 +198,9 @@ impl<'a> Gate<'a> {
     /// Calls the current lane's gate, or, if the function has none, reports that and returns
     /// zeros: the caller's results must be something, and generated code has no other channel.
     fn restart(&mut self) {
-        let current = match self.place {
-            Place::Symbols => symbol::value(&mut self.pos, self.pointer, Symbol::Current),
-            Place::Current { function, layout, .. } => {
+        let current = match self.source {
+            LaneSource::Symbols => symbol::value(&mut self.pos, self.pointer, Symbol::Current),
+            LaneSource::Function { function, layout, .. } => {
                 self.pos.ins().iadd_imm_s(function, i64::from(layout.current))
             }
         };
@@ -251,9 +226,9 @@ impl<'a> Gate<'a> {
     /// The address of the calling thread's count. Computed anew for each use, see [`gate`].
     fn cell(&mut self) -> Value {
         let ledger = self.pos.ins().get_pinned_reg(self.pointer);
-        let offset = match self.place {
-            Place::Symbols => symbol::value(&mut self.pos, self.pointer, Symbol::CellOffset),
-            Place::Current { lane, layout, .. } => {
+        let offset = match self.source {
+            LaneSource::Symbols => symbol::value(&mut self.pos, self.pointer, Symbol::CellOffset),
+            LaneSource::Function { lane, layout, .. } => {
                 self.pos.ins().load(self.pointer, MemFlagsData::trusted(), lane, layout.cell_offset)
             }
         };
@@ -267,9 +242,9 @@ impl<'a> Gate<'a> {
     }
 
     fn lane(&mut self) -> Value {
-        match self.place {
-            Place::Symbols => symbol::value(&mut self.pos, self.pointer, Symbol::Lane),
-            Place::Current { lane, .. } => lane,
+        match self.source {
+            LaneSource::Symbols => symbol::value(&mut self.pos, self.pointer, Symbol::Lane),
+            LaneSource::Function { lane, .. } => lane,
         }
     }
 

@@ -2,16 +2,10 @@
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName};
-use cranelift_codegen::isa::{CallConv, TargetIsa};
+use cranelift_codegen::isa::TargetIsa;
 
+use crate::signature::preserving_signature;
 use crate::{Symbol, symbol};
-
-/// The signature of every preserving stub: it takes one address and keeps every register.
-pub(crate) fn preserving_signature(isa: &dyn TargetIsa) -> Signature {
-    let mut signature = Signature::new(CallConv::PreserveAll);
-    signature.params.push(AbiParam::new(isa.pointer_type()));
-    signature
-}
 
 /// A function that calls [`Symbol::StubTarget`], an `extern "C" fn(*const T, *const u32)` of the
 /// host, with what it was given and with the ledger that is in the pinned register, and keeps every

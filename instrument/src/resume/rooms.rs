@@ -8,7 +8,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 
 use super::{PointNames, Resumable, ResumePoint, import};
-use crate::clif::gate::{at_bottom_of_entry, empty_function};
+use crate::clif::function::{at_bottom_of_entry, empty_function};
 use crate::dispatch::Callee;
 use crate::{Symbol, symbol};
 

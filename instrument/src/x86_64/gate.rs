@@ -74,23 +74,7 @@ use lastout_reclaim::{Counting, Step};
 use target_lexicon::Architecture;
 
 use crate::x86_64::encoder::MachineCode;
-use crate::{GateOptions, Symbol, check_signature};
-
-/// What entries and the [tails](machine_tails) of gates find in memory, as distances in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct LaneLayout {
-    /// From a lane to a word that holds the address of its function.
-    pub function: i32,
-    /// From a lane to a word that holds what [`Symbol::CellOffset`] is.
-    pub cell_offset: i32,
-    /// From a function to the word that [`Symbol::Current`] is.
-    pub current: i32,
-    /// From a function to a word that holds the address of the lane whose gate is in the slot.
-    pub lane: i32,
-    /// From a function that can be tail-called to a word that holds the address of its
-    /// [`zeros`](crate::zeros()).
-    pub zeros: i32,
-}
+use crate::{GateOptions, LaneLayout, Symbol, check_signature};
 
 /// What is where in every gate in machine code, in bytes from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -91,15 +91,13 @@
 //! arguments there are between. Where gates count atomically, the counts have a `lock` prefix; where
 //! there is a hook between steps, its stub is called before each.
 
-use cranelift_codegen::ir::{Function, InstBuilder, Signature};
+use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use lastout_reclaim::{Counting, Step};
 use target_lexicon::Architecture;
 
-use crate::clif::gate::{at_bottom_of_entry, empty_function};
-use crate::clif::zero;
 use crate::x86_64::encoder::{Jump, MachineCode};
-use crate::{Error, GateFrame, GateOptions, LaneLayout, Symbol, check_signature};
+use crate::{GateFrame, GateOptions, LaneLayout, Symbol};
 
 /// Whether functions of this signature have gates that can be tail-called, on this host.
 pub fn can_be_tail_called(signature: &Signature, isa: &dyn TargetIsa) -> bool {
@@ -121,21 +119,6 @@ pub fn tail_gate_head(stack_bytes: u32) -> MachineCode {
     code.put(&stack_bytes.to_le_bytes());
     code.jump(0xe9, Symbol::TailGate);
     code
-}
-
-/// What a call of a function with this signature goes to if there is no version: it returns zeros.
-///
-/// # Errors
-///
-/// As [`check_signature`].
-pub fn zeros(signature: &Signature, isa: &dyn TargetIsa) -> Result<Function, Error> {
-    check_signature(signature, isa)?;
-    let (mut func, _) = empty_function(signature.clone());
-    let mut pos = at_bottom_of_entry(&mut func);
-    let types = signature.returns.iter().map(|result| result.value_type);
-    let zeros: Vec<_> = types.map(|ty| zero::value(&mut pos, ty)).collect();
-    pos.ins().return_(&zeros);
-    Ok(func)
 }
 
 /// How many bytes of arguments a function takes off the stack, by its code: that of a function
