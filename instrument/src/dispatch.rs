@@ -10,7 +10,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 
-use crate::x86_64::tail_gate::has_tail_gates;
+use crate::machine::has_tail_gates;
 use crate::{Error, Symbol, symbol, symbol_name};
 
 /// How calls find the gate of the version that is current.

@@ -87,11 +87,13 @@ mod error;
 mod frame;
 mod gate_options;
 mod lane_layout;
+mod machine_code;
 mod signature;
 mod symbol;
 
 // What is made for each signature.
 mod clif;
+mod machine;
 mod x86_64;
 
 // What is done to functions, and proved of gates.
@@ -109,10 +111,11 @@ pub use error::Error;
 pub use frame::GateFrame;
 pub use gate_options::GateOptions;
 pub use lane_layout::LaneLayout;
+pub use machine::{
+    can_be_tail_called, machine_entry, machine_gate, machine_tails, machine_valet, stack_bytes,
+    tail_gate, tail_gate_head,
+};
+pub use machine_code::{Fixup, MachineCode, MachineGate};
 pub use signature::check_signature;
 pub use symbol::{Symbol, symbol_name};
-pub use x86_64::encoder::{Fixup, MachineCode};
-pub use x86_64::entry::machine_entry;
-pub use x86_64::gate::{MACHINE_GATE, MachineGate, machine_gate, machine_tails};
-pub use x86_64::tail_gate::{can_be_tail_called, stack_bytes, tail_gate, tail_gate_head};
-pub use x86_64::valet::machine_valet;
+pub use x86_64::MACHINE_GATE;

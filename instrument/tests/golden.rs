@@ -92,8 +92,8 @@ fn output(name: &str, input: &str) -> String {
         Some("resume") => return resumed::resumed(name, &header, &functions, &*isa),
         Some(pass) if let Some(words) = pass.strip_prefix("tail_gate") => {
             let options = gate_options(name, &words.split_whitespace().collect::<Vec<_>>());
-            let head = tail_gate_head(48);
-            let parts = [("head", Some(head)), ("gate", tail_gate(LAYOUT, options, &*isa))];
+            let head = tail_gate_head(48, &*isa);
+            let parts = [("head", head), ("gate", tail_gate(LAYOUT, options, &*isa))];
             return listings(parts.into_iter());
         }
         _ => {}

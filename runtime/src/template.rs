@@ -114,13 +114,14 @@ impl Templates {
 
     fn tail_gate(&self, signature: &Signature, memory: &Arc<Memory>) -> Result<(Object, GateKind)> {
         let zeros = compile(zeros(signature, &*self.isa)?, &*self.isa)?;
-        let bytes = stack_bytes(&zeros.bytes).ok_or_else(|| {
+        let bytes = stack_bytes(&zeros.bytes, &*self.isa);
+        let head = bytes.and_then(|bytes| tail_gate_head(bytes, &*self.isa)).ok_or_else(|| {
             let why = "its code does not end as expected";
             lastout_instrument::Error::Signature { signature: signature.to_string(), why }
         })?;
         let zeros = instantiate(&zeros, memory, |_| unreachable!("zeros refer to nothing"))?;
         zeros.describe(Arc::new(Description::Helper));
-        Ok((Object::from_machine_code(tail_gate_head(bytes)), GateKind::Tail { zeros }))
+        Ok((Object::from_machine_code(head), GateKind::Tail { zeros }))
     }
 
     /// The compiled template.

@@ -65,7 +65,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 
-use crate::x86_64::tail_gate::has_tail_gates;
+use crate::machine::has_tail_gates;
 use crate::{Error, check_signature};
 use liveness::Segments;
 pub use rooms::{stay, waiting_room};

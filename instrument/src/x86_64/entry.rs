@@ -59,16 +59,12 @@ use cranelift_codegen::ir::{AbiParam, ArgumentExtension, Signature};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use lastout_reclaim::{Counting, Step};
 
-use crate::x86_64::encoder::MachineCode;
-use crate::x86_64::gate::has_machine_code;
-use crate::{GateOptions, LaneLayout, Symbol};
+use super::encoder::Encoder;
+use super::gate::has_machine_code;
+use crate::{GateOptions, LaneLayout, MachineCode, Symbol};
 
-/// The [entry for typed calls](crate::host_entry) of functions with the signature `inner`, as if it
-/// was `outer`, if it can be had in machine code.
-///
-/// It refers to the [preserving stubs](crate::preserving_stub) [`Symbol::Leave`] and
-/// [`Symbol::Removed`], which have to be in reach of a relative call.
-pub fn machine_entry(
+/// The entry, if the signatures have one in machine code.
+pub(super) fn entry(
     outer: &Signature,
     inner: &Signature,
     layout: LaneLayout,
@@ -104,10 +100,10 @@ const SHUFFLE: [[u8; 3]; 4] = [
 ];
 
 fn lower(integers: usize, layout: LaneLayout) -> MachineCode {
-    let mut code = MachineCode::default();
+    let mut code = Encoder::default();
     code.put(&[0x55, 0x48, 0x89, 0xe5]); // push rbp; mov rbp, rsp
     code.put(&[0x41, 0x57, 0x53]); // push r15; push rbx
-    code.frame.outer = Some(-8);
+    code.frame().outer = Some(-8);
     code.put(&[0x49, 0x89, 0xff]); // mov r15, rdi
     code.load(RBX_FROM_RSI, layout.lane);
     SHUFFLE[..integers].iter().for_each(|instruction| code.put(instruction));
@@ -126,7 +122,7 @@ fn lower(integers: usize, layout: LaneLayout) -> MachineCode {
             }
             Step::CallBody => {
                 code.put(&[0xff, 0xd0]); // call rax
-                code.frame.body_return = Some(code.here());
+                code.frame().body_return = Some(code.here());
             }
             Step::CountOut => {
                 code.load(RCX_FROM_RBX, layout.cell_offset);
@@ -150,7 +146,7 @@ fn lower(integers: usize, layout: LaneLayout) -> MachineCode {
             }
         }
     }
-    let done = code.bytes.len();
+    let done = code.here();
     code.put(&[0x5b, 0x41, 0x5f, 0x5d, 0xc3]); // pop rbx; pop r15; pop rbp; ret
 
     code.land(leave.expect("a gate checks the body"));
@@ -184,7 +180,7 @@ fn lower(integers: usize, layout: LaneLayout) -> MachineCode {
     code.jump(0xe8, Symbol::Removed); // call
     code.zero_results();
     code.jump_back(done);
-    code
+    code.finish()
 }
 
 // `mov`s of 64 bits from memory, but for the distance.

@@ -71,28 +71,15 @@
 use cranelift_codegen::ir::{AbiParam, ArgumentPurpose, Signature, Type};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use lastout_reclaim::{Counting, Step};
-use target_lexicon::Architecture;
 
-use crate::x86_64::encoder::MachineCode;
-use crate::{GateOptions, LaneLayout, Symbol, check_signature};
-
-/// What is where in every gate in machine code, in bytes from its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MachineGate {
-    /// The address of the lane.
-    pub lane: u32,
-    /// Where the call of the body returns to. The gate calls nothing else.
-    pub body_return: u32,
-}
+use super::encoder::Encoder;
+use crate::{GateOptions, LaneLayout, MachineCode, MachineGate, Symbol, check_signature};
 
 /// See [`MachineGate`].
 pub const MACHINE_GATE: MachineGate = MachineGate { lane: 9, body_return: 32 };
 
-/// The gate of a lane of a function with this signature, if it can be had in machine code.
-///
-/// It refers to [`Symbol::Lane`], [`Symbol::CellOffset`], and to the [tails](machine_tails) that
-/// are [`Symbol::LeaveTail`] and [`Symbol::BailTail`].
-pub fn machine_gate(
+/// The gate of a lane, if the signature has one in machine code.
+pub(super) fn gate(
     signature: &Signature,
     options: GateOptions,
     isa: &dyn TargetIsa,
@@ -102,31 +89,24 @@ pub fn machine_gate(
 
 /// Whether calls of functions with this signature can be made in machine code that leaves arguments
 /// and results where they are.
-pub(crate) fn has_machine_code(
+pub(super) fn has_machine_code(
     signature: &Signature,
     options: GateOptions,
     isa: &dyn TargetIsa,
 ) -> bool {
     let plain = options == GateOptions { counting: Counting::Plain, interleave: false };
-    let fits = is_x86_64(isa) && plain && check_signature(signature, isa).is_ok();
-    fits && in_registers(signature)
+    plain && check_signature(signature, isa).is_ok() && in_registers(signature)
 }
 
-/// The two tails of gates: of those that find the version gone on their way out, and of those that
-/// bail. They call the [preserving stubs](crate::preserving_stub) [`Symbol::Leave`] and
-/// [`Symbol::Removed`], which have to be in reach of a relative call. `None` where there are no
-/// gates in machine code.
-pub fn machine_tails(layout: LaneLayout, isa: &dyn TargetIsa) -> Option<[MachineCode; 2]> {
-    if !is_x86_64(isa) {
-        return None;
-    }
-    let mut leave = MachineCode::default();
+/// The leave tail and the bail tail.
+pub(super) fn tails(layout: LaneLayout) -> [MachineCode; 2] {
+    let mut leave = Encoder::default();
     leave.put(&[0x57]); // push rdi
     leave.put(&[0x4c, 0x89, 0xdf]); // mov rdi, r11
     leave.jump(0xe8, Symbol::Leave); // call
     leave.put(&[0x5f, 0xc3]); // pop rdi; ret
 
-    let mut bail = MachineCode::default();
+    let mut bail = Encoder::default();
     bail.put(&[0x57]); // push rdi
     bail.put(&[0x4c, 0x89, 0xdf]); // mov rdi, r11
     bail.compare_body();
@@ -144,11 +124,7 @@ pub fn machine_tails(layout: LaneLayout, isa: &dyn TargetIsa) -> Option<[Machine
     bail.put(&[0x5f]); // pop rdi
     bail.zero_results();
     bail.put(&[0xc3]); // ret
-    Some([leave, bail])
-}
-
-fn is_x86_64(isa: &dyn TargetIsa) -> bool {
-    matches!(isa.triple().architecture, Architecture::X86_64)
+    [leave.finish(), bail.finish()]
 }
 
 /// Whether all arguments and results are in registers: in C's calling convention, six integers
@@ -171,7 +147,7 @@ fn in_registers(signature: &Signature) -> bool {
 }
 
 fn lower() -> MachineCode {
-    let mut code = MachineCode::default();
+    let mut code = Encoder::default();
     let (mut bail, mut leave) = (None, None);
     for step in Counting::Plain.gate() {
         match step {
@@ -220,5 +196,5 @@ fn lower() -> MachineCode {
     };
     code.count(0x8f); // dec
     code.jump(0xe9, Symbol::BailTail);
-    code
+    code.finish()
 }

@@ -91,39 +91,23 @@
 //! arguments there are between. Where gates count atomically, the counts have a `lock` prefix; where
 //! there is a hook between steps, its stub is called before each.
 
-use cranelift_codegen::ir::Signature;
-use cranelift_codegen::isa::{CallConv, TargetIsa};
 use lastout_reclaim::{Counting, Step};
-use target_lexicon::Architecture;
 
-use crate::x86_64::encoder::{Jump, MachineCode};
-use crate::{GateFrame, GateOptions, LaneLayout, Symbol};
+use super::encoder::{Encoder, Jump};
+use crate::{GateFrame, GateOptions, LaneLayout, MachineCode, Symbol};
 
-/// Whether functions of this signature have gates that can be tail-called, on this host.
-pub fn can_be_tail_called(signature: &Signature, isa: &dyn TargetIsa) -> bool {
-    signature.call_conv == CallConv::Tail && has_tail_gates(isa)
-}
-
-/// Whether there are such gates on this host.
-pub(crate) fn has_tail_gates(isa: &dyn TargetIsa) -> bool {
-    matches!(isa.triple().architecture, Architecture::X86_64)
-}
-
-/// The head of the gate of a lane, for functions with so many bytes of arguments on the stack.
-///
-/// It refers to [`Symbol::Lane`] and [`Symbol::TailGate`].
-pub fn tail_gate_head(stack_bytes: u32) -> MachineCode {
-    let mut code = MachineCode::default();
+/// The head of the gate of a lane.
+pub(super) fn head(stack_bytes: u32) -> MachineCode {
+    let mut code = Encoder::default();
     code.lane();
     code.put(&[0xb8]); // mov eax, bytes
     code.put(&stack_bytes.to_le_bytes());
     code.jump(0xe9, Symbol::TailGate);
-    code
+    code.finish()
 }
 
-/// How many bytes of arguments a function takes off the stack, by its code: that of a function
-/// with [`CallConv::Tail`], compiled for x86-64, whose last instruction is its return.
-pub fn stack_bytes(code: &[u8]) -> Option<u32> {
+/// How many bytes of arguments a function takes off the stack whose last instruction is its return.
+pub(super) fn stack_bytes(code: &[u8]) -> Option<u32> {
     match *code {
         [.., 0x5d, 0xc3] => Some(0), // pop rbp; ret
         [.., 0x5d, 0xc2, low, high] => Some(u32::from(u16::from_le_bytes([low, high]))),
@@ -131,17 +115,9 @@ pub fn stack_bytes(code: &[u8]) -> Option<u32> {
     }
 }
 
-/// The gate that all lanes of functions share that can be tail-called; `None` where there is none.
-///
-/// It refers to the [preserving stubs](crate::preserving_stub) [`Symbol::Leave`],
-/// [`Symbol::Removed`] and, if asked for, [`Symbol::Interleave`], which have to be in reach of a
-/// relative call.
-pub fn tail_gate(
-    layout: LaneLayout,
-    options: GateOptions,
-    isa: &dyn TargetIsa,
-) -> Option<MachineCode> {
-    has_tail_gates(isa).then(|| Lowering { code: MachineCode::default(), layout, options }.lower())
+/// The gate that all lanes share.
+pub(super) fn tail_gate(layout: LaneLayout, options: GateOptions) -> MachineCode {
+    Lowering { code: Encoder::default(), layout, options }.lower()
 }
 
 /// Where a lane is.
@@ -154,7 +130,7 @@ enum Lane {
 }
 
 struct Lowering {
-    code: MachineCode,
+    code: Encoder,
     layout: LaneLayout,
     options: GateOptions,
 }
@@ -171,7 +147,7 @@ impl Lowering {
         self.tail_called(&mut bails);
         bails.into_iter().for_each(|bail| self.code.land_near(bail));
         self.bail();
-        self.code
+        self.code.finish()
     }
 
     /// Where it returns to its caller.
@@ -191,11 +167,11 @@ impl Lowering {
                     self.hook(Lane::Own, true);
                     self.code.put(&[0x85, 0xc0]); // test eax, eax
                     copy = Some(self.code.near_jump(&[0x0f, 0x85])); // jnz
-                    call = self.code.bytes.len();
+                    call = self.code.here();
                     self.code.put(&[0x41, 0xff, 0xd2]); // call r10
                     returned.take().into_iter().for_each(|it| self.code.land_near(it));
                     let body_return = Some(self.code.here());
-                    self.code.frame = GateFrame { body_return, lane: Some(-8), outer: None };
+                    *self.code.frame() = GateFrame { body_return, lane: Some(-8), outer: None };
                 }
                 Step::PopLane => {
                     self.code.put(&LANE_FROM_FRAME);
@@ -215,7 +191,7 @@ impl Lowering {
                 _ => unreachable!("not a step of the gate that was called"),
             }
         }
-        let done = self.code.bytes.len();
+        let done = self.code.here();
         self.code.put(&[0x4c, 0x8b, 0x5d, 0xf0]); // mov r11, [rbp - 16]
         self.code.put(&[0x48, 0x83, 0xc4, 16]); // add rsp, 16
         self.code.put(&[0x5d]); // pop rbp
@@ -224,11 +200,11 @@ impl Lowering {
         self.code.put(&[0xc3]); // ret
 
         self.code.land_near(copy.expect("a gate calls the body"));
-        let again = self.code.bytes.len();
+        let again = self.code.here();
         self.code.put(&[0xff, 0x74, 0x05, 8]); // push qword [rbp + rax + 8]
         self.code.put(&[0x83, 0xe8, 8]); // sub eax, 8
-        let after = self.code.bytes.len() + 2;
-        self.code.put(&[0x75, (again as isize - after as isize) as u8]); // jnz
+        let after = self.code.here() + 2;
+        self.code.put(&[0x75, (again as i32 - after as i32) as u8]); // jnz
         self.code.near_jump_back(call);
 
         self.code.land(take_away);

@@ -15,21 +15,13 @@
 //! ```
 
 use cranelift_codegen::binemit::Reloc;
-use cranelift_codegen::isa::TargetIsa;
-use target_lexicon::Architecture;
 
-use crate::Symbol;
-use crate::x86_64::encoder::MachineCode;
+use super::encoder::Encoder;
+use crate::{MachineCode, Symbol};
 
-/// The valet of a lane; `None` where there is none.
-///
-/// It refers to [`Symbol::Held`], and to the [preserving stub](crate::preserving_stub)
-/// [`Symbol::Hold`], which has to be in reach of a relative call.
-pub fn machine_valet(isa: &dyn TargetIsa) -> Option<MachineCode> {
-    if !matches!(isa.triple().architecture, Architecture::X86_64) {
-        return None;
-    }
-    let mut code = MachineCode::default();
+/// The valet of a lane.
+pub(super) fn valet() -> MachineCode {
+    let mut code = Encoder::default();
     code.put(&[0x57]); // push rdi
     code.put(&[0x48, 0xbf]); // mov rdi, held
     code.fixup::<8>(Reloc::Abs8, Symbol::Held, 0);
@@ -37,5 +29,5 @@ pub fn machine_valet(isa: &dyn TargetIsa) -> Option<MachineCode> {
     code.put(&[0x48, 0x8b, 0x3f]); // mov rdi, [rdi]
     code.put(&[0x48, 0x87, 0x3c, 0x24]); // xchg [rsp], rdi
     code.put(&[0xc3]); // ret
-    Some(code)
+    code.finish()
 }

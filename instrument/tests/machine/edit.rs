@@ -67,7 +67,8 @@ impl Edit {
             Kind::Tail { counting, interleave } => {
                 let gate = tail_gate(layout, GateOptions { counting, interleave }, &*isa).unwrap();
                 let frame = gate.frame;
-                (STACK_BYTES.map(tail_gate_head).into_iter().chain([gate]).collect(), frame)
+                let heads = STACK_BYTES.map(|bytes| tail_gate_head(bytes, &*isa).unwrap());
+                (heads.into_iter().chain([gate]).collect(), frame)
             }
         };
         Self { machine: Machine { kind, parts, frame, layout } }

@@ -89,8 +89,10 @@ impl World {
             .iter()
             .zip(&lanes)
             .map(|(&(function, _), lane)| {
-                let bytes = stack_bytes(&zeros[function].bytes).expect("it ends with its return");
-                linker.put(&tail_gate_head(bytes), |symbol| match symbol {
+                let bytes = stack_bytes(&zeros[function].bytes, &*isa);
+                let bytes = bytes.expect("it ends with its return");
+                let head = tail_gate_head(bytes, &*isa).unwrap();
+                linker.put(&head, |symbol| match symbol {
                     Symbol::Lane => Target::Address(&raw const *lane as u64),
                     Symbol::TailGate => Target::Piece(gate),
                     other => panic!("heads do not refer to {other:?}"),

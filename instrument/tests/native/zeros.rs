@@ -25,7 +25,7 @@ fn are_returned_by_functions_of_every_signature() {
     let mut tried = 0;
     for signature in all {
         let code = link::compile(zeros(&signature, &*isa).unwrap());
-        assert!(stack_bytes(&code.bytes).is_some(), "{signature}");
+        assert!(stack_bytes(&code.bytes, &*isa).is_some(), "{signature}");
         let mut linker = Linker::default();
         let start = linker.put(&code, |symbol| -> Target { panic!("{symbol:?}") });
         let image = linker.link();
@@ -93,13 +93,15 @@ fn bytes_on_the_stack() {
 }
 
 fn check(signature: &Signature, bytes: u32) {
-    let code = link::compile(zeros(signature, &*support::isa("x86_64")).unwrap()).bytes;
-    assert_eq!(stack_bytes(&code), Some(bytes), "{signature}");
+    let isa = support::isa("x86_64");
+    let code = link::compile(zeros(signature, &*isa).unwrap()).bytes;
+    assert_eq!(stack_bytes(&code, &*isa), Some(bytes), "{signature}");
 }
 
 /// Code that does not end with the return says nothing.
 #[test]
 fn of_other_code_nothing_is_known() {
+    let isa = support::isa("x86_64");
     let pop_rbp = 0x5d;
     for code in [
         &[][..],
@@ -110,7 +112,7 @@ fn of_other_code_nothing_is_known() {
         &[pop_rbp, 0x90, 0xc3],
         &[0xc2, 0x10, 0x00],
     ] {
-        assert_eq!(stack_bytes(code), None, "{code:x?}");
+        assert_eq!(stack_bytes(code, &*isa), None, "{code:x?}");
     }
-    assert_eq!(stack_bytes(&[0x90, pop_rbp, 0xc2, 0x30, 0x01]), Some(0x130));
+    assert_eq!(stack_bytes(&[0x90, pop_rbp, 0xc2, 0x30, 0x01], &*isa), Some(0x130));
 }
