@@ -35,7 +35,7 @@
 //!   thread's table of counts, in the pinned register: gates themselves, for whichever lane is
 //!   current, or calls of that lane's gate where it can be tail-called. [`machine_entry`] does the
 //!   first of these in machine code.
-//! - [`machine_valet`] makes what gates call instead of the body while callers are held.
+//! - [`machine_detour`] makes what gates call instead of the body while callers are held.
 //! - [`preserving_stub`] emits what a gate's rare calls of the runtime go through, and [`zeros()`]
 //!   what a call comes to that can be a tail call, if the function was removed.
 //! - [`resume`] makes of a function with marked points the functions by which its frames go on in
@@ -112,7 +112,7 @@ pub use frame::GateFrame;
 pub use gate_options::GateOptions;
 pub use lane_layout::LaneLayout;
 pub use machine::{
-    can_be_tail_called, machine_entry, machine_gate, machine_tails, machine_valet, stack_bytes,
+    can_be_tail_called, machine_detour, machine_entry, machine_gate, machine_tails, stack_bytes,
     tail_gate, tail_gate_head,
 };
 pub use machine_code::{Fixup, MachineCode, MachineGate};

@@ -110,13 +110,13 @@ pub fn machine_entry(
     machine(isa)?.entry(outer, inner, layout, options, isa)
 }
 
-/// The valet of a lane; `None` where there is none.
+/// The detour of a lane; `None` where there is none.
 ///
 /// It refers to [`Symbol::Held`], and to the [preserving stub](crate::preserving_stub)
 /// [`Symbol::Hold`], which has to be in reach of a relative call.
 ///
 /// [`Symbol::Held`]: crate::Symbol::Held
 /// [`Symbol::Hold`]: crate::Symbol::Hold
-pub fn machine_valet(isa: &dyn TargetIsa) -> Option<MachineCode> {
-    Some(machine(isa)?.valet())
+pub fn machine_detour(isa: &dyn TargetIsa) -> Option<MachineCode> {
+    Some(machine(isa)?.detour())
 }

@@ -72,6 +72,6 @@ pub(crate) trait Machine {
         isa: &dyn TargetIsa,
     ) -> Option<MachineCode>;
 
-    /// See [`machine_valet`](crate::machine_valet).
-    fn valet(&self) -> MachineCode;
+    /// See [`machine_detour`](crate::machine_detour).
+    fn detour(&self) -> MachineCode;
 }

@@ -55,7 +55,7 @@ pub enum Symbol {
     /// A preserving stub: takes what is at [`Symbol::Held`], and returns when the caller is to go
     /// on to the body.
     Hold,
-    /// What a [valet](crate::machine_valet) passes to that: it starts with the address of the body.
+    /// What a [detour](crate::machine_detour) passes to that: it starts with the address of the body.
     Held,
 }
 

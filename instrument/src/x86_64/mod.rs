@@ -1,10 +1,10 @@
-//! Gates, entries and valets in machine code for x86-64.
+//! Gates, entries and detours in machine code for x86-64.
 
+mod detour;
 mod encoder;
 mod entry;
 mod gate;
 mod tail_gate;
-mod valet;
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::TargetIsa;
@@ -53,7 +53,7 @@ impl Machine for X86_64 {
         entry::entry(outer, inner, layout, options, isa)
     }
 
-    fn valet(&self) -> MachineCode {
-        valet::valet()
+    fn detour(&self) -> MachineCode {
+        detour::detour()
     }
 }

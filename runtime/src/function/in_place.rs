@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lastout_instrument::{Symbol, machine_valet};
+use lastout_instrument::{Symbol, machine_detour};
 use lastout_reclaim::{Frames, Hold, State, StateWord};
 use rustix::thread::futex;
 
@@ -103,7 +103,7 @@ impl Seat {
         if let Some(valet) = self.valet.get() {
             return Ok(Some(valet));
         }
-        let Some(code) = machine_valet(&*shared.isa) else { return Ok(None) };
+        let Some(code) = machine_detour(&*shared.isa) else { return Ok(None) };
         let stub = shared.valets.stub(shared)?;
         let held = Box::new(Held {
             body: AtomicUsize::new(0),

@@ -1,4 +1,4 @@
-//! The valet in machine code, for x86-64: what gates of a lane call instead of the body while its
+//! The detour in machine code, for x86-64: what gates of a lane call instead of the body while its
 //! callers are held.
 //!
 //! It is entered like the body, which may have any calling convention, and jumps to the body with
@@ -6,7 +6,7 @@
 //! does not know of it.
 //!
 //! ```text
-//!   valet        push  rdi
+//!   detour       push  rdi
 //!                mov   rdi, held                 what the stub is told
 //!                call  hold stub                 which keeps every register
 //!                mov   rdi, [rdi]                the body
@@ -19,8 +19,8 @@ use cranelift_codegen::binemit::Reloc;
 use super::encoder::Encoder;
 use crate::{MachineCode, Symbol};
 
-/// The valet of a lane.
-pub(super) fn valet() -> MachineCode {
+/// The detour of a lane.
+pub(super) fn detour() -> MachineCode {
     let mut code = Encoder::default();
     code.put(&[0x57]); // push rdi
     code.put(&[0x48, 0xbf]); // mov rdi, held
