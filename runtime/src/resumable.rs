@@ -236,14 +236,14 @@ impl Unit {
                 let callee_name = self.declarations().get_function_decl(callee);
                 let callee_name = callee_name.linkage_name(callee);
                 let room = format!("{name}@{key} waiting for {callee_name}");
-                let signature = resumable.waiting_room_signature(point);
+                let signature = resumable.parked_call_signature(point);
                 let room = self.declare_function(&room, Linkage::Import, &signature)?;
                 self.points.rooms.insert(room, UnitRoom { way_in, callee, called_as });
                 let signature = resumable.plain_signature(point);
                 let plain =
                     self.declare_function(&format!("{local} plain"), Linkage::Local, &signature)?;
                 let place = PlaceNames::Call {
-                    waiting_room: function_name(room),
+                    parked_call: function_name(room),
                     plain: function_name(plain),
                 };
                 (place, Some(plain), None)

@@ -8,7 +8,7 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, Signature};
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_module::{FuncId, ModuleRelocTarget};
-use lastout_instrument::resume::{stay, waiting_room};
+use lastout_instrument::resume::{parked_call, stay};
 use lastout_instrument::{
     Callee, GateOptions, MachineCode, Symbol, c_entry, can_be_tail_called, gate, host_entry,
     machine_entry, machine_gate, preserving_stub, stack_bytes, tail_gate, tail_gate_head, zeros,
@@ -144,7 +144,7 @@ impl Templates {
             }
             Kind::Stay(signature) => stay(signature),
             Kind::WaitingRoom(RoomSignatures { room, call, callee, way_in }) => {
-                waiting_room(room.clone(), call, *callee, way_in, isa)
+                parked_call(room.clone(), call, *callee, way_in, isa)
             }
             Kind::Stub => {
                 let stub = compile(preserving_stub(&*self.unprobed), &*self.unprobed)?;

@@ -22,7 +22,7 @@
 //!
 //! # Calls that may never return
 //!
-//! A marked call is not made by the function but by its *waiting room* ([`waiting_room`]), a
+//! A marked call is not made by the function but by its *parked call* ([`parked_call`]), a
 //! replaceable function of one version that outlives those of the function. It is tail-called with
 //! the arguments of the call and what is alive after it; it makes the call, and then tail-calls
 //! the way in. So while the call is in progress there is no frame of any version on the stack.
@@ -47,15 +47,15 @@
 //!
 //! # Points that are gone
 //!
-//! The way in and the waiting room are taken away where the version that is current does not have
+//! The way in and the parked call are taken away where the version that is current does not have
 //! the point. Somebody may be on the way there, and is to stay where it was. So the last argument
 //! of both is the address of *home*: what does the same in the version that the call is from, which
 //! is still counted in there: the code, or [`Resumable::plain`], which makes the call itself.
 //! [`stay`] takes the place of what is not there.
 
 mod liveness;
+mod parked;
 mod rebuild;
-mod rooms;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,7 +68,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use crate::machine::has_tail_gates;
 use crate::{Error, check_signature};
 use liveness::Segments;
-pub use rooms::{stay, waiting_room};
+pub use parked::{parked_call, stay};
 
 /// A place in a function at which its frames can move.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,8 +142,8 @@ pub enum PlaceNames {
     },
     /// At a call.
     Call {
-        /// The [waiting room](waiting_room): a replaceable function.
-        waiting_room: UserExternalName,
+        /// The [parked call](parked_call): a replaceable function.
+        parked_call: UserExternalName,
         /// [`Resumable::plain`]: a function of the unit.
         plain: UserExternalName,
     },
@@ -208,7 +208,7 @@ impl<'a> Resumable<'a> {
             let point = ResumePoint { id: mark.id, place: mark.place, live, call, values };
             check_signature(&point.way_in_signature(func, isa), isa)?;
             if point.call.is_some() {
-                check_signature(&point.waiting_room_signature(func, isa), isa)?;
+                check_signature(&point.parked_call_signature(func, isa), isa)?;
             }
             points.push(point);
         }
@@ -232,10 +232,10 @@ impl<'a> Resumable<'a> {
         point.way_in_signature(self.func, self.isa)
     }
 
-    /// The signature of the [waiting room](waiting_room) of a point at a call: the arguments of
+    /// The signature of the [parked call](parked_call) of a point at a call: the arguments of
     /// the call, what is alive after it, and home.
-    pub fn waiting_room_signature(&self, point: &ResumePoint) -> Signature {
-        point.waiting_room_signature(self.func, self.isa)
+    pub fn parked_call_signature(&self, point: &ResumePoint) -> Signature {
+        point.parked_call_signature(self.func, self.isa)
     }
 
     /// The signature of [`plain`](Self::plain): the arguments of the call, and what is alive after
@@ -299,7 +299,7 @@ impl ResumePoint {
         signature
     }
 
-    fn waiting_room_signature(&self, func: &Function, isa: &dyn TargetIsa) -> Signature {
+    fn parked_call_signature(&self, func: &Function, isa: &dyn TargetIsa) -> Signature {
         let mut signature = self.plain_signature(&func.signature);
         signature.params.push(AbiParam::new(isa.pointer_type()));
         signature

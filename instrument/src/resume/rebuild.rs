@@ -179,16 +179,16 @@ impl<'a> Copy<'a, '_> {
         self.builder.switch_to_block(stay);
     }
 
-    /// Leaves for the waiting room, which makes the call.
+    /// Leaves for the parked call, which makes the call.
     fn wait(&mut self, place: Place) {
         let (point, names) = self.point(|point| point.place == place);
-        let (PlaceNames::Call { waiting_room, plain }, Place::Call(call)) = (&names.place, place)
+        let (PlaceNames::Call { parked_call, plain }, Place::Call(call)) = (&names.place, place)
         else {
             unreachable!("the point is at a call")
         };
         let mut arguments = self.copies(self.old().dfg.inst_args(call).to_vec().as_slice());
         arguments.extend(self.copies(&point.values));
-        let to = (waiting_room, self.resumable.waiting_room_signature(point));
+        let to = (parked_call, self.resumable.parked_call_signature(point));
         self.leave(to, arguments, (plain, self.resumable.plain_signature(point)));
     }
 

@@ -9,8 +9,8 @@ use crate::program::{End, Op, Program, programs};
 use crate::world::{Options, World};
 
 fn options() -> impl Strategy<Value = Options> {
-    (any::<bool>(), any::<bool>(), any::<u64>()).prop_map(|(rooms, convert, marked)| Options {
-        rooms,
+    (any::<bool>(), any::<bool>(), any::<u64>()).prop_map(|(parked, convert, marked)| Options {
+        parked,
         convert,
         marked,
     })
@@ -41,7 +41,7 @@ proptest! {
     }
 }
 
-const ALL: Options = Options { rooms: true, convert: false, marked: u64::MAX };
+const ALL: Options = Options { parked: true, convert: false, marked: u64::MAX };
 
 fn callers(program: &Program, options: Options, script: u64) -> Vec<usize> {
     let (_, callers) = World::new(program, options).run([3, 5, 7], script);
@@ -65,6 +65,6 @@ fn a_call_goes_on_in_what_is_current_when_it_returns() {
     let program = Program { fuel: 2, blocks };
     assert_eq!(callers(&program, ALL, 0), [0, 0]);
     assert_eq!(callers(&program, ALL, 1), [0, 1]);
-    let at_home = Options { rooms: false, ..ALL };
+    let at_home = Options { parked: false, ..ALL };
     assert_eq!(callers(&program, at_home, 1), [0, 0]);
 }

@@ -7,7 +7,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_reader::parse_functions;
 use lastout_instrument::Callee;
 use lastout_instrument::resume::{
-    Mark, Place, PlaceNames, PointNames, Resumable, ResumePoint, stay, waiting_room,
+    Mark, Place, PlaceNames, PointNames, Resumable, ResumePoint, parked_call, stay,
 };
 
 use crate::{Header, support, with_symbols};
@@ -15,7 +15,7 @@ use crate::{Header, support, with_symbols};
 /// What a point's functions are called: these, and its number. Its flag is `u1` and its number.
 const WAY_IN: u32 = 100;
 const CODE: u32 = 200;
-const WAITING_ROOM: u32 = 300;
+const PARKED_CALL: u32 = 300;
 const PLAIN: u32 = 400;
 const CONVERTER: u32 = 500;
 
@@ -88,11 +88,11 @@ fn everything(resumable: &Resumable<'_>, header: &Header<'_>, isa: &dyn TargetIs
             continue;
         };
         add("plain", &plain);
-        let signature = resumable.waiting_room_signature(point);
+        let signature = resumable.parked_call_signature(point);
         let way_in = resumable.way_in_signature(point);
-        let room = |callee| waiting_room(signature.clone(), call, callee, &way_in, isa);
-        add("waiting room", &room(Callee::Replaceable));
-        add("waiting room for the host", &room(Callee::Fixed));
+        let parked = |callee| parked_call(signature.clone(), call, callee, &way_in, isa);
+        add("parked call", &parked(Callee::Replaceable));
+        add("parked call for the host", &parked(Callee::Fixed));
         add("stay", &stay(&signature));
     }
     output
@@ -107,7 +107,7 @@ fn names(point: &ResumePoint) -> PointNames {
     let place = match point.place {
         Place::Block(_) => PlaceNames::Block { flag: UserExternalName { namespace: 1, index: id } },
         Place::Call(_) => {
-            PlaceNames::Call { waiting_room: name(WAITING_ROOM + id), plain: name(PLAIN + id) }
+            PlaceNames::Call { parked_call: name(PARKED_CALL + id), plain: name(PLAIN + id) }
         }
     };
     PointNames { way_in: name(WAY_IN + id), code: name(CODE + id), place }

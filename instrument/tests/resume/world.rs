@@ -11,7 +11,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, default_libcall_names};
 use lastout_instrument::resume::{
-    PlaceNames, PointNames, Resumable, ResumePoint, stay, waiting_room,
+    PlaceNames, PointNames, Resumable, ResumePoint, parked_call, stay,
 };
 use lastout_instrument::{Callee, Symbol, symbol_name};
 
@@ -21,8 +21,8 @@ use crate::support;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// Whether there are waiting rooms, or else calls stay in their version.
-    pub(crate) rooms: bool,
+    /// Whether there are parked calls, or else calls stay in their version.
+    pub(crate) parked: bool,
     /// Whether the way into the second version converts what is alive, into the same.
     pub(crate) convert: bool,
     /// Which of the points there are.
@@ -143,8 +143,8 @@ impl World {
         });
         for (point, declared) in resumables[0].points().iter().zip(&points) {
             if point.call.is_some() {
-                let func = linker.room(&resumables[0], point, declared, options);
-                linker.define(declared.room, func);
+                let func = linker.parked(&resumables[0], point, declared, options);
+                linker.define(declared.parked, func);
             }
         }
         linker.module.finalize_definitions().expect("all is defined");
@@ -211,7 +211,7 @@ struct Declared {
     /// What is in each of the two versions.
     versions: [Parts; 2],
     is_call: bool,
-    room: FuncId,
+    parked: FuncId,
     /// Of the way in.
     slot: DataId,
 }
@@ -237,7 +237,7 @@ impl Declared {
         let Parts { code, plain, flag, .. } = self.versions[version];
         let place = match self.is_call {
             true => PlaceNames::Call {
-                waiting_room: function_name(self.room),
+                parked_call: function_name(self.parked),
                 plain: function_name(plain),
             },
             false => PlaceNames::Block { flag: data_name(flag) },
@@ -281,7 +281,7 @@ impl Linker {
         let mut function = |signature: Signature| {
             module.declare_anonymous_function(&signature).expect("it can be declared")
         };
-        let room = function(resumable.waiting_room_signature(point));
+        let parked = function(resumable.parked_call_signature(point));
         let functions = [(); 2].map(|()| {
             [
                 function(resumable.way_in_signature(point)),
@@ -295,7 +295,7 @@ impl Linker {
             plain,
             flag: word(module),
         });
-        Declared { versions, is_call: point.call.is_some(), room, slot: word(module) }
+        Declared { versions, is_call: point.call.is_some(), parked, slot: word(module) }
     }
 
     fn define(&mut self, id: FuncId, func: Function) {
@@ -342,19 +342,19 @@ impl Linker {
         resumable.converting_way_in(point, own, &function_name(converter), &signature)
     }
 
-    /// The waiting room of a point, or what takes its place.
-    fn room(
+    /// The parked call of a point, or what takes its place.
+    fn parked(
         &self,
         resumable: &Resumable<'_>,
         point: &ResumePoint,
         declared: &Declared,
         options: Options,
     ) -> Function {
-        let signature = resumable.waiting_room_signature(point);
-        let (Some(call), true) = (&point.call, options.rooms) else { return stay(&signature) };
+        let signature = resumable.parked_call_signature(point);
+        let (Some(call), true) = (&point.call, options.parked) else { return stay(&signature) };
         let way_in = resumable.way_in_signature(point);
         let callee = if point.id.is_multiple_of(2) { Callee::Fixed } else { Callee::Replaceable };
-        let mut func = waiting_room(signature, call, callee, &way_in, &*self.isa);
+        let mut func = parked_call(signature, call, callee, &way_in, &*self.isa);
         let names = [
             (Symbol::StubTarget, UserExternalName { namespace: 0, index: ASK }),
             (Symbol::Slot(0), data_name(self.ask_slot)),

@@ -58,7 +58,7 @@ impl Resumable<'_> {
     }
 
     /// What makes the call of a point in the version itself, and then tail-calls its code: where
-    /// the waiting room is gone.
+    /// the parked call is gone.
     ///
     /// `None` if the point is not at a call.
     pub fn plain(&self, point: &ResumePoint, names: &PointNames) -> Option<Function> {
@@ -83,16 +83,16 @@ impl Resumable<'_> {
     }
 }
 
-/// The waiting room of a point at a call: makes the call, with what is alive meanwhile in its own
+/// The parked call of a point at a call: makes the call, with what is alive meanwhile in its own
 /// frame, and then goes on in whichever version is current.
 ///
 /// `call` is what it calls, which is the function that has the slot [`Symbol::Slot`]`(0)` if it is
 /// replaceable, or else at the address [`Symbol::StubTarget`]. [`Symbol::Slot`]`(1)` is the slot of
-/// the way in. `signature` is the [waiting room's](Resumable::waiting_room_signature), and
+/// the way in. `signature` is the [parked call's](Resumable::parked_call_signature), and
 /// `way_in` that of the [way in](Resumable::way_in_signature).
 ///
 /// Whoever takes the way in away sees to it that nobody is in here who would miss it.
-pub fn waiting_room(
+pub fn parked_call(
     signature: Signature,
     call: &Signature,
     callee: Callee,
@@ -123,7 +123,7 @@ pub fn waiting_room(
     func
 }
 
-/// What takes the place of a way in or a waiting room that is not there: tail-calls home, the last
+/// What takes the place of a way in or a parked call that is not there: tail-calls home, the last
 /// argument, with the others.
 ///
 /// `signature` is that of what is not there.
