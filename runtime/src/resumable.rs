@@ -187,7 +187,7 @@ impl Unit {
         for (point, Declared { names: own, way_in, code, plain }) in
             resumable.points().iter().zip(&declared)
         {
-            self.define(*way_in, resumable.way_in(point, own))?;
+            self.define(*way_in, resumable.resume_entry(point, own))?;
             self.define(*code, resumable.code(point, &names))?;
             if let Some((plain, func)) = plain.zip(resumable.plain(point, own)) {
                 self.define(plain, func)?;
@@ -214,7 +214,7 @@ impl Unit {
         point: &ResumePoint,
     ) -> ModuleResult<Declared> {
         let key = PointKey::new(point);
-        let signature = resumable.way_in_signature(point);
+        let signature = resumable.resume_entry_signature(point);
         let way_in =
             self.declare_function(&format!("{name}@{key}"), Linkage::Preemptible, &signature)?;
         let local = format!("{name}@{}", point.id);
@@ -250,7 +250,8 @@ impl Unit {
             }
         };
         self.points.points.insert(way_in, UnitPoint { function, key, flag });
-        let names = PointNames { way_in: function_name(way_in), code: function_name(code), place };
+        let names =
+            PointNames { resume_entry: function_name(way_in), code: function_name(code), place };
         Ok(Declared { names, way_in, code, plain })
     }
 
@@ -307,7 +308,7 @@ impl Unit {
             self.declare_function(&format!("{name}@{key}"), Linkage::Preemptible, &signature)?;
         let names = &declared.names;
         let func =
-            resumable.converting_way_in(point, names, &function_name(*converter), &converted);
+            resumable.converting_resume_entry(point, names, &function_name(*converter), &converted);
         self.define(way_in, func)?;
         self.points.points.insert(way_in, UnitPoint { function, key, flag: None });
         Ok(())

@@ -12,20 +12,20 @@
 //! For each point there is, besides the function itself with its points in it ([`Resumable::start`]):
 //!
 //! - the *code* ([`Resumable::code`]): a copy of the function that begins at the point;
-//! - the *way in* ([`Resumable::way_in`]), the replaceable function: it tail-calls the code of its
+//! - the *resume entry* ([`Resumable::resume_entry`]), the replaceable function: it tail-calls the code of its
 //!   own version.
 //!
 //! # Loops
 //!
 //! At the header of a marked loop the function looks at a word, the *flag*. It is 0 as a rule; else
-//! the function tail-calls the way in, which by then is another version's.
+//! the function tail-calls the resume entry, which by then is another version's.
 //!
 //! # Calls that may never return
 //!
 //! A marked call is not made by the function but by its *parked call* ([`parked_call`]), a
 //! replaceable function of one version that outlives those of the function. It is tail-called with
 //! the arguments of the call and what is alive after it; it makes the call, and then tail-calls
-//! the way in. So while the call is in progress there is no frame of any version on the stack.
+//! the resume entry. So while the call is in progress there is no frame of any version on the stack.
 //!
 //! # Why not by return addresses
 //!
@@ -47,7 +47,7 @@
 //!
 //! # Points that are gone
 //!
-//! The way in and the parked call are taken away where the version that is current does not have
+//! The resume entry and the parked call are taken away where the version that is current does not have
 //! the point. Somebody may be on the way there, and is to stay where it was. So the last argument
 //! of both is the address of *home*: what does the same in the version that the call is from, which
 //! is still counted in there: the code, or [`Resumable::plain`], which makes the call itself.
@@ -124,8 +124,8 @@ pub struct ResumePoint {
 /// [`cranelift_module`](https://docs.rs/cranelift-module) has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PointNames {
-    /// The [way in](Resumable::way_in): a replaceable function.
-    pub way_in: UserExternalName,
+    /// The [resume entry](Resumable::resume_entry): a replaceable function.
+    pub resume_entry: UserExternalName,
     /// The [code](Resumable::code): a function of the unit.
     pub code: UserExternalName,
     /// What depends on where the point is.
@@ -206,7 +206,7 @@ impl<'a> Resumable<'a> {
             let called_as = |callee: &ExtFuncData| func.dfg.signatures[callee.signature].clone();
             let call = callee(func, mark.place).map(called_as);
             let point = ResumePoint { id: mark.id, place: mark.place, live, call, values };
-            check_signature(&point.way_in_signature(func, isa), isa)?;
+            check_signature(&point.resume_entry_signature(func, isa), isa)?;
             if point.call.is_some() {
                 check_signature(&point.parked_call_signature(func, isa), isa)?;
             }
@@ -227,9 +227,9 @@ impl<'a> Resumable<'a> {
         point.code_signature(&self.func.signature)
     }
 
-    /// The signature of a point's [way in](Self::way_in): what its code takes, and home.
-    pub fn way_in_signature(&self, point: &ResumePoint) -> Signature {
-        point.way_in_signature(self.func, self.isa)
+    /// The signature of a point's [resume entry](Self::resume_entry): what its code takes, and home.
+    pub fn resume_entry_signature(&self, point: &ResumePoint) -> Signature {
+        point.resume_entry_signature(self.func, self.isa)
     }
 
     /// The signature of the [parked call](parked_call) of a point at a call: the arguments of
@@ -284,7 +284,7 @@ impl ResumePoint {
         signature
     }
 
-    fn way_in_signature(&self, func: &Function, isa: &dyn TargetIsa) -> Signature {
+    fn resume_entry_signature(&self, func: &Function, isa: &dyn TargetIsa) -> Signature {
         let mut signature = self.code_signature(&func.signature);
         signature.params.push(AbiParam::new(isa.pointer_type()));
         signature

@@ -15,20 +15,20 @@ use crate::{Symbol, symbol};
 impl Resumable<'_> {
     /// The replaceable function by which frames come to a point: it tail-calls the code, and has no
     /// use for home.
-    pub fn way_in(&self, point: &ResumePoint, names: &PointNames) -> Function {
-        let (mut func, mut params) = empty_function(self.way_in_signature(point));
+    pub fn resume_entry(&self, point: &ResumePoint, names: &PointNames) -> Function {
+        let (mut func, mut params) = empty_function(self.resume_entry_signature(point));
         params.pop();
         let code = import(&mut func, &names.code, self.code_signature(point), true);
         at_bottom_of_entry(&mut func).ins().return_call(code, &params);
         func
     }
 
-    /// The way in for frames at a point of other versions, where something else is alive:
+    /// The resume entry for frames at a point of other versions, where something else is alive:
     /// `converter` makes what is alive here of that, and then the code is tail-called.
     ///
     /// `converted` is the converter's signature, whose results the point
     /// [accepts](ResumePoint::accepts).
-    pub fn converting_way_in(
+    pub fn converting_resume_entry(
         &self,
         point: &ResumePoint,
         names: &PointNames,
@@ -49,9 +49,9 @@ impl Resumable<'_> {
         func
     }
 
-    /// The signature of a [converting way in](Self::converting_way_in).
+    /// The signature of a [converting resume entry](Self::converting_resume_entry).
     pub fn converting_signature(&self, point: &ResumePoint, converted: &Signature) -> Signature {
-        let mut signature = self.way_in_signature(point);
+        let mut signature = self.resume_entry_signature(point);
         let alive = converted.params.iter().map(|param| AbiParam::new(param.value_type));
         signature.params.splice(..point.live.len(), alive);
         signature
@@ -88,15 +88,15 @@ impl Resumable<'_> {
 ///
 /// `call` is what it calls, which is the function that has the slot [`Symbol::Slot`]`(0)` if it is
 /// replaceable, or else at the address [`Symbol::StubTarget`]. [`Symbol::Slot`]`(1)` is the slot of
-/// the way in. `signature` is the [parked call's](Resumable::parked_call_signature), and
-/// `way_in` that of the [way in](Resumable::way_in_signature).
+/// the resume entry. `signature` is the [parked call's](Resumable::parked_call_signature), and
+/// `resume_entry` that of the [resume entry](Resumable::resume_entry_signature).
 ///
-/// Whoever takes the way in away sees to it that nobody is in here who would miss it.
+/// Whoever takes the resume entry away sees to it that nobody is in here who would miss it.
 pub fn parked_call(
     signature: Signature,
     call: &Signature,
     callee: Callee,
-    way_in: &Signature,
+    resume_entry: &Signature,
     isa: &dyn TargetIsa,
 ) -> Function {
     let pointer = isa.pointer_type();
@@ -104,7 +104,7 @@ pub fn parked_call(
     params.pop();
     let live = params.split_off(call.params.len());
     let call = func.import_signature(call.clone());
-    let way_in = func.import_signature(way_in.clone());
+    let resume_entry = func.import_signature(resume_entry.clone());
     let mut pos = at_bottom_of_entry(&mut func);
     let in_slot = |pos: &mut FuncCursor<'_>, index| {
         let slot = symbol::value(pos, pointer, Symbol::Slot(index));
@@ -117,13 +117,13 @@ pub fn parked_call(
     let call = pos.ins().call_indirect(call, address, &params);
     let mut values = [&live, pos.func.dfg.inst_results(call)].concat();
     let gate = in_slot(&mut pos, 1);
-    // There is always a way in, so nobody goes home.
+    // There is always a resume entry, so nobody goes home.
     values.push(pos.ins().iconst(pointer, 0));
-    pos.ins().return_call_indirect(way_in, gate, &values);
+    pos.ins().return_call_indirect(resume_entry, gate, &values);
     func
 }
 
-/// What takes the place of a way in or a parked call that is not there: tail-calls home, the last
+/// What takes the place of a resume entry or a parked call that is not there: tail-calls home, the last
 /// argument, with the others.
 ///
 /// `signature` is that of what is not there.

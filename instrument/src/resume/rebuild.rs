@@ -152,7 +152,7 @@ impl<'a> Copy<'a, '_> {
         point.expect("segments are cut where there are points")
     }
 
-    /// Leaves for the way in of the version that is current, if the flag says so.
+    /// Leaves for the resume entry of the version that is current, if the flag says so.
     fn look(&mut self, id: u32) {
         let (point, names) = self.point(|point| point.id == id);
         let PlaceNames::Block { flag } = &names.place else {
@@ -174,7 +174,7 @@ impl<'a> Copy<'a, '_> {
         self.builder.switch_to_block(leave);
         self.builder.set_cold_block(leave);
         let arguments = self.copies(&point.values);
-        let to = (&names.way_in, self.resumable.way_in_signature(point));
+        let to = (&names.resume_entry, self.resumable.resume_entry_signature(point));
         self.leave(to, arguments, (&names.code, self.resumable.code_signature(point)));
         self.builder.switch_to_block(stay);
     }

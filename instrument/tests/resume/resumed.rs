@@ -13,7 +13,7 @@ use lastout_instrument::resume::{
 use crate::{Header, support, with_symbols};
 
 /// What a point's functions are called: these, and its number. Its flag is `u1` and its number.
-const WAY_IN: u32 = 100;
+const RESUME_ENTRY: u32 = 100;
 const CODE: u32 = 200;
 const PARKED_CALL: u32 = 300;
 const PLAIN: u32 = 400;
@@ -71,14 +71,14 @@ fn everything(resumable: &Resumable<'_>, header: &Header<'_>, isa: &dyn TargetIs
             output += &format!("\n{}", part(&format!("{id}: {what}"), func, isa));
         };
         add("code", &resumable.code(point, &names));
-        add("way in", &resumable.way_in(point, own));
+        add("resume entry", &resumable.resume_entry(point, own));
         let converters = header.all("converter").filter_map(|line| line.split_once(' '));
         for (_, types) in converters.filter(|(of, _)| of.parse() == Ok(id)) {
             let converted = converter(point, types);
             let name = name(CONVERTER + id);
-            let way_in = resumable.converting_way_in(point, own, &name, &converted);
-            assert_eq!(way_in.signature, resumable.converting_signature(point, &converted));
-            add("converting way in", &way_in);
+            let resume_entry = resumable.converting_resume_entry(point, own, &name, &converted);
+            assert_eq!(resume_entry.signature, resumable.converting_signature(point, &converted));
+            add("converting resume entry", &resume_entry);
         }
         let (Some(plain), Some(call)) = (resumable.plain(point, own), &point.call) else {
             assert!(
@@ -89,8 +89,8 @@ fn everything(resumable: &Resumable<'_>, header: &Header<'_>, isa: &dyn TargetIs
         };
         add("plain", &plain);
         let signature = resumable.parked_call_signature(point);
-        let way_in = resumable.way_in_signature(point);
-        let parked = |callee| parked_call(signature.clone(), call, callee, &way_in, isa);
+        let resume_entry = resumable.resume_entry_signature(point);
+        let parked = |callee| parked_call(signature.clone(), call, callee, &resume_entry, isa);
         add("parked call", &parked(Callee::Replaceable));
         add("parked call for the host", &parked(Callee::Fixed));
         add("stay", &stay(&signature));
@@ -110,7 +110,7 @@ fn names(point: &ResumePoint) -> PointNames {
             PlaceNames::Call { parked_call: name(PARKED_CALL + id), plain: name(PLAIN + id) }
         }
     };
-    PointNames { way_in: name(WAY_IN + id), code: name(CODE + id), place }
+    PointNames { resume_entry: name(RESUME_ENTRY + id), code: name(CODE + id), place }
 }
 
 /// What makes of values of these types what is alive at the point.

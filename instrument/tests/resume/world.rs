@@ -55,7 +55,7 @@ type Entry = extern "sysv64" fn(i64, i64, i64) -> i64;
 struct Words {
     /// The flags of each version.
     flags: [Vec<*mut usize>; 2],
-    /// The slots of ways in, with what is in them if a version is current.
+    /// The slots of resume entries, with what is in them if a version is current.
     slots: Vec<(*mut usize, [usize; 2])>,
 }
 
@@ -130,11 +130,11 @@ impl World {
                 let own = declared.names(version);
                 let parts = &declared.versions[version];
                 linker.define(parts.code, resumable.code(point, &names));
-                let way_in = match options.convert && version == 1 {
+                let resume_entry = match options.convert && version == 1 {
                     true => linker.converting(resumable, point, &own),
-                    false => resumable.way_in(point, &own),
+                    false => resumable.resume_entry(point, &own),
                 };
-                linker.define(parts.way_in, way_in);
+                linker.define(parts.resume_entry, resume_entry);
                 if let Some(plain) = resumable.plain(point, &own) {
                     linker.define(parts.plain, plain);
                 }
@@ -158,11 +158,12 @@ impl World {
         let flags = [0, 1]
             .map(|version| points.iter().map(|point| word(point.versions[version].flag)).collect());
         let slots = points.iter().map(|point| {
-            let way_in = |parts: &Parts| module.get_finalized_function(parts.way_in) as usize;
-            (word(point.slot), point.versions.each_ref().map(way_in))
+            let resume_entry =
+                |parts: &Parts| module.get_finalized_function(parts.resume_entry) as usize;
+            (word(point.slot), point.versions.each_ref().map(resume_entry))
         });
         let words = Words { flags, slots: slots.collect() };
-        // SAFETY: its slot holds an address, like those of ways in.
+        // SAFETY: its slot holds an address, like those of resume entries.
         unsafe { word(linker.ask_slot).write(ask::<0> as *const () as usize) };
         let [original, _] = functions;
         Self { module: Some(linker.module), original, entries, words }
@@ -212,12 +213,12 @@ struct Declared {
     versions: [Parts; 2],
     is_call: bool,
     parked: FuncId,
-    /// Of the way in.
+    /// Of the resume entry.
     slot: DataId,
 }
 
 struct Parts {
-    way_in: FuncId,
+    resume_entry: FuncId,
     code: FuncId,
     plain: FuncId,
     flag: DataId,
@@ -242,8 +243,8 @@ impl Declared {
             },
             false => PlaceNames::Block { flag: data_name(flag) },
         };
-        let way_in = function_name(self.versions[1 - version].way_in);
-        PointNames { way_in, code: function_name(code), place }
+        let resume_entry = function_name(self.versions[1 - version].resume_entry);
+        PointNames { resume_entry, code: function_name(code), place }
     }
 }
 
@@ -284,13 +285,13 @@ impl Linker {
         let parked = function(resumable.parked_call_signature(point));
         let functions = [(); 2].map(|()| {
             [
-                function(resumable.way_in_signature(point)),
+                function(resumable.resume_entry_signature(point)),
                 function(resumable.code_signature(point)),
                 function(resumable.plain_signature(point)),
             ]
         });
-        let versions = functions.map(|[way_in, code, plain]| Parts {
-            way_in,
+        let versions = functions.map(|[resume_entry, code, plain]| Parts {
+            resume_entry,
             code,
             plain,
             flag: word(module),
@@ -321,7 +322,7 @@ impl Linker {
         entry
     }
 
-    /// The way in of a version where the same is alive, by a converter that returns what it takes.
+    /// The resume entry of a version where the same is alive, by a converter that returns what it takes.
     fn converting(
         &mut self,
         resumable: &Resumable<'_>,
@@ -339,7 +340,7 @@ impl Linker {
             builder.ins().return_(params);
         });
         self.define(converter, func);
-        resumable.converting_way_in(point, own, &function_name(converter), &signature)
+        resumable.converting_resume_entry(point, own, &function_name(converter), &signature)
     }
 
     /// The parked call of a point, or what takes its place.
@@ -352,9 +353,9 @@ impl Linker {
     ) -> Function {
         let signature = resumable.parked_call_signature(point);
         let (Some(call), true) = (&point.call, options.parked) else { return stay(&signature) };
-        let way_in = resumable.way_in_signature(point);
+        let resume_entry = resumable.resume_entry_signature(point);
         let callee = if point.id.is_multiple_of(2) { Callee::Fixed } else { Callee::Replaceable };
-        let mut func = parked_call(signature, call, callee, &way_in, &*self.isa);
+        let mut func = parked_call(signature, call, callee, &resume_entry, &*self.isa);
         let names = [
             (Symbol::StubTarget, UserExternalName { namespace: 0, index: ASK }),
             (Symbol::Slot(0), data_name(self.ask_slot)),
