@@ -189,7 +189,7 @@ impl Unit {
         {
             self.define(*way_in, resumable.resume_entry(point, own))?;
             self.define(*code, resumable.code(point, &names))?;
-            if let Some((plain, func)) = plain.zip(resumable.plain(point, own)) {
+            if let Some((plain, func)) = plain.zip(resumable.fallback(point, own)) {
                 self.define(plain, func)?;
             }
         }
@@ -239,12 +239,12 @@ impl Unit {
                 let signature = resumable.parked_call_signature(point);
                 let room = self.declare_function(&room, Linkage::Import, &signature)?;
                 self.points.rooms.insert(room, UnitRoom { way_in, callee, called_as });
-                let signature = resumable.plain_signature(point);
+                let signature = resumable.fallback_signature(point);
                 let plain =
                     self.declare_function(&format!("{local} plain"), Linkage::Local, &signature)?;
                 let place = PlaceNames::Call {
                     parked_call: function_name(room),
-                    plain: function_name(plain),
+                    fallback: function_name(plain),
                 };
                 (place, Some(plain), None)
             }

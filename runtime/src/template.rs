@@ -8,7 +8,7 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, Signature};
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_module::{FuncId, ModuleRelocTarget};
-use lastout_instrument::resume::{parked_call, stay};
+use lastout_instrument::resume::{call_fallback, parked_call};
 use lastout_instrument::{
     Callee, GateOptions, MachineCode, Symbol, c_entry, can_be_tail_called, gate, host_entry,
     machine_entry, machine_gate, preserving_stub, stack_bytes, tail_gate, tail_gate_head, zeros,
@@ -142,7 +142,7 @@ impl Templates {
                     None => host_entry(outer, inner, LANE_LAYOUT, self.options, isa)?,
                 }
             }
-            Kind::Stay(signature) => stay(signature),
+            Kind::Stay(signature) => call_fallback(signature),
             Kind::WaitingRoom(RoomSignatures { room, call, callee, way_in }) => {
                 parked_call(room.clone(), call, *callee, way_in, isa)
             }

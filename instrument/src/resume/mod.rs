@@ -48,10 +48,10 @@
 //! # Points that are gone
 //!
 //! The resume entry and the parked call are taken away where the version that is current does not have
-//! the point. Somebody may be on the way there, and is to stay where it was. So the last argument
-//! of both is the address of *home*: what does the same in the version that the call is from, which
-//! is still counted in there: the code, or [`Resumable::plain`], which makes the call itself.
-//! [`stay`] takes the place of what is not there.
+//! the point. A frame may be on the way there, and goes on where it was. So the last argument of
+//! both is the address of the frame's *fallback*, which does the same in the version that the frame
+//! is of, and is still counted in by: the code, or [`Resumable::fallback`], which makes the call
+//! itself. [`call_fallback`] takes the place of what is not there.
 
 mod liveness;
 mod parked;
@@ -68,7 +68,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use crate::machine::has_tail_gates;
 use crate::{Error, check_signature};
 use liveness::Segments;
-pub use parked::{parked_call, stay};
+pub use parked::{call_fallback, parked_call};
 
 /// A place in a function at which its frames can move.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,8 +144,8 @@ pub enum PlaceNames {
     Call {
         /// The [parked call](parked_call): a replaceable function.
         parked_call: UserExternalName,
-        /// [`Resumable::plain`]: a function of the unit.
-        plain: UserExternalName,
+        /// [`Resumable::fallback`]: a function of the unit.
+        fallback: UserExternalName,
     },
 }
 
@@ -227,21 +227,22 @@ impl<'a> Resumable<'a> {
         point.code_signature(&self.func.signature)
     }
 
-    /// The signature of a point's [resume entry](Self::resume_entry): what its code takes, and home.
+    /// The signature of a point's [resume entry](Self::resume_entry): what its code takes, and the
+    /// fallback.
     pub fn resume_entry_signature(&self, point: &ResumePoint) -> Signature {
         point.resume_entry_signature(self.func, self.isa)
     }
 
     /// The signature of the [parked call](parked_call) of a point at a call: the arguments of
-    /// the call, what is alive after it, and home.
+    /// the call, what is alive after it, and the fallback.
     pub fn parked_call_signature(&self, point: &ResumePoint) -> Signature {
         point.parked_call_signature(self.func, self.isa)
     }
 
-    /// The signature of [`plain`](Self::plain): the arguments of the call, and what is alive after
+    /// The signature of [`fallback`](Self::fallback): the arguments of the call, and what is alive after
     /// it.
-    pub fn plain_signature(&self, point: &ResumePoint) -> Signature {
-        point.plain_signature(&self.func.signature)
+    pub fn fallback_signature(&self, point: &ResumePoint) -> Signature {
+        point.fallback_signature(&self.func.signature)
     }
 
     /// What is called at a point at a call.
@@ -290,7 +291,7 @@ impl ResumePoint {
         signature
     }
 
-    fn plain_signature(&self, function: &Signature) -> Signature {
+    fn fallback_signature(&self, function: &Signature) -> Signature {
         let mut signature = Signature::new(CallConv::Tail);
         let arguments = self.call.iter().flat_map(|call| &call.params);
         signature.params.extend(arguments.map(|argument| AbiParam::new(argument.value_type)));
@@ -300,7 +301,7 @@ impl ResumePoint {
     }
 
     fn parked_call_signature(&self, func: &Function, isa: &dyn TargetIsa) -> Signature {
-        let mut signature = self.plain_signature(&func.signature);
+        let mut signature = self.fallback_signature(&func.signature);
         signature.params.push(AbiParam::new(isa.pointer_type()));
         signature
     }

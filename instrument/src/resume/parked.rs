@@ -14,7 +14,7 @@ use crate::{Symbol, symbol};
 
 impl Resumable<'_> {
     /// The replaceable function by which frames come to a point: it tail-calls the code, and has no
-    /// use for home.
+    /// use for the fallback.
     pub fn resume_entry(&self, point: &ResumePoint, names: &PointNames) -> Function {
         let (mut func, mut params) = empty_function(self.resume_entry_signature(point));
         params.pop();
@@ -61,9 +61,9 @@ impl Resumable<'_> {
     /// the parked call is gone.
     ///
     /// `None` if the point is not at a call.
-    pub fn plain(&self, point: &ResumePoint, names: &PointNames) -> Option<Function> {
+    pub fn fallback(&self, point: &ResumePoint, names: &PointNames) -> Option<Function> {
         let (callee, signature) = self.callee(point).zip(point.call.as_ref())?;
-        let (mut func, mut params) = empty_function(point.plain_signature(&self.func.signature));
+        let (mut func, mut params) = empty_function(point.fallback_signature(&self.func.signature));
         let live = params.split_off(signature.params.len());
         let name = match callee.name {
             ExternalName::User(name) => {
@@ -117,28 +117,28 @@ pub fn parked_call(
     let call = pos.ins().call_indirect(call, address, &params);
     let mut values = [&live, pos.func.dfg.inst_results(call)].concat();
     let gate = in_slot(&mut pos, 1);
-    // There is always a resume entry, so nobody goes home.
+    // There always is a resume entry, so the fallback is never called.
     values.push(pos.ins().iconst(pointer, 0));
     pos.ins().return_call_indirect(resume_entry, gate, &values);
     func
 }
 
-/// What takes the place of a resume entry or a parked call that is not there: tail-calls home, the last
-/// argument, with the others.
+/// What takes the place of a resume entry or a parked call that is not there: tail-calls the
+/// fallback, which is the last argument, with the others.
 ///
 /// `signature` is that of what is not there.
 ///
 /// # Panics
 ///
-/// If `signature` has no parameters, and so none for home.
-pub fn stay(signature: &Signature) -> Function {
+/// If `signature` has no parameters, and so none for the fallback.
+pub fn call_fallback(signature: &Signature) -> Function {
     let (mut func, mut params) = empty_function(signature.clone());
-    let home: Option<Value> = params.pop();
-    let mut at_home = signature.clone();
-    at_home.params.pop();
-    let at_home = func.import_signature(at_home);
+    let fallback: Option<Value> = params.pop();
+    let mut its_signature = signature.clone();
+    its_signature.params.pop();
+    let its_signature = func.import_signature(its_signature);
     let mut pos = at_bottom_of_entry(&mut func);
-    let home = home.expect("its last parameter is the address of home");
-    pos.ins().return_call_indirect(at_home, home, &params);
+    let fallback = fallback.expect("its last parameter is the address of the fallback");
+    pos.ins().return_call_indirect(its_signature, fallback, &params);
     func
 }

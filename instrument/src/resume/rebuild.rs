@@ -168,40 +168,40 @@ impl<'a> Copy<'a, '_> {
         });
         let flag = self.builder.ins().symbol_value(pointer, flag);
         let set = self.builder.ins().load(pointer, MemFlagsData::trusted(), flag, 0);
-        let (leave, stay) = (self.builder.create_block(), self.builder.create_block());
-        self.builder.ins().brif(set, leave, &[], stay, &[]);
+        let (leave, go_on) = (self.builder.create_block(), self.builder.create_block());
+        self.builder.ins().brif(set, leave, &[], go_on, &[]);
 
         self.builder.switch_to_block(leave);
         self.builder.set_cold_block(leave);
         let arguments = self.copies(&point.values);
         let to = (&names.resume_entry, self.resumable.resume_entry_signature(point));
         self.leave(to, arguments, (&names.code, self.resumable.code_signature(point)));
-        self.builder.switch_to_block(stay);
+        self.builder.switch_to_block(go_on);
     }
 
     /// Leaves for the parked call, which makes the call.
     fn wait(&mut self, place: Place) {
         let (point, names) = self.point(|point| point.place == place);
-        let (PlaceNames::Call { parked_call, plain }, Place::Call(call)) = (&names.place, place)
+        let (PlaceNames::Call { parked_call, fallback }, Place::Call(call)) = (&names.place, place)
         else {
             unreachable!("the point is at a call")
         };
         let mut arguments = self.copies(self.old().dfg.inst_args(call).to_vec().as_slice());
         arguments.extend(self.copies(&point.values));
         let to = (parked_call, self.resumable.parked_call_signature(point));
-        self.leave(to, arguments, (plain, self.resumable.plain_signature(point)));
+        self.leave(to, arguments, (fallback, self.resumable.fallback_signature(point)));
     }
 
-    /// Tail-calls `to` with the arguments and the address of `home`.
+    /// Tail-calls `to` with the arguments and the address of the fallback.
     fn leave(
         &mut self,
         (to, signature): (&UserExternalName, Signature),
         mut arguments: Vec<Value>,
-        (home, home_signature): (&UserExternalName, Signature),
+        (fallback, fallback_signature): (&UserExternalName, Signature),
     ) {
         let pointer = self.resumable.isa.pointer_type();
-        let home = import(self.builder.func, home, home_signature, true);
-        arguments.push(self.builder.ins().func_addr(pointer, home));
+        let fallback = import(self.builder.func, fallback, fallback_signature, true);
+        arguments.push(self.builder.ins().func_addr(pointer, fallback));
         let to = import(self.builder.func, to, signature, false);
         self.builder.ins().return_call(to, &arguments);
     }

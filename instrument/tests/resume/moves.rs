@@ -65,6 +65,6 @@ fn a_call_goes_on_in_what_is_current_when_it_returns() {
     let program = Program { fuel: 2, blocks };
     assert_eq!(callers(&program, ALL, 0), [0, 0]);
     assert_eq!(callers(&program, ALL, 1), [0, 1]);
-    let at_home = Options { parked: false, ..ALL };
-    assert_eq!(callers(&program, at_home, 1), [0, 0]);
+    let in_its_version = Options { parked: false, ..ALL };
+    assert_eq!(callers(&program, in_its_version, 1), [0, 0]);
 }

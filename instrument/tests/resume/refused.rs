@@ -88,7 +88,7 @@ fn labels_of_what_is_not_alive_do_no_harm() {
     assert_eq!(live, [Some(2), None]);
 }
 
-/// The function may have them, but not with what is alive, or home, besides.
+/// The function may have them, but not with what is alive, or the fallback, besides.
 #[test]
 fn what_is_alive_has_to_fit_into_a_call() {
     let mut func = function();

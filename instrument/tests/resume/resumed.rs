@@ -7,7 +7,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_reader::parse_functions;
 use lastout_instrument::Callee;
 use lastout_instrument::resume::{
-    Mark, Place, PlaceNames, PointNames, Resumable, ResumePoint, parked_call, stay,
+    Mark, Place, PlaceNames, PointNames, Resumable, ResumePoint, call_fallback, parked_call,
 };
 
 use crate::{Header, support, with_symbols};
@@ -16,7 +16,7 @@ use crate::{Header, support, with_symbols};
 const RESUME_ENTRY: u32 = 100;
 const CODE: u32 = 200;
 const PARKED_CALL: u32 = 300;
-const PLAIN: u32 = 400;
+const FALLBACK: u32 = 400;
 const CONVERTER: u32 = 500;
 
 pub(crate) fn resumed(
@@ -80,20 +80,20 @@ fn everything(resumable: &Resumable<'_>, header: &Header<'_>, isa: &dyn TargetIs
             assert_eq!(resume_entry.signature, resumable.converting_signature(point, &converted));
             add("converting resume entry", &resume_entry);
         }
-        let (Some(plain), Some(call)) = (resumable.plain(point, own), &point.call) else {
+        let (Some(fallback), Some(call)) = (resumable.fallback(point, own), &point.call) else {
             assert!(
                 matches!(own.place, PlaceNames::Block { .. }),
                 "there is something else to call"
             );
             continue;
         };
-        add("plain", &plain);
+        add("fallback", &fallback);
         let signature = resumable.parked_call_signature(point);
         let resume_entry = resumable.resume_entry_signature(point);
         let parked = |callee| parked_call(signature.clone(), call, callee, &resume_entry, isa);
         add("parked call", &parked(Callee::Replaceable));
         add("parked call for the host", &parked(Callee::Fixed));
-        add("stay", &stay(&signature));
+        add("call fallback", &call_fallback(&signature));
     }
     output
 }
@@ -107,7 +107,7 @@ fn names(point: &ResumePoint) -> PointNames {
     let place = match point.place {
         Place::Block(_) => PlaceNames::Block { flag: UserExternalName { namespace: 1, index: id } },
         Place::Call(_) => {
-            PlaceNames::Call { parked_call: name(PARKED_CALL + id), plain: name(PLAIN + id) }
+            PlaceNames::Call { parked_call: name(PARKED_CALL + id), fallback: name(FALLBACK + id) }
         }
     };
     PointNames { resume_entry: name(RESUME_ENTRY + id), code: name(CODE + id), place }

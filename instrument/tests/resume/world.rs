@@ -11,7 +11,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, default_libcall_names};
 use lastout_instrument::resume::{
-    PlaceNames, PointNames, Resumable, ResumePoint, parked_call, stay,
+    PlaceNames, PointNames, Resumable, ResumePoint, call_fallback, parked_call,
 };
 use lastout_instrument::{Callee, Symbol, symbol_name};
 
@@ -21,7 +21,7 @@ use crate::support;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// Whether there are parked calls, or else calls stay in their version.
+    /// Whether there are parked calls, or else calls are made by their fallbacks.
     pub(crate) parked: bool,
     /// Whether the way into the second version converts what is alive, into the same.
     pub(crate) convert: bool,
@@ -135,8 +135,8 @@ impl World {
                     false => resumable.resume_entry(point, &own),
                 };
                 linker.define(parts.resume_entry, resume_entry);
-                if let Some(plain) = resumable.plain(point, &own) {
-                    linker.define(parts.plain, plain);
+                if let Some(fallback) = resumable.fallback(point, &own) {
+                    linker.define(parts.fallback, fallback);
                 }
             }
             linker.entry(resumable.start(&names))
@@ -220,7 +220,7 @@ struct Declared {
 struct Parts {
     resume_entry: FuncId,
     code: FuncId,
-    plain: FuncId,
+    fallback: FuncId,
     flag: DataId,
 }
 
@@ -235,11 +235,11 @@ fn data_name(id: DataId) -> UserExternalName {
 impl Declared {
     /// The names for a version, which is left for the other one.
     fn names(&self, version: usize) -> PointNames {
-        let Parts { code, plain, flag, .. } = self.versions[version];
+        let Parts { code, fallback, flag, .. } = self.versions[version];
         let place = match self.is_call {
             true => PlaceNames::Call {
                 parked_call: function_name(self.parked),
-                plain: function_name(plain),
+                fallback: function_name(fallback),
             },
             false => PlaceNames::Block { flag: data_name(flag) },
         };
@@ -287,13 +287,13 @@ impl Linker {
             [
                 function(resumable.resume_entry_signature(point)),
                 function(resumable.code_signature(point)),
-                function(resumable.plain_signature(point)),
+                function(resumable.fallback_signature(point)),
             ]
         });
-        let versions = functions.map(|[resume_entry, code, plain]| Parts {
+        let versions = functions.map(|[resume_entry, code, fallback]| Parts {
             resume_entry,
             code,
-            plain,
+            fallback,
             flag: word(module),
         });
         Declared { versions, is_call: point.call.is_some(), parked, slot: word(module) }
@@ -352,7 +352,9 @@ impl Linker {
         options: Options,
     ) -> Function {
         let signature = resumable.parked_call_signature(point);
-        let (Some(call), true) = (&point.call, options.parked) else { return stay(&signature) };
+        let (Some(call), true) = (&point.call, options.parked) else {
+            return call_fallback(&signature);
+        };
         let resume_entry = resumable.resume_entry_signature(point);
         let callee = if point.id.is_multiple_of(2) { Callee::Fixed } else { Callee::Replaceable };
         let mut func = parked_call(signature, call, callee, &resume_entry, &*self.isa);
