@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cranelift_codegen::ir::{Block, Function, Inst, Opcode, Value};
 
-use super::{Mark, Place};
+use super::{Mark, PointPosition};
 
 /// A function in pieces: blocks, of which those with marked calls in them are several.
 pub(super) struct Segments {
@@ -33,8 +33,8 @@ pub(super) struct Segment {
 }
 
 impl Segments {
-    /// Cuts the function up at the places of points, which have these numbers.
-    pub(super) fn new(func: &Function, places: &BTreeMap<Place, u32>) -> Self {
+    /// Cuts the function up at the positions of points, which have these numbers.
+    pub(super) fn new(func: &Function, positions: &BTreeMap<PointPosition, u32>) -> Self {
         let mut this = Self {
             segments: Vec::new(),
             by_block: HashMap::new(),
@@ -51,9 +51,9 @@ impl Segments {
                 point,
                 alive: BTreeSet::new(),
             };
-            let mut current = segment(None, places.get(&Place::Block(block)).copied());
+            let mut current = segment(None, positions.get(&PointPosition::Block(block)).copied());
             for inst in func.layout.block_insts(block) {
-                if !places.contains_key(&Place::Call(inst)) {
+                if !positions.contains_key(&PointPosition::Call(inst)) {
                     current.insts.push(inst);
                     continue;
                 }
@@ -72,11 +72,11 @@ impl Segments {
         self.by_block[&block]
     }
 
-    /// The segment that starts at the place of a point.
-    pub(super) fn of_place(&self, place: Place) -> usize {
-        match place {
-            Place::Block(block) => self.by_block[&block],
-            Place::Call(call) => self.by_call[&call],
+    /// The segment that starts at the position of a point.
+    pub(super) fn of_position(&self, position: PointPosition) -> usize {
+        match position {
+            PointPosition::Block(block) => self.by_block[&block],
+            PointPosition::Call(call) => self.by_call[&call],
         }
     }
 
@@ -92,10 +92,10 @@ impl Segments {
     /// What is alive at a point, without the results of the call there: parameters of the block,
     /// and then the rest in the order of their definitions.
     pub(super) fn alive(&self, func: &Function, mark: &Mark) -> Vec<Value> {
-        let segment = &self.segments[self.of_place(mark.place)];
-        let mut alive = match mark.place {
-            Place::Block(block) => func.dfg.block_params(block).to_vec(),
-            Place::Call(_) => Vec::new(),
+        let segment = &self.segments[self.of_position(mark.position)];
+        let mut alive = match mark.position {
+            PointPosition::Block(block) => func.dfg.block_params(block).to_vec(),
+            PointPosition::Call(_) => Vec::new(),
         };
         let mut rest = segment.alive.clone();
         for block in func.layout.blocks() {

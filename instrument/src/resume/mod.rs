@@ -70,20 +70,20 @@ use crate::{Error, check_signature};
 use liveness::Segments;
 pub use parked::{call_fallback, parked_call};
 
-/// A place in a function at which its frames can move.
+/// A position in a function at which its frames can move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// By this, points of different versions are the same. No two of a function have the same.
     pub id: u32,
     /// Where it is.
-    pub place: Place,
+    pub position: PointPosition,
     /// Numbers for values that may be alive there: see [`Live`].
     pub labels: Vec<(u32, Value)>,
 }
 
 /// Where a point is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Place {
+pub enum PointPosition {
     /// At the start of this block, such as the header of a loop.
     Block(Block),
     /// At the return of this call.
@@ -112,7 +112,7 @@ pub struct ResumePoint {
     /// As in the [`Mark`].
     pub id: u32,
     /// As in the [`Mark`].
-    pub place: Place,
+    pub position: PointPosition,
     /// What is alive there, without what the call returns.
     pub live: Vec<Live>,
     /// At a call, its signature.
@@ -129,12 +129,12 @@ pub struct PointNames {
     /// The [code](Resumable::code): a function of the unit.
     pub code: UserExternalName,
     /// What depends on where the point is.
-    pub place: PlaceNames,
+    pub position: PositionNames,
 }
 
 /// What the code refers to by where the point is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PlaceNames {
+pub enum PositionNames {
     /// At a block: the flag, a word of data.
     Block {
         /// The word.
@@ -168,21 +168,21 @@ impl<'a> Resumable<'a> {
     /// - [`Error::NotResumable`] if the function has stack slots, or looks at its frame, or has no
     ///   blocks.
     /// - [`Error::Point`] if there is no such block or call, or another point has its number or
-    ///   place.
+    ///   position.
     pub fn new(func: &'a Function, marks: &[Mark], isa: &'a dyn TargetIsa) -> Result<Self, Error> {
         check_function(func, isa)?;
         let no_blocks = Error::NotResumable { why: "it has no blocks" };
         let entry = func.layout.entry_block().ok_or(no_blocks)?;
-        let mut places = BTreeMap::new();
+        let mut positions = BTreeMap::new();
         let mut ids = BTreeSet::new();
         for mark in marks {
             check_mark(func, mark)?;
-            let unique = ids.insert(mark.id) && places.insert(mark.place, mark.id).is_none();
+            let unique = ids.insert(mark.id) && positions.insert(mark.position, mark.id).is_none();
             if !unique {
                 return Err(Error::point(mark.id, "another point has its number or its place"));
             }
         }
-        let segments = Segments::new(func, &places);
+        let segments = Segments::new(func, &positions);
         let mut points = Vec::with_capacity(marks.len());
         for mark in marks {
             let values = segments.alive(func, mark);
@@ -204,8 +204,8 @@ impl<'a> Resumable<'a> {
             }
             let (live, values) = values.into_iter().unzip();
             let called_as = |callee: &ExtFuncData| func.dfg.signatures[callee.signature].clone();
-            let call = callee(func, mark.place).map(called_as);
-            let point = ResumePoint { id: mark.id, place: mark.place, live, call, values };
+            let call = callee(func, mark.position).map(called_as);
+            let point = ResumePoint { id: mark.id, position: mark.position, live, call, values };
             check_signature(&point.resume_entry_signature(func, isa), isa)?;
             if point.call.is_some() {
                 check_signature(&point.parked_call_signature(func, isa), isa)?;
@@ -247,7 +247,7 @@ impl<'a> Resumable<'a> {
 
     /// What is called at a point at a call.
     pub fn callee(&self, point: &ResumePoint) -> Option<&'a ExtFuncData> {
-        callee(self.func, point.place)
+        callee(self.func, point.position)
     }
 
     /// The function, with its points in it.
@@ -259,9 +259,9 @@ impl<'a> Resumable<'a> {
 
     /// The function from a point on.
     pub fn code(&self, point: &ResumePoint, names: &[PointNames]) -> Function {
-        let segment = self.segments.of_place(point.place);
+        let segment = self.segments.of_position(point.position);
         let mut values = point.values.clone();
-        if let Place::Call(call) = point.place {
+        if let PointPosition::Call(call) = point.position {
             values.extend(self.func.dfg.inst_results(call));
         }
         self.rebuild(self.code_signature(point), segment, &values, names)
@@ -313,9 +313,9 @@ impl Error {
     }
 }
 
-/// What is called at a place, if there is a call.
-fn callee(func: &Function, place: Place) -> Option<&ExtFuncData> {
-    let Place::Call(call) = place else { return None };
+/// What is called at a position, if there is a call.
+fn callee(func: &Function, position: PointPosition) -> Option<&ExtFuncData> {
+    let PointPosition::Call(call) = position else { return None };
     let InstructionData::Call { opcode: Opcode::Call, func_ref, .. } = func.dfg.insts[call] else {
         return None;
     };
@@ -327,13 +327,13 @@ fn check_mark(func: &Function, mark: &Mark) -> Result<(), Error> {
     if mark.labels.iter().any(|(_, value)| !func.dfg.value_is_valid(*value)) {
         return refuse("one of its labels is of a value that does not exist");
     }
-    match mark.place {
-        Place::Block(block) if func.layout.is_block_inserted(block) => Ok(()),
-        Place::Block(_) => refuse("there is no such block"),
-        Place::Call(call) if func.layout.inst_block(call).is_none() => {
+    match mark.position {
+        PointPosition::Block(block) if func.layout.is_block_inserted(block) => Ok(()),
+        PointPosition::Block(_) => refuse("there is no such block"),
+        PointPosition::Call(call) if func.layout.inst_block(call).is_none() => {
             refuse("there is no such instruction")
         }
-        place => match callee(func, place) {
+        position => match callee(func, position) {
             None => refuse("the instruction is not a `call`"),
             Some(callee) => {
                 let signature = &func.dfg.signatures[callee.signature];

@@ -12,7 +12,7 @@ use cranelift_codegen::ir::{
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use super::liveness::Segment;
-use super::{Place, PlaceNames, PointNames, Resumable, ResumePoint, import};
+use super::{PointNames, PointPosition, PositionNames, Resumable, ResumePoint, import};
 
 impl Resumable<'_> {
     /// A copy of the function that takes `values` and begins with a segment, which with what that
@@ -121,7 +121,7 @@ impl<'a> Copy<'a, '_> {
         }
         if let Some(call) = segment.before {
             self.builder.set_srcloc(old.srcloc(call));
-            self.wait(Place::Call(call));
+            self.wait(PointPosition::Call(call));
         }
     }
 
@@ -155,7 +155,7 @@ impl<'a> Copy<'a, '_> {
     /// Leaves for the resume entry of the version that is current, if the flag says so.
     fn look(&mut self, id: u32) {
         let (point, names) = self.point(|point| point.id == id);
-        let PlaceNames::Block { flag } = &names.place else {
+        let PositionNames::Block { flag } = &names.position else {
             unreachable!("the point is at a block")
         };
         let pointer = self.resumable.isa.pointer_type();
@@ -180,9 +180,10 @@ impl<'a> Copy<'a, '_> {
     }
 
     /// Leaves for the parked call, which makes the call.
-    fn wait(&mut self, place: Place) {
-        let (point, names) = self.point(|point| point.place == place);
-        let (PlaceNames::Call { parked_call, fallback }, Place::Call(call)) = (&names.place, place)
+    fn wait(&mut self, position: PointPosition) {
+        let (point, names) = self.point(|point| point.position == position);
+        let (PositionNames::Call { parked_call, fallback }, PointPosition::Call(call)) =
+            (&names.position, position)
         else {
             unreachable!("the point is at a call")
         };

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use cranelift_codegen::ir::{Block, Function, Inst, Opcode, Type, Value, ValueDef};
-use lastout_instrument::resume::{Mark, Place, Resumable};
+use lastout_instrument::resume::{Mark, PointPosition, Resumable};
 use proptest::prelude::*;
 
 use crate::program::{asks, programs};
@@ -24,25 +24,25 @@ proptest! {
         marks.iter_mut().for_each(|mark| mark.labels.clone_from(&labels));
         let labelled = Resumable::new(&func, &marks, &*isa).unwrap();
         for (point, plain) in labelled.points().iter().zip(plain.points()) {
-            let expected = alive(&func, point.place);
+            let expected = alive(&func, point.position);
             let found: BTreeSet<_> = point.live.iter().map(|live| live.label).collect();
             let numbers = expected.iter().map(|value| Some(value.as_u32())).collect();
-            prop_assert_eq!(&found, &numbers, "{:?} of {}", point.place, func);
+            prop_assert_eq!(&found, &numbers, "{:?} of {}", point.position, func);
             prop_assert_eq!(point.live.len(), expected.len(), "some come twice");
             let types: Vec<Type> = plain.live.iter().map(|live| live.ty).collect();
             let in_order: Vec<_> =
                 expected.iter().map(|value| func.dfg.value_type(*value)).collect();
-            prop_assert_eq!(types, in_order, "{:?} of {}", point.place, func);
+            prop_assert_eq!(types, in_order, "{:?} of {}", point.position, func);
         }
     }
 }
 
 /// A point at each block, and at each call that has a result.
 pub(crate) fn marks(func: &Function) -> Vec<Mark> {
-    let blocks = func.layout.blocks().map(Place::Block);
-    let places = blocks.chain(asks(func).into_iter().map(Place::Call));
-    let mark = |(id, place)| Mark { id, place, labels: Vec::new() };
-    (0..).zip(places).map(mark).collect()
+    let blocks = func.layout.blocks().map(PointPosition::Block);
+    let positions = blocks.chain(asks(func).into_iter().map(PointPosition::Call));
+    let mark = |(id, position)| Mark { id, position, labels: Vec::new() };
+    (0..).zip(positions).map(mark).collect()
 }
 
 /// All values, in the order of their definitions.
@@ -53,26 +53,26 @@ fn values(func: &Function) -> impl Iterator<Item = Value> {
     })
 }
 
-/// What is alive at a place: the parameters of the block, and then the others in the order of their
+/// What is alive at a position: the parameters of the block, and then the others in the order of their
 /// definitions. Nothing of what the call returns.
-fn alive(func: &Function, place: Place) -> Vec<Value> {
-    let (block, first) = match place {
-        Place::Block(block) => (block, 0),
-        Place::Call(call) => {
+fn alive(func: &Function, position: PointPosition) -> Vec<Value> {
+    let (block, first) = match position {
+        PointPosition::Block(block) => (block, 0),
+        PointPosition::Call(call) => {
             let block = func.layout.inst_block(call).unwrap();
             (block, 1 + func.layout.block_insts(block).position(|inst| inst == call).unwrap())
         }
     };
-    let entered_with = match place {
-        Place::Block(block) => func.dfg.block_params(block),
-        Place::Call(call) => func.dfg.inst_results(call),
+    let entered_with = match position {
+        PointPosition::Block(block) => func.dfg.block_params(block),
+        PointPosition::Call(call) => func.dfg.inst_results(call),
     };
     let others = values(func).filter(|value| !entered_with.contains(value));
     let others = others.filter(|value| depends_on_more(func, *value, &mut Vec::new()));
     let others = others.filter(|value| is_used(func, *value, block, first));
-    match place {
-        Place::Block(_) => entered_with.iter().copied().chain(others).collect(),
-        Place::Call(_) => others.collect(),
+    match position {
+        PointPosition::Block(_) => entered_with.iter().copied().chain(others).collect(),
+        PointPosition::Call(_) => others.collect(),
     }
 }
 

@@ -4,7 +4,7 @@ use cranelift_codegen::ir::{AbiParam, Function};
 use cranelift_codegen::ir::{Block, Inst, Value, types};
 use cranelift_reader::parse_functions;
 use lastout_instrument::Error;
-use lastout_instrument::resume::{Mark, Place, Resumable};
+use lastout_instrument::resume::{Mark, PointPosition, Resumable};
 
 use crate::support;
 
@@ -32,8 +32,8 @@ fn inst(func: &Function, number: usize) -> Inst {
     func.layout.block_insts(block).nth(number).unwrap()
 }
 
-fn at(id: u32, place: Place) -> Mark {
-    Mark { id, place, labels: Vec::new() }
+fn at(id: u32, position: PointPosition) -> Mark {
+    Mark { id, position, labels: Vec::new() }
 }
 
 #[track_caller]
@@ -48,19 +48,19 @@ fn refused(func: &Function, marks: &[Mark]) -> Error {
 #[test]
 fn each_point_that_is_none_says_which_and_why() {
     let func = function();
-    let block = Place::Block(Block::from_u32(0));
-    let call = Place::Call(inst(&func, 0));
-    let labelled = |place, labels: &[(u32, u32)]| {
+    let block = PointPosition::Block(Block::from_u32(0));
+    let call = PointPosition::Call(inst(&func, 0));
+    let labelled = |position, labels: &[(u32, u32)]| {
         let labels = labels.iter().map(|&(label, value)| (label, Value::from_u32(value)));
-        vec![Mark { id: 9, place, labels: labels.collect() }]
+        vec![Mark { id: 9, position, labels: labels.collect() }]
     };
     let cases = [
-        (vec![at(9, Place::Block(Block::from_u32(7)))], "there is no such block"),
-        (vec![at(9, Place::Call(Inst::from_u32(99)))], "there is no such instruction"),
-        (vec![at(9, Place::Call(inst(&func, 1)))], "the instruction is not a `call`"),
-        (vec![at(9, Place::Call(inst(&func, 3)))], "the instruction is not a `call`"),
+        (vec![at(9, PointPosition::Block(Block::from_u32(7)))], "there is no such block"),
+        (vec![at(9, PointPosition::Call(Inst::from_u32(99)))], "there is no such instruction"),
+        (vec![at(9, PointPosition::Call(inst(&func, 1)))], "the instruction is not a `call`"),
+        (vec![at(9, PointPosition::Call(inst(&func, 3)))], "the instruction is not a `call`"),
         (
-            vec![at(9, Place::Call(inst(&func, 2)))],
+            vec![at(9, PointPosition::Call(inst(&func, 2)))],
             "an argument or a result of the call has a special purpose",
         ),
         (vec![at(9, block), at(9, call)], "another point has its number or its place"),
@@ -79,10 +79,10 @@ fn each_point_that_is_none_says_which_and_why() {
 fn labels_of_what_is_not_alive_do_no_harm() {
     let func = function();
     let isa = support::isa("x86_64");
-    let place = Place::Call(inst(&func, 0));
+    let position = PointPosition::Call(inst(&func, 0));
     // Of v4 and v5 neither is defined yet.
     let labels = [(1, 5), (1, 4), (2, 1)].map(|(label, value)| (label, Value::from_u32(value)));
-    let marks = [Mark { id: 1, place, labels: labels.to_vec() }];
+    let marks = [Mark { id: 1, position, labels: labels.to_vec() }];
     let resumable = Resumable::new(&func, &marks, &*isa).unwrap();
     let live: Vec<_> = resumable.points()[0].live.iter().map(|live| live.label).collect();
     assert_eq!(live, [Some(2), None]);
@@ -97,7 +97,7 @@ fn what_is_alive_has_to_fit_into_a_call() {
         func.signature.params.push(AbiParam::new(types::I64));
         func.dfg.append_block_param(block, types::I64);
     }
-    let error = refused(&func, &[at(1, Place::Block(block))]);
+    let error = refused(&func, &[at(1, PointPosition::Block(block))]);
     let Error::Signature { why, .. } = error else { panic!("{error}") };
     assert_eq!(why, "there are more bytes of arguments than a return can take off the stack");
 }

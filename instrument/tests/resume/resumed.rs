@@ -7,7 +7,8 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_reader::parse_functions;
 use lastout_instrument::Callee;
 use lastout_instrument::resume::{
-    Mark, Place, PlaceNames, PointNames, Resumable, ResumePoint, call_fallback, parked_call,
+    Mark, PointNames, PointPosition, PositionNames, Resumable, ResumePoint, call_fallback,
+    parked_call,
 };
 
 use crate::{Header, support, with_symbols};
@@ -40,12 +41,12 @@ pub(crate) fn resumed(
 fn mark(func: &Function, point: &str) -> Option<Mark> {
     let mut words = point.split(' ');
     let id = words.next()?.parse().ok()?;
-    let place = words.next()?;
-    let place = match place.strip_prefix("block") {
-        Some(block) => Place::Block(Block::from_u32(block.parse().ok()?)),
+    let position = words.next()?;
+    let position = match position.strip_prefix("block") {
+        Some(block) => PointPosition::Block(Block::from_u32(block.parse().ok()?)),
         None => {
-            let number: usize = place.strip_prefix("call")?.parse().ok()?;
-            Place::Call(calls(func).nth(number)?)
+            let number: usize = position.strip_prefix("call")?.parse().ok()?;
+            PointPosition::Call(calls(func).nth(number)?)
         }
     };
     let label = |word: &str| {
@@ -53,7 +54,7 @@ fn mark(func: &Function, point: &str) -> Option<Mark> {
         Some((label.parse().ok()?, Value::from_u32(value.parse().ok()?)))
     };
     let labels = words.map(label).collect::<Option<_>>()?;
-    Some(Mark { id, place, labels })
+    Some(Mark { id, position, labels })
 }
 
 fn calls(func: &Function) -> impl Iterator<Item = Inst> {
@@ -82,7 +83,7 @@ fn everything(resumable: &Resumable<'_>, header: &Header<'_>, isa: &dyn TargetIs
         }
         let (Some(fallback), Some(call)) = (resumable.fallback(point, own), &point.call) else {
             assert!(
-                matches!(own.place, PlaceNames::Block { .. }),
+                matches!(own.position, PositionNames::Block { .. }),
                 "there is something else to call"
             );
             continue;
@@ -104,13 +105,16 @@ fn name(index: u32) -> UserExternalName {
 
 fn names(point: &ResumePoint) -> PointNames {
     let id = point.id;
-    let place = match point.place {
-        Place::Block(_) => PlaceNames::Block { flag: UserExternalName { namespace: 1, index: id } },
-        Place::Call(_) => {
-            PlaceNames::Call { parked_call: name(PARKED_CALL + id), fallback: name(FALLBACK + id) }
+    let position = match point.position {
+        PointPosition::Block(_) => {
+            PositionNames::Block { flag: UserExternalName { namespace: 1, index: id } }
         }
+        PointPosition::Call(_) => PositionNames::Call {
+            parked_call: name(PARKED_CALL + id),
+            fallback: name(FALLBACK + id),
+        },
     };
-    PointNames { resume_entry: name(RESUME_ENTRY + id), code: name(CODE + id), place }
+    PointNames { resume_entry: name(RESUME_ENTRY + id), code: name(CODE + id), position }
 }
 
 /// What makes of values of these types what is alive at the point.

@@ -11,7 +11,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, default_libcall_names};
 use lastout_instrument::resume::{
-    PlaceNames, PointNames, Resumable, ResumePoint, call_fallback, parked_call,
+    PointNames, PositionNames, Resumable, ResumePoint, call_fallback, parked_call,
 };
 use lastout_instrument::{Callee, Symbol, symbol_name};
 
@@ -236,15 +236,15 @@ impl Declared {
     /// The names for a version, which is left for the other one.
     fn names(&self, version: usize) -> PointNames {
         let Parts { code, fallback, flag, .. } = self.versions[version];
-        let place = match self.is_call {
-            true => PlaceNames::Call {
+        let position = match self.is_call {
+            true => PositionNames::Call {
                 parked_call: function_name(self.parked),
                 fallback: function_name(fallback),
             },
-            false => PlaceNames::Block { flag: data_name(flag) },
+            false => PositionNames::Block { flag: data_name(flag) },
         };
         let resume_entry = function_name(self.versions[1 - version].resume_entry);
-        PointNames { resume_entry, code: function_name(code), place }
+        PointNames { resume_entry, code: function_name(code), position }
     }
 }
 
