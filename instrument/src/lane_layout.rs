@@ -15,7 +15,8 @@ pub struct LaneLayout {
     pub current: i32,
     /// From a function to a word that holds the address of the lane whose gate is in the slot.
     pub lane: i32,
-    /// From a function that can be tail-called to a word that holds the address of its
-    /// [`zeros`](crate::zeros()).
-    pub zeros: i32,
+    /// From a function that can be tail-called to a word that holds the address of what a call goes
+    /// to if there is no version: [`zeros`](crate::zeros()), or of a resume entry and a parked call
+    /// [what calls the fallback](crate::resume::call_fallback).
+    pub no_version: i32,
 }

@@ -47,7 +47,7 @@ use lastout_reclaim::Counting;
 
 /// Where all entries, and the tails of gates, find things.
 const LAYOUT: LaneLayout =
-    LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16, zeros: 24 };
+    LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16, no_version: 24 };
 
 const AFTER: &str = "; ---- after ----\n";
 

@@ -83,7 +83,7 @@
 //!   removed      mov   r11, r10
 //!                call  removed stub
 //!                mov   r11, [r11 + function]
-//!                jmp   [r11 + zeros]
+//!                jmp   [r11 + no version]
 //! ```
 //!
 //! Results are in any of the registers but r11, rbx, rbp and r12 to r15. A body that tail-calls has
@@ -303,8 +303,8 @@ impl Lowering {
                     self.stub(Symbol::Removed, Lane::Own, false);
                     self.code.put(&[0x4d, 0x8b, 0x9b]); // mov r11, [r11 + function]
                     self.code.put(&self.layout.function.to_le_bytes());
-                    self.code.put(&[0x41, 0xff, 0xa3]); // jmp [r11 + zeros]
-                    self.code.put(&self.layout.zeros.to_le_bytes());
+                    self.code.put(&[0x41, 0xff, 0xa3]); // jmp [r11 + no version]
+                    self.code.put(&self.layout.no_version.to_le_bytes());
                 }
                 _ => unreachable!("not a step of bailing"),
             }

@@ -16,7 +16,7 @@ use crate::mutant::Mutant;
 use crate::{signatures, support};
 
 pub(crate) const LAYOUT: LaneLayout =
-    LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16, zeros: 24 };
+    LaneLayout { function: 296, cell_offset: 8, current: -88, lane: 16, no_version: 24 };
 pub(crate) const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 

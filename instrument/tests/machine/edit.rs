@@ -19,8 +19,13 @@ use crate::support;
 use crate::word::Rule;
 
 /// Different from each other and from 0, and on both sides of what they count from.
-pub(crate) const LAYOUT: LaneLayout =
-    LaneLayout { function: 0x128, cell_offset: -0x40, current: -0x58, lane: 0x38, zeros: -0x60 };
+pub(crate) const LAYOUT: LaneLayout = LaneLayout {
+    function: 0x128,
+    cell_offset: -0x40,
+    current: -0x58,
+    lane: 0x38,
+    no_version: -0x60,
+};
 
 pub(crate) const PLAIN: GateOptions = GateOptions { counting: Counting::Plain, interleave: false };
 

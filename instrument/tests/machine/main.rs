@@ -54,10 +54,10 @@ fn accepts_any_layout() {
     let tail = Kind::Tail { counting: Counting::Plain, interleave: false };
     for kind in [Kind::Gate, Kind::Entry { integers: 2 }, tail] {
         let (max, min) = (i32::MAX, i32::MIN);
-        for [function, cell_offset, current, lane, zeros] in
+        for [function, cell_offset, current, lane, no_version] in
             [[max, min, min, max, 0], [min, max, max, min, 8], [-8, 8, 0, -8, min]]
         {
-            accepts(kind, LaneLayout { function, cell_offset, current, lane, zeros });
+            accepts(kind, LaneLayout { function, cell_offset, current, lane, no_version });
         }
     }
 }

@@ -80,7 +80,7 @@ impl Path {
                 _ => Err(Rule::Memory),
             };
         }
-        let LaneLayout { function, cell_offset, current, lane, zeros } = layout;
+        let LaneLayout { function, cell_offset, current, lane, no_version } = layout;
         let is = |other: i32| distance == i64::from(other);
         match (base, named) {
             (Value::Ledger, Some(Named::Displacement(Symbol::CellOffset))) => {
@@ -93,7 +93,9 @@ impl Path {
             }
             (Value::Function(Lane::Own), None) if is(current) => Ok(Place::Shared(Word::Current)),
             (Value::Function(Lane::Own), None) if is(lane) => Ok(Place::Lane),
-            (Value::Function(Lane::Own), None) if is(zeros) => Ok(Place::Constant(Value::Zeros)),
+            (Value::Function(Lane::Own), None) if is(no_version) => {
+                Ok(Place::Constant(Value::Zeros))
+            }
             (Value::Stack(at), None) if tail_gate => Ok(Place::Stack(at + distance)),
             (Value::Entry(Register::RBP), None)
                 if self.start.tail_called && self.frame.lane.is_some_and(is) =>

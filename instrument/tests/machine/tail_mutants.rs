@@ -307,10 +307,10 @@ fn without_zeros() {
     refuses(Rule::Return, |it| {
         it.insert(GATE, ZEROS, 0, &[0x4d, 0x8b, 0x9b, 0xa8, 0xff, 0xff, 0xff])
     });
-    let LaneLayout { current, lane, zeros, .. } = LAYOUT;
-    for zeros_at in [current, lane, zeros + 8] {
+    let LaneLayout { current, lane, no_version, .. } = LAYOUT;
+    for other in [current, lane, no_version + 8] {
         let kind = Edit::tail_gate().kind();
-        let other = Edit::whole(kind, LaneLayout { zeros: zeros_at, ..LAYOUT });
+        let other = Edit::whole(kind, LaneLayout { no_version: other, ..LAYOUT });
         let check = |it: &mut Edit| *it.part_mut(GATE) = other.part(GATE).clone();
         refuses(Rule::Memory, check);
     }

@@ -130,7 +130,7 @@ impl World {
             let gate = gates[first_lane(number)] as u64;
             function.slot.store(gate, Relaxed);
             function.current.store(gate, Relaxed);
-            function.zeros.store(image.at(zeros[number]) as u64, Relaxed);
+            function.no_version.store(image.at(zeros[number]) as u64, Relaxed);
         }
         let world = Rc::new(Self {
             functions,

@@ -20,7 +20,7 @@ pub(crate) struct Function {
     pub(crate) slot: AtomicU64,
     pub(crate) current: AtomicU64,
     pub(crate) lane: AtomicU64,
-    pub(crate) zeros: AtomicU64,
+    pub(crate) no_version: AtomicU64,
 }
 
 #[repr(C)]
@@ -36,14 +36,14 @@ pub(crate) const LAYOUT: LaneLayout = LaneLayout {
     cell_offset: offset_of!(Lane, cell_offset) as i32,
     current: offset_of!(Function, current) as i32,
     lane: offset_of!(Function, lane) as i32,
-    zeros: offset_of!(Function, zeros) as i32,
+    no_version: offset_of!(Function, no_version) as i32,
 };
 
 static FUNCTION: Function = Function {
     slot: AtomicU64::new(0),
     current: AtomicU64::new(0),
     lane: AtomicU64::new(0),
-    zeros: AtomicU64::new(0),
+    no_version: AtomicU64::new(0),
 };
 static LANE: Lane =
     Lane { body: AtomicU64::new(0), cell_offset: AtomicU64::new(0), function: AtomicU64::new(0) };

@@ -57,7 +57,7 @@ pub(crate) const LANE_LAYOUT: LaneLayout = LaneLayout {
     cell_offset: offset_of!(Seat, cell_offset) as i32,
     current: offset_of!(Function, current) as i32,
     lane: offset_of!(Function, lane) as i32,
-    zeros: offset_of!(Function, zeros) as i32,
+    no_version: offset_of!(Function, zeros) as i32,
 };
 
 impl Seat {
