@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cranelift_codegen::ir::{Block, Function, Inst, Opcode, Value};
 
-use super::{Mark, PointPosition};
+use super::point::{Mark, PointPosition};
 
 /// A function in pieces: blocks, of which those with marked calls in them are several.
 pub(super) struct Segments {

@@ -12,15 +12,33 @@ use cranelift_codegen::ir::{
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use super::liveness::Segment;
-use super::{PointNames, PointPosition, PositionNames, Resumable, ResumePoint, import};
+use super::point::{PointNames, PointPosition, PositionNames, ResumePoint};
+use super::resumable::{Resumable, import};
 
 impl Resumable<'_> {
+    /// The function, with its points in it.
+    pub fn start(&self, names: &[PointNames]) -> Function {
+        let values = self.func.dfg.block_params(self.entry).to_vec();
+        let segment = self.segments.of_block(self.entry);
+        self.rebuild(self.func.signature.clone(), segment, &values, names)
+    }
+
+    /// The function from a point on.
+    pub fn code(&self, point: &ResumePoint, names: &[PointNames]) -> Function {
+        let segment = self.segments.of_position(point.position);
+        let mut values = point.values.clone();
+        if let PointPosition::Call(call) = point.position {
+            values.extend(self.func.dfg.inst_results(call));
+        }
+        self.rebuild(self.code_signature(point), segment, &values, names)
+    }
+
     /// A copy of the function that takes `values` and begins with a segment, which with what that
     /// is entered with, and with what is alive at its start, they are.
     ///
     /// What is used across segments becomes a variable, since with another beginning another
     /// definition may be the one that reaches a use.
-    pub(super) fn rebuild(
+    fn rebuild(
         &self,
         signature: Signature,
         from: usize,
