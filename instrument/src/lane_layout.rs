@@ -1,7 +1,7 @@
 //! Where generated code finds the words of a lane and of its function.
 //!
-//! Code that is made for one lane has symbols instead. The runtime measures the distances in its own
-//! types, and this crate does not know these.
+//! Code that is made for one lane has symbols instead. The runtime measures the distances in its
+//! own types, and this crate does not know these.
 
 /// Where a lane and its function have the words that entries and the code that gates share read, as
 /// distances in bytes.

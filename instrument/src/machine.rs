@@ -1,8 +1,8 @@
-//! The choice of a machine: which architecture has machine code, and which functions return it.
+//! The choice of a machine: which architectures have machine code.
 //!
 //! No other file of this crate asks for the architecture in order to know whether there is machine
-//! code. A second one takes a folder beside [`x86_64`](crate::x86_64), with a [`Machine`] in it, and
-//! an arm of the `match` below.
+//! code. A second architecture takes a folder beside [`x86_64`](crate::x86_64), with a [`Machine`]
+//! in it, and an arm of the `match` below.
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{CallConv, TargetIsa};
@@ -37,10 +37,10 @@ pub fn machine_gate(
     machine(isa)?.gate(signature, options, isa)
 }
 
-/// The two tails of gates: of those that find the version gone on their way out, and of those that
-/// bail. They call the [preserving stubs](crate::preserving_stub) [`Symbol::Leave`] and
-/// [`Symbol::Removed`], which have to be in reach of a relative call. `None` where there are no
-/// gates in machine code.
+/// The two tails of gates: the one for gates that find the version gone on their way out, and the
+/// one for gates that bail. They call the [preserving stubs](crate::preserving_stub)
+/// [`Symbol::Leave`] and [`Symbol::Removed`], which have to be in reach of a relative call. `None`
+/// where there are no gates in machine code.
 ///
 /// [`Symbol::Leave`]: crate::Symbol::Leave
 /// [`Symbol::Removed`]: crate::Symbol::Removed
@@ -53,7 +53,7 @@ pub fn can_be_tail_called(signature: &Signature, isa: &dyn TargetIsa) -> bool {
     signature.call_conv == CallConv::Tail && has_tail_gates(isa)
 }
 
-/// Whether there are such gates on this host.
+/// Whether there are gates that can be tail-called, on this host.
 pub(crate) fn has_tail_gates(isa: &dyn TargetIsa) -> bool {
     machine(isa).is_some()
 }
@@ -75,8 +75,8 @@ pub fn tail_gate(
     Some(machine(isa)?.tail_gate(layout, options))
 }
 
-/// The head of that gate for a lane, where functions have so many bytes of arguments on the stack;
-/// `None` where there is no such gate.
+/// The head of the [tail gate](tail_gate) for a lane of a function with so many bytes of arguments
+/// on the stack; `None` where there is no such gate.
 ///
 /// It refers to [`Symbol::Lane`] and [`Symbol::TailGate`].
 ///
@@ -110,7 +110,8 @@ pub fn machine_entry(
     machine(isa)?.entry(outer, inner, layout, options, isa)
 }
 
-/// The detour of a lane; `None` where there is none.
+/// The detour of a lane: what its gates call instead of the body while callers are held. `None`
+/// where there is none.
 ///
 /// It refers to [`Symbol::Held`], and to the [preserving stub](crate::preserving_stub)
 /// [`Symbol::Hold`], which has to be in reach of a relative call.

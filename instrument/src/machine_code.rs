@@ -39,8 +39,8 @@ pub struct MachineGate {
     pub body_return: u32,
 }
 
-/// An architecture that has machine code. Its methods are documented where the whole crate has them,
-/// in [`machine`](crate::machine).
+/// An architecture that has machine code. Its methods are documented where the whole crate has
+/// them, in [`machine`](crate::machine).
 pub(crate) trait Machine {
     /// See [`machine_gate`](crate::machine_gate).
     fn gate(

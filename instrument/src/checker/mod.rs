@@ -1,9 +1,13 @@
 //! Proves of a gate that it follows the protocol, whatever code emitted it.
 //!
-//! The checker knows nothing of the step lists that gates are made from. It reads CLIF and finds
-//! every path from the entry to a return; there are no loops. On each it interprets the
-//! instructions over symbolic values (a parameter, the address of a symbol, the cell's count as
-//! it was when loaded, a result of the body) and so sees a word of *events*. It proves:
+//! The checker may know CLIF, symbols and the signatures of what they stand for. It must not know
+//! the passes that make gates, nor the lists of steps that gates are made from: else it would prove
+//! that a pass does what it does.
+//!
+//! It reads CLIF and finds every path from the entry to a return; there are no loops. On each path
+//! it interprets the instructions over symbolic values (a parameter, the address of a symbol, the
+//! cell's count as it was when loaded, a result of the body) and so sees a word of *events*. It
+//! proves:
 //!
 //! > **Every path's word is in this language,** with `interleave` anywhere between two events:
 //! >
@@ -38,9 +42,9 @@
 //!   what [`Symbol::CurrentLedger`] returns in a stable one. It holds that wherever something is
 //!   called, and in the end what it held at first;
 //! - it loads the lane, once, from the function: the second parameter, or [`Symbol::OwnSlot`]. It
-//!   loads what is [`Symbol::CellOffset`] to gates from the lane, and [`Symbol::Current`] is a
-//!   distance from the function;
-//! - what comes after those two parameters is passed on, by the signature of the function;
+//!   loads from the lane what a gate has as [`Symbol::CellOffset`], and finds at a distance from
+//!   the function what a gate has as [`Symbol::Current`];
+//! - the parameters after those two are passed on, by the signature of the function;
 //! - the lane, and what the pinned register held at first, are stored to the words of the frame
 //!   that [`GateFrame`](crate::GateFrame) finds, before anything is called with the parameters.
 //!
@@ -81,7 +85,7 @@ use crate::{LaneLayout, Symbol, can_be_tail_called};
 
 /// Proves that `func` is a gate for `isa`, without knowing how it was made: every path counts in,
 /// calls the body only if it may, counts out, and lets the runtime know if it has to. The top of
-/// `checker.rs` states the property in full.
+/// `checker/mod.rs` states the property in full.
 ///
 /// `func` has to be valid CLIF.
 ///

@@ -1,4 +1,6 @@
-//! What differs between processors: which plain accesses already have the orderings of a gate.
+//! Accesses of memory in CLIF, with the orderings that a gate needs.
+//!
+//! Processors differ in which of these orderings plain accesses have already.
 
 use cranelift_codegen::cursor::FuncCursor;
 use cranelift_codegen::ir::{AtomicRmwOp, InstBuilder, MemFlagsData, Type, Value};

@@ -1,4 +1,4 @@
-//! Ways in from code that does not have the ledger in the pinned register.
+//! Entries: for callers that do not have the ledger in the pinned register.
 //!
 //! Cranelift does not save the pinned register, although the host's calling convention says that
 //! a callee must. So both entries put it back before they return.
@@ -25,8 +25,8 @@ use crate::{Error, GateOptions, LaneLayout, Symbol, can_be_tail_called, check_si
 /// convention.
 ///
 /// An entry is a gate itself: the same steps, for the lane that is current as the call begins. So
-/// the host goes through one call less than it would by way of the slot; but functions that
-/// [can be tail-called](can_be_tail_called) are called through it. It refers to
+/// the host goes through one call less than it would by way of the slot. A function that [can be
+/// tail-called](can_be_tail_called) is called through its slot nevertheless. An entry refers to
 /// [`Symbol::Leave`], [`Symbol::Removed`] and, if asked for, [`Symbol::Interleave`].
 ///
 /// # Errors
@@ -58,8 +58,8 @@ pub fn host_entry(
 /// The stable entry of one function, for callers that know only its address: any thread, through
 /// C's calling convention or whichever the function was declared with.
 ///
-/// It asks [`Symbol::CurrentLedger`] for the ledger, and so registers the thread if need be. For
-/// the rest it is as a [`host_entry`]; [`Symbol::OwnSlot`] is its function.
+/// The entry asks [`Symbol::CurrentLedger`] for the ledger, and so registers the thread if need be.
+/// In all else it is like a [`host_entry`] whose function is [`Symbol::OwnSlot`].
 ///
 /// # Errors
 ///
@@ -119,8 +119,8 @@ fn keep_outer_and_set(pos: &mut FuncCursor<'_>, ledger: Value, pointer: Type) ->
 
 /// Calls a function through its slot, with the pinned register set, and returns what it returns.
 ///
-/// A function that can be tail-called wants to be called by its gate, whose frame bodies that
-/// tail-call each other hand on.
+/// A function that can be tail-called has to be called by its gate, since bodies that tail-call
+/// each other hand on the frame of that gate.
 fn forward(
     mut pos: FuncCursor<'_>,
     signature: &Signature,
@@ -137,8 +137,9 @@ fn forward(
     pos.ins().return_(&results);
 }
 
-/// The stable entry of a function that can be tail-called: if the caller has the ledger in the
-/// pinned register already, it leaves no frame, so that tail calls by way of the address are such.
+/// The stable entry of a function that can be tail-called. If the caller has the ledger in the
+/// pinned register already, the entry leaves no frame, so that a tail call of the address takes no
+/// stack.
 fn enter_tail_called(
     mut pos: FuncCursor<'_>,
     signature: &Signature,

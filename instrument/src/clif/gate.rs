@@ -29,6 +29,36 @@ use crate::{Error, GateOptions, LaneLayout, Symbol, check_signature, symbol};
 /// # Errors
 ///
 /// As [`check_signature`].
+///
+/// # Example
+///
+/// The gate of every function that takes and returns an `i64`:
+///
+/// ```
+/// use cranelift_codegen::ir::{AbiParam, Signature, types};
+/// use cranelift_codegen::isa::CallConv;
+/// use cranelift_codegen::settings::{self, Configurable};
+/// use lastout_instrument::{GateOptions, check_gate, gate};
+/// use lastout_reclaim::Counting;
+///
+/// let mut flags = settings::builder();
+/// flags.set("enable_pinned_reg", "true")?;
+/// flags.set("preserve_frame_pointers", "true")?;
+/// let isa = cranelift_native::builder()?.finish(settings::Flags::new(flags))?;
+///
+/// let mut signature = Signature::new(CallConv::SystemV);
+/// signature.params.push(AbiParam::new(types::I64));
+/// signature.returns.push(AbiParam::new(types::I64));
+///
+/// let options = GateOptions { counting: Counting::Plain, interleave: false };
+/// let gate = gate(&signature, options, &*isa)?;
+/// check_gate(&gate, &*isa)?;
+/// println!("{gate}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// `tests/golden/gate-plain.clif` has what it prints, with the symbols named. The call of the body
+/// is marked with a source location, by which [`GateFrame`](crate::GateFrame) knows it.
 pub fn gate(
     signature: &Signature,
     options: GateOptions,

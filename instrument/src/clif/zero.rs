@@ -8,7 +8,8 @@ use cranelift_codegen::isa::TargetIsa;
 use super::function::{at_bottom_of_entry, empty_function};
 use crate::{Error, check_signature};
 
-/// What a call of a function with this signature goes to if there is no version: it returns zeros.
+/// What a tail call of a function with this signature goes to if there is no version: a function
+/// that returns zeros.
 ///
 /// # Errors
 ///

@@ -7,8 +7,8 @@ use super::resumable::{Resumable, import};
 use crate::clif::function::{at_bottom_of_entry, empty_function};
 
 impl Resumable<'_> {
-    /// The replaceable function by which frames come to a point: it tail-calls the code, and has no
-    /// use for the fallback.
+    /// The replaceable function by which frames come to a point: it tail-calls the code, and does
+    /// not use the fallback.
     pub fn resume_entry(&self, point: &ResumePoint, names: &PointNames) -> Function {
         let (mut func, mut params) = empty_function(self.resume_entry_signature(point));
         params.pop();
@@ -17,8 +17,8 @@ impl Resumable<'_> {
         func
     }
 
-    /// The resume entry for frames at a point of other versions, where something else is alive:
-    /// `converter` makes what is alive here of that, and then the code is tail-called.
+    /// The resume entry for frames of versions in which something else is alive at the point: it
+    /// calls the `converter`, which makes what is alive here of that, and then tail-calls the code.
     ///
     /// `converted` is the converter's signature, whose results the point
     /// [accepts](ResumePoint::accepts).

@@ -1,4 +1,4 @@
-//! Where a frame goes on that finds nothing to move to: in its own version.
+//! Where a frame goes on that finds nothing to move to, which is in its own version.
 
 use cranelift_codegen::ir::{ExtFuncData, ExternalName, Function, InstBuilder, Signature, Value};
 
@@ -7,10 +7,10 @@ use super::resumable::{Resumable, import};
 use crate::clif::function::{at_bottom_of_entry, empty_function};
 
 impl Resumable<'_> {
-    /// What makes the call of a point in the version itself, and then tail-calls its code: where
-    /// the parked call is gone.
+    /// The fallback of a point at a call: it makes the call in the version itself, and then
+    /// tail-calls the version's code.
     ///
-    /// `None` if the point is not at a call.
+    /// `None` if the point is not at a call: there the fallback is the code.
     pub fn fallback(&self, point: &ResumePoint, names: &PointNames) -> Option<Function> {
         let (callee, signature) = self.callee(point).zip(point.call.as_ref())?;
         let (mut func, mut params) = empty_function(point.fallback_signature(&self.func.signature));
@@ -33,10 +33,10 @@ impl Resumable<'_> {
     }
 }
 
-/// What takes the place of a resume entry or a parked call that is not there: tail-calls the
-/// fallback, which is the last argument, with the others.
+/// What takes the place of a resume entry or a parked call that is gone: it tail-calls the
+/// fallback, which is the last argument, with the other arguments.
 ///
-/// `signature` is that of what is not there.
+/// `signature` is the signature of the resume entry or the parked call.
 ///
 /// # Panics
 ///

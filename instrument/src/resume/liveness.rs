@@ -1,4 +1,4 @@
-//! What is alive where.
+//! Which values are alive where.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,15 +11,16 @@ pub(super) struct Segments {
     segments: Vec<Segment>,
     by_block: HashMap<Block, usize>,
     by_call: HashMap<Inst, usize>,
-    /// What is the same however often a version computes it: constants, addresses, and what is
-    /// computed from these alone. It belongs to the code and is never alive, but computed anew
-    /// where it is used: with the constants, and the addresses, of the version that uses it.
+    /// Values that are the same however often a version computes them: constants, addresses, and
+    /// what is computed from these alone. Such a value belongs to the code. It is never alive, but
+    /// computed anew where it is used: with the constants, and the addresses, of the version that
+    /// uses it.
     of_code: BTreeMap<Value, u32>,
 }
 
 /// Instructions that follow each other.
 pub(super) struct Segment {
-    /// The block that it is of, the first of its segments having its parameters.
+    /// The block that it is a part of. The first segment of a block has the block's parameters.
     pub(super) block: Block,
     /// The marked call that comes before it, whose results are what it is entered with.
     pub(super) after: Option<Inst>,

@@ -8,15 +8,17 @@ use crate::clif::function::{at_bottom_of_entry, empty_function};
 use crate::dispatch::Callee;
 use crate::{Symbol, symbol};
 
-/// The parked call of a point at a call: makes the call, with what is alive meanwhile in its own
-/// frame, and then goes on in whichever version is current.
+/// The parked call of a point at a call: makes the call, keeps the values that are alive meanwhile
+/// in its own frame, and then goes on in whichever version is current.
 ///
-/// `call` is what it calls, which is the function that has the slot [`Symbol::Slot`]`(0)` if it is
-/// replaceable, or else at the address [`Symbol::StubTarget`]. [`Symbol::Slot`]`(1)` is the slot of
-/// the resume entry. `signature` is the [parked call's](super::Resumable::parked_call_signature), and
-/// `resume_entry` that of the [resume entry](super::Resumable::resume_entry_signature).
+/// `call` is the signature of what it calls: of the function whose slot is [`Symbol::Slot`]`(0)` if
+/// the `callee` is replaceable, or else of the function at the address [`Symbol::StubTarget`].
+/// [`Symbol::Slot`]`(1)` is the slot of the resume entry. `signature` is the [parked
+/// call's](super::Resumable::parked_call_signature), and `resume_entry` that of the [resume
+/// entry](super::Resumable::resume_entry_signature).
 ///
-/// Whoever takes the resume entry away sees to it that nobody is in here who would miss it.
+/// The resume entry has to stay until no frame is in here, since it is called without being tested
+/// for.
 pub fn parked_call(
     signature: Signature,
     call: &Signature,

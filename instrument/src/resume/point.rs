@@ -8,7 +8,8 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 /// A position in a function at which its frames can move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// By this, points of different versions are the same. No two of a function have the same.
+    /// Points of different versions are the same if they have the same number. No two points of a
+    /// function have.
     pub id: u32,
     /// Where it is.
     pub position: PointPosition,
@@ -25,13 +26,13 @@ pub enum PointPosition {
     Call(Inst),
 }
 
-/// A value that is alive at a point: it is passed to who resumes there.
+/// A value that is alive at a point: it is passed to the code that goes on there.
 ///
-/// Constants, addresses of functions and data, and what is computed from such alone, are not: they
-/// belong to the code, and who resumes has those of the new version.
+/// Constants, addresses of functions and data, and what is computed from such alone, are not alive:
+/// they belong to the code, and a frame that has moved has those of its new version.
 ///
-/// Those of two versions are taken to be the same values if they are of the same number and types,
-/// in the order in which they come: first those with a label, by their labels, which have to be the
+/// The values of two versions are taken to be the same if they are of the same number and types, in
+/// the order in which they come: first those with a label, by their labels, which have to be the
 /// same too; then the parameters of the block; then the others, in the order of their definitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Live {
@@ -41,7 +42,7 @@ pub struct Live {
     pub ty: Type,
 }
 
-/// A point, and what it takes to resume there.
+/// A point, and what a frame takes along that resumes there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResumePoint {
     /// As in the [`Mark`].
@@ -50,12 +51,12 @@ pub struct ResumePoint {
     pub position: PointPosition,
     /// What is alive there, without what the call returns.
     pub live: Vec<Live>,
-    /// At a call, its signature.
+    /// The signature of the call, if the point is at one.
     pub call: Option<Signature>,
     pub(super) values: Vec<Value>,
 }
 
-/// What the code of a function with points refers to, for one of them: names as
+/// What the code of a function with points refers to for one of the points: names as
 /// [`cranelift_module`](https://docs.rs/cranelift-module) has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PointNames {
@@ -63,11 +64,11 @@ pub struct PointNames {
     pub resume_entry: UserExternalName,
     /// The [code](super::Resumable::code): a function of the unit.
     pub code: UserExternalName,
-    /// What depends on where the point is.
+    /// The names that there are at a block only, or at a call only.
     pub position: PositionNames,
 }
 
-/// What the code refers to by where the point is.
+/// What the code refers to at a block, or at a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PositionNames {
     /// At a block: the flag, a word of data.

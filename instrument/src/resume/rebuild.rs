@@ -1,4 +1,4 @@
-//! A function, begun somewhere else.
+//! The function with its points in it, begun at its entry or at a point.
 
 use std::collections::{BTreeMap, HashMap};
 

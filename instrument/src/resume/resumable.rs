@@ -79,8 +79,8 @@ impl<'a> Resumable<'a> {
         Ok(Self { func, isa, entry, segments, points })
     }
 
-    /// The points, in the order of their marks. What names there are for them is given in the same
-    /// order to the other methods.
+    /// The points, in the order of their marks. The other methods take the names for them in the
+    /// same order.
     pub fn points(&self) -> &[ResumePoint] {
         &self.points
     }
@@ -97,19 +97,19 @@ impl<'a> Resumable<'a> {
         point.resume_entry_signature(self.func, self.isa)
     }
 
-    /// The signature of the [parked call](super::parked_call) of a point at a call: the arguments of
-    /// the call, what is alive after it, and the fallback.
+    /// The signature of the [parked call](super::parked_call) of a point at a call: the arguments
+    /// of the call, what is alive after it, and the fallback.
     pub fn parked_call_signature(&self, point: &ResumePoint) -> Signature {
         point.parked_call_signature(self.func, self.isa)
     }
 
-    /// The signature of [`fallback`](Self::fallback): the arguments of the call, and what is alive after
-    /// it.
+    /// The signature of the [fallback](Self::fallback) of a point at a call: the arguments of the
+    /// call, and what is alive after it.
     pub fn fallback_signature(&self, point: &ResumePoint) -> Signature {
         point.fallback_signature(&self.func.signature)
     }
 
-    /// What is called at a point at a call.
+    /// The function that is called, if the point is at a call.
     pub fn callee(&self, point: &ResumePoint) -> Option<&'a ExtFuncData> {
         callee(self.func, point.position)
     }

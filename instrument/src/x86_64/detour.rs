@@ -1,9 +1,8 @@
-//! The detour in machine code, for x86-64: what gates of a lane call instead of the body while its
-//! callers are held.
+//! The detour: what the gates of a lane call instead of the body while callers are held.
 //!
 //! It is entered like the body, which may have any calling convention, and jumps to the body with
-//! every register and the stack as it has found them. It has no frame, so what unwinds the body
-//! does not know of it.
+//! every register and the stack as it has found them. It has no frame, so an unwinder does not meet
+//! it between the body and the gate.
 //!
 //! ```text
 //!   detour       push  rdi

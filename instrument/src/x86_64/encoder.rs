@@ -10,15 +10,15 @@ pub(super) struct Encoder {
     made: MachineCode,
 }
 
-/// A jump that is to be told where to.
+/// A jump whose target is not known yet.
 pub(super) struct Jump {
-    /// After its distance, from where that counts.
+    /// The end of its distance, from which the distance counts.
     end: usize,
 }
 
-/// The same, with a distance of one byte.
+/// Such a jump with a distance of one byte.
 pub(super) struct ShortJump {
-    /// After its distance, from where that counts.
+    /// The end of its distance, from which the distance counts.
     end: usize,
 }
 

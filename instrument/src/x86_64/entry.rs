@@ -1,11 +1,11 @@
 //! The entry for typed calls in machine code, for x86-64.
 //!
 //! What Cranelift makes of [`host_entry`](crate::host_entry) sets up a frame by `rbp`, and takes
-//! the stack pointer back from it after the body has loaded `rbp` from memory: so the next call
-//! waits for a store to be forwarded. Written down, nothing waits.
+//! the stack pointer back from it after the body has loaded `rbp` from memory. So the next call
+//! waits for a store to be forwarded. In the code below nothing waits.
 //!
 //! This is for the signatures that have a [gate](crate::machine_gate) in machine code and leave two
-//! registers for the ledger and the function, with which the host calls:
+//! registers for the ledger and the function, which the host passes first:
 //!
 //! ```text
 //!   entry        push  rbp                       a frame like any other

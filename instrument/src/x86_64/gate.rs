@@ -1,13 +1,14 @@
 //! The plain gate in machine code, for x86-64.
 //!
-//! Cranelift makes three times as much of the same steps: it sets up a frame, moves arguments out
-//! of the way of calls that are hardly ever made, and loads addresses that it could do without.
-//! Written down, what every call runs fits into one cache line, which matters more than the
-//! instructions do: programs have many gates, and go through one after the other.
+//! A gate takes 74 bytes here, where that of Cranelift takes 245 for the same steps. Cranelift sets
+//! up a frame, moves arguments out of the way of calls that are hardly ever made, and loads
+//! addresses that it could do without. Written down, what every call runs fits into one cache line.
+//! That matters more than the instructions do: a program has many gates, and goes through one after
+//! the other.
 //!
 //! This is for signatures whose arguments and results are all in registers, which the gate then
-//! does not touch. Others, atomic counts, and gates with a hook between steps are lowered to CLIF
-//! by [`gate`](crate::gate()), from the same list.
+//! does not touch. Other signatures, atomic counts, and gates with a hook between steps are lowered
+//! to CLIF by [`gate`](crate::gate()), from the same list of steps.
 //!
 //! ```text
 //!   head         inc   dword [r15 + cell]        count in
@@ -29,14 +30,14 @@
 //!                jmp   bail tail
 //! ```
 //!
-//! The lane is loaded twice, and not kept on the stack meanwhile: that makes a gate shorter, but
-//! programs in which many functions call each other slower, since the check then waits for the
-//! stack.
+//! The lane is loaded twice, and not kept on the stack meanwhile. Keeping it there makes a gate
+//! shorter, but a program in which many functions call each other slower, since the check then
+//! waits for the stack.
 //!
-//! What remains is the second call and return; in a loop, leaving the counts out makes no
-//! difference, since they are hidden behind the branches. To be rid of that call, the steps would
-//! have to be where the call is, in the caller. That is possible, since the caller's code is kept
-//! by its own gate, but then every call of a replaceable function is as long as a gate, and an
+//! What remains is the second call and return. In a loop, leaving the counts out makes no
+//! difference, since they are hidden behind the branches. To be rid of the second call, the steps
+//! would have to be in the caller, where the call is. That is possible, since the caller's code is
+//! kept by its own gate. But then every call of a replaceable function is as long as a gate, and an
 //! exception has a frame to clean up at each.
 //!
 //! The light fences are no instructions here, since the processor keeps loads in order with loads,
@@ -75,7 +76,8 @@ use lastout_reclaim::{Counting, Step};
 use super::encoder::Encoder;
 use crate::{GateOptions, LaneLayout, MachineCode, MachineGate, Symbol, check_signature};
 
-/// See [`MachineGate`].
+/// See [`MachineGate`]. It is a constant, and not chosen by the ISA, since the runtime reads the
+/// gates of its own host only.
 pub const MACHINE_GATE: MachineGate = MachineGate { lane: 9, body_return: 32 };
 
 /// The gate of a lane, if the signature has one in machine code.

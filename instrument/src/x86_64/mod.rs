@@ -1,4 +1,8 @@
 //! Gates, entries and detours in machine code for x86-64.
+//!
+//! A file here may know what [`clif`](crate::clif) may know, and the instructions and calling
+//! conventions of this architecture. It must not know what the passes that make CLIF do, nor which
+//! other architectures there are: that is chosen in [`machine`](crate::machine).
 
 mod detour;
 mod encoder;
@@ -13,7 +17,7 @@ pub use self::gate::MACHINE_GATE;
 use crate::machine_code::Machine;
 use crate::{GateOptions, LaneLayout, MachineCode};
 
-/// The machine.
+/// What [`machine`](crate::machine) chooses.
 pub(crate) struct X86_64;
 
 impl Machine for X86_64 {

@@ -1,15 +1,15 @@
 //! The gate of functions that can be tail-called, in machine code, for x86-64.
 //!
-//! A gate that calls and returns keeps a frame until the body is done. Functions that tail-call each
-//! other would grow the stack by one for each call, and pin each other's versions. So the gates of
-//! functions with Cranelift's calling convention for tail calls have a frame that says whose turn it
-//! is to be counted out, and where a body goes that it tail-calls another. A gate that is entered
-//! with a return address in such a frame has been tail-called by the body of that frame, which is
-//! gone: it takes the frame over, and counts that body out. See [`Counting::transfer`].
+//! A gate that calls and returns keeps a frame until the body is done. Functions that tail-call
+//! each other would grow the stack by one frame for each call, and pin each other's versions. So
+//! where functions have Cranelift's calling convention for tail calls, the frame of a gate says
+//! which lane is to be counted out of, and the frame is handed on. A gate that is entered with the
+//! return address of such a frame has been tail-called by the body of that frame, which is gone:
+//! the gate takes the frame over, and counts that body out. See [`Counting::transfer`].
 //!
 //! All these gates of an engine share their code, so that there is one address to know the frames
-//! by. Of each lane's own there is only the head, which has the lane and how many bytes of arguments
-//! there are on the stack:
+//! by. A lane has only a head of its own, with the address of the lane and the number of bytes of
+//! arguments on the stack:
 //!
 //! ```text
 //!   head         mov   r11, lane
@@ -87,9 +87,9 @@
 //! ```
 //!
 //! Results are in any of the registers but r11, rbx, rbp and r12 to r15. A body that tail-calls has
-//! put back what it must keep, the frame pointer too: so the frame is found by it however many
-//! arguments there are between. Where gates count atomically, the counts have a `lock` prefix; where
-//! there is a hook between steps, its stub is called before each.
+//! put back what it must keep, the frame pointer too: so the gate finds the frame by the frame
+//! pointer, however many arguments there are between. Where gates count atomically, the counts have
+//! a `lock` prefix. Where there is a hook between steps, its stub is called before each.
 
 use lastout_reclaim::{Counting, Step};
 

@@ -2,8 +2,8 @@
 //!
 //! - [`golden`] shows what the passes make of given functions, and [`code`] what Cranelift makes of
 //!   that.
-//! - [`checker`] is about `check_gate` and `check_entry`, which prove of CLIF that it is a gate or an
-//!   entry; [`machine`] proves that of machine code.
+//! - [`checker`] is about `check_gate` and `check_entry`, which prove of CLIF that it is a gate or
+//!   an entry; [`machine`] proves that of machine code.
 //! - [`native`] runs entries, and gates that can be tail-called.
 //! - [`resume`] is about functions with points, and runs what is made of them.
 

@@ -221,8 +221,8 @@ fn with_the_edges_exchanged() {
     rejects_stable(Rule::TailCall, |entry| entry.swap_edges(0));
 }
 
-/// A caller from outside would have another ledger in its register than the body has, and who
-/// tail-calls the address would get a frame for each call.
+/// A caller from outside would have another ledger in its register than the body has, and a
+/// function that tail-calls the address would get a frame for each call.
 #[test]
 fn without_the_test() {
     rejects_stable(Rule::TailCall, |entry| entry.take_first_edge(0));
@@ -257,7 +257,7 @@ fn tail_calling_with_something_else_in_the_pinned_register() {
     });
 }
 
-/// By then nobody would put back the register.
+/// By then no code is left that would put back the register.
 #[test]
 fn tail_calling_with_the_ledger_set() {
     rejects_stable(Rule::TailCall, |entry| {

@@ -2,18 +2,18 @@
 //!
 //! A file of `golden/` is a header, functions in CLIF, a line `; ---- after ----`, and what the
 //! pass makes of each function. The header's lines are `; key: value`:
-//! - `pass`: `gate`, `machine_gate`, `tail_gate`, `host_entry`, `machine_entry`, `c_entry`, `zeros`,
-//!   `preserving_stub`, `route_calls` or `resume`. A gate, or entry, is made for the signature of the
-//!   function, whose body is left empty. After `gate`, `tail_gate`, `host_entry` and `c_entry` comes
-//!   how it counts, `plain` or `atomic`, plain if left out, and `interleave` if it should.
-//!   `host_entry` and `machine_entry` take functions by twos: the first has the outer signature,
-//!   the second the inner one. After the gates in machine code come the tails that they share;
-//!   `tail_gate` takes no function, and makes a head, too.
+//! - `pass`: `gate`, `machine_gate`, `tail_gate`, `host_entry`, `machine_entry`, `c_entry`,
+//!   `zeros`, `preserving_stub`, `route_calls` or `resume`. A gate, or entry, is made for the
+//!   signature of the function, whose body is left empty. After `gate`, `tail_gate`, `host_entry`
+//!   and `c_entry` comes how it counts, `plain` or `atomic`, plain if left out, and `interleave` if
+//!   it should. `host_entry` and `machine_entry` take functions by twos: the first has the outer
+//!   signature, the second the inner one. After the gates in machine code come the tails that they
+//!   share; `tail_gate` takes no function, and makes a head, too.
 //! - `target`: the architecture, x86-64 if left out.
 //! - `replaceable`, `fixed`: for `route_calls`, the indices of the functions that are declared.
 //! - `dispatch`: for `route_calls`, `patched` if calls are to be patched.
-//! - `point`: for `resume`, the number of a point and its place, a block or the first, second and so
-//!   on of the calls, from `call0` on, and then labels, such as `v3=7`. There may be several.
+//! - `point`: for `resume`, the number of a point and its place, a block or the first, second and
+//!   so on of the calls, from `call0` on, and then labels, such as `v3=7`. There may be several.
 //! - `converter`: for `resume`, the number of a point, and types that are alive at it elsewhere.
 //! - `valid`: `no` if Cranelift's verifier would refuse the functions, too.
 //! - `print`: `code` to show instructions of the machine where they are of interest, else CLIF.

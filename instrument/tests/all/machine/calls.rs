@@ -40,7 +40,8 @@ impl Path {
             self.processor.set(register, left)?;
         }
         self.processor.zero = None;
-        // Who can be tail-called takes its arguments away, and leaves the lane of the last.
+        // A function that can be tail-called takes its arguments away, and leaves the lane of the
+        // last one.
         self.processor.move_top(self.start.stack_bytes)?;
         if let (Kind::Tail { .. }, Some(lane)) = (self.kind, self.frame.lane) {
             self.processor.set_stack(FRAME + i64::from(lane), Value::Lane(Lane::Taken))?;
@@ -114,7 +115,7 @@ impl Path {
             }
             (phase, _) => return Err(phase.due()),
         }
-        // Who can be tail-called takes its arguments away.
+        // A function that can be tail-called takes its arguments away.
         self.check_stack(self.start.stack_bytes)?;
         self.check_saved()
     }

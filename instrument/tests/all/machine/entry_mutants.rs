@@ -127,7 +127,7 @@ fn without_a_call() {
     refuses(Rule::Restart, |it| it.drop(ENTRY, CALL, RESTART));
 }
 
-/// Nobody would put back the registers.
+/// No code would put back the registers.
 #[test]
 fn jumping_instead_of_calling() {
     refuses(Rule::Restart, |it| it.patch(ENTRY, CALL, 0, 1, 0xe0));

@@ -85,7 +85,7 @@ fn struct_arguments_get_none() {
     }
 }
 
-/// Who takes a value that is extended gets it from someone who extends it likewise.
+/// A function that takes an extended value gets it from a caller that extends it likewise.
 #[test]
 fn nothing_has_to_be_extended() {
     use ArgumentExtension::{None, Sext, Uext};

@@ -19,8 +19,8 @@
 //! - The lane is the one that it finds in the function, once.
 //! - The ledger is in the pinned register where something is called.
 //! - The current gate is called, and what it returns is there in the end.
-//! - What it has saved of its caller is in the frame where an unwinder looks for it, and the lane is
-//!   in the register where it does.
+//! - What it has saved of its caller is in the frame where an unwinder looks for it, and the lane
+//!   is in the register where it does.
 //!
 //! A gate that can be tail-called is tried with some numbers of arguments on the stack, both called
 //! and with a return address in the frame of such a gate. In this it differs:
@@ -42,7 +42,8 @@ use super::listing::{Line, decode};
 use super::path::Path;
 use super::word::Rule;
 
-/// A gate and the tails that it jumps to, an entry, or a gate that can be tail-called and heads of it.
+/// A gate and the tails that it jumps to, an entry, or a gate that can be tail-called and heads of
+/// it.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(crate) kind: Kind,

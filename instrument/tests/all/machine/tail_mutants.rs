@@ -1,5 +1,5 @@
-//! Gates that can be tail-called and almost follow the protocol, each refused for what is wrong with
-//! it.
+//! Gates that can be tail-called and almost follow the protocol, each refused for what is wrong
+//! with it.
 
 use iced_x86::Code;
 use lastout_instrument::{LaneLayout, Symbol};
@@ -124,7 +124,7 @@ fn loading_the_body_before_counting_in() {
     }
 }
 
-/// Who tail-calls would be pinned, and the stack grow.
+/// Versions that tail-call would be pinned, and the stack would grow.
 #[test]
 fn without_the_transfer() {
     refuses(Rule::Swap, |it| it.drop(GATE, "je near", TO_TRANSFER));

@@ -1,5 +1,5 @@
-//! Entries, and gates that can be tail-called, run, with functions that are made up, and do what they
-//! are made for.
+//! Entries, and gates that can be tail-called, run, with functions that are made up, and do what
+//! they are made for.
 //!
 //! Others prove of each kind of entry that it is right as it is written; this is about what both
 //! assume: what Cranelift makes of CLIF, and where it has arguments and results.

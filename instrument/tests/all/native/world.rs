@@ -108,7 +108,7 @@ pub(crate) enum Happened {
     Removed { count: u32 },
 }
 
-// Who is called with arguments.
+// The functions that are called with arguments.
 pub(crate) const BODY: u64 = 1;
 pub(crate) const CURRENT: u64 = 2;
 

@@ -53,8 +53,8 @@ fn values(func: &Function) -> impl Iterator<Item = Value> {
     })
 }
 
-/// What is alive at a position: the parameters of the block, and then the others in the order of their
-/// definitions. Nothing of what the call returns.
+/// What is alive at a position: the parameters of the block, and then the others in the order of
+/// their definitions. Nothing of what the call returns.
 fn alive(func: &Function, position: PointPosition) -> Vec<Value> {
     let (block, first) = match position {
         PointPosition::Block(block) => (block, 0),

@@ -322,7 +322,8 @@ impl Linker {
         entry
     }
 
-    /// The resume entry of a version where the same is alive, by a converter that returns what it takes.
+    /// The resume entry of a version where the same is alive, by a converter that returns what it
+    /// takes.
     fn converting(
         &mut self,
         resumable: &Resumable<'_>,
