@@ -2,7 +2,7 @@
 
 use cranelift_codegen::ir::Inst;
 
-use super::Rule;
+use super::rule::Rule;
 
 /// Where a gate gets the addresses that it calls with the caller's arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What may happen on a path through a gate, or an entry, in machine code.
 //!
-//! The language is that at the top of `src/checker.rs`, without the light fences, which are no
+//! The language is that at the top of `src/checker/mod.rs`, without the light fences, which are no
 //! instructions. It is written down a second time, so that the two cannot be wrong together. For
 //! gates that can be tail-called it is:
 //!
