@@ -10,7 +10,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 
-use crate::machine_tail::has_tail_gates;
+use crate::machine::has_tail_gates;
 use crate::{Error, Symbol, symbol, symbol_name};
 
 /// How calls find the gate of the version that is current.
@@ -20,9 +20,9 @@ pub enum Dispatch {
     /// function is to store one word.
     #[default]
     Slot,
-    /// They are direct calls, of which each is patched when the function is replaced: nothing is
-    /// loaded and nothing has to be predicted, and a replacement takes longer the more calls of
-    /// the function there are.
+    /// They are direct calls, each of which is patched when the function is replaced. Nothing is
+    /// loaded and nothing has to be predicted, but a replacement takes longer the more calls of the
+    /// function there are.
     PatchedSites,
 }
 
@@ -41,8 +41,8 @@ pub enum Callee {
 ///
 /// `callee` says what the function named `u0:index` is, or `None` if there is no such function.
 /// The symbols that the rewritten code refers to are [`Symbol::Slot`] or [`Symbol::Gate`], and
-/// [`Symbol::Entry`], of that index. Everything else in `func`, calls through pointers too, stays
-/// as it is.
+/// [`Symbol::Entry`], of that index. Everything else in `func` is left as it is, calls through
+/// pointers too.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What is where in the frame of a gate or an entry, for whoever unwinds it.
+//! What is where in the frame of a gate or an entry, for an unwinder.
 
 use cranelift_codegen::CompiledCode;
 use cranelift_codegen::cursor::FuncCursor;
@@ -18,10 +18,10 @@ pub struct GateFrame {
     /// Where in the code the call of the body returns to. A frame that is in another call is not
     /// counted in.
     pub body_return: Option<u32>,
-    /// Where the lane is that is to be counted out of, where it is not one that the code is made
-    /// for.
+    /// Where the frame has the lane that is to be counted out of, if it has it: a gate that is made
+    /// for a lane does not.
     pub lane: Option<i32>,
-    /// Where the pinned register is, as it was before.
+    /// Where the frame has what the pinned register held before, if the code changes that register.
     pub outer: Option<i32>,
 }
 

@@ -1,158 +1,80 @@
-//! Cranelift IR for functions that can be replaced.
+//! What stands between callers and functions that are replaced while threads run them, made in
+//! Cranelift IR and in machine code.
+//!
+//! A replaceable function is called through a *gate*. The gate counts the caller in, calls the
+//! *body*, which is the code of the current version, and counts the caller out; a caller that was
+//! the last one in a retired version tells the runtime, which frees that version. A gate belongs to
+//! one *lane* of the function, and reaches the counts of its thread by the *ledger*, whose address
+//! is in the pinned register. What the counts mean is described in [`lastout_reclaim`].
 //!
 //! What this crate does not do:
-//! - It does not link, and compiles nothing but the gates and entries that it has in machine code:
-//!   it makes and rewrites CLIF, and says what the symbols in it mean. The runtime compiles, links,
-//!   and owns the memory.
-//! - It changes nothing in a function but calls, and addresses taken, of replaceable functions, and
-//!   what is marked as a point. It adds no counting to their bodies; that is done around them.
+//! - It does not link, and it does not own memory. It makes and rewrites functions, and
+//!   says what the [symbols](Symbol) in them mean; the runtime compiles and links them.
+//! - It adds no counting to the bodies of functions. A pass changes only calls of replaceable
+//!   functions, addresses taken of them, and what is marked as a point.
 //! - It does not unwind. Gates and entries have frames that can be unwound by their frame pointers,
-//!   and [`GateFrame`] says what is where in them: so whoever unwinds can count out, and put back
-//!   the pinned register. If nobody does, the count stays one too high, and the version is never
+//!   and [`GateFrame`] says where an unwinder finds the lane to be counted out of, and the pinned
+//!   register. If an unwinder ignores it, the count stays one too high, and the version is never
 //!   freed.
-//! - Tail calls go through gates on x86-64 only. Elsewhere they are refused, and so is `try_call` of
-//!   a replaceable function.
-//! - It does not save the pinned register for code that does not know of it, apart from the
-//!   entries. Whoever compiles the functions sets `enable_pinned_reg` and uses that register for
-//!   nothing else, and sets `preserve_frame_pointers`, without which frames are not found.
+//! - It has no gates that can be tail-called for other architectures than x86-64. There, tail calls
+//!   and `try_call`s of replaceable functions are refused.
+//! - It does not save the pinned register for code that does not know of it, except in entries.
+//!   Code that calls gates is compiled with `enable_pinned_reg`, uses that register for nothing
+//!   else, and is compiled with `preserve_frame_pointers`, without which an unwinder does not find
+//!   frames.
 //!
 //! # The passes
 //!
-//! - [`gate()`] emits what every call of a replaceable function passes: it counts the caller in,
-//!   calls the *body*, the current code, counts out, and tells the runtime if it was the last to
-//!   leave a retired version. It lowers the steps in [`lastout_reclaim::Counting::gate`], which
-//!   the models of the protocol interpret too.
-//! - [`machine_gate`] lowers the same steps to machine code, on x86-64 and where all arguments are
-//!   in registers: a gate of 74 bytes, where that of Cranelift takes 245.
-//! - [`tail_gate`] lowers those of functions with Cranelift's calling convention for tail calls. When
-//!   a body tail-calls another function, its gate hands the frame on, so that the stack does not
-//!   grow, and counts that body out. All such functions share the gate; each of their lanes has a
-//!   [head](tail_gate_head) of it.
-//! - [`route_calls`] rewrites a function so that its calls of replaceable functions, of whichever
-//!   kind, load the gate from their *slot*, or are direct calls of the gate that are to be patched
-//!   ([`Dispatch`]), and so that an address it takes of one is the *stable entry*.
-//! - [`host_entry`] and [`c_entry`] emit the ways in for code that does not have the *ledger*, the
-//!   thread's table of counts, in the pinned register: gates themselves, for whichever lane is
-//!   current, or calls of that lane's gate where it can be tail-called. [`machine_entry`] does the
-//!   first of these in machine code.
-//! - [`machine_valet`] makes what gates call instead of the body while callers are held.
-//! - [`preserving_stub`] emits what a gate's rare calls of the runtime go through, and [`zeros()`]
-//!   what a call comes to that can be a tail call, if the function was removed.
+//! - [`gate()`] makes the gate of a lane in CLIF. It lowers the steps of
+//!   [`lastout_reclaim::Counting::gate`], which the models of the protocol interpret, too.
+//!   [`machine_gate`] lowers the same steps to machine code, and [`tail_gate`] makes the gate of
+//!   functions that can be tail-called.
+//! - [`route_calls`] rewrites a function so that its calls of replaceable functions reach the
+//!   current version, and an address that it takes of one is the function's *stable entry*.
+//! - [`host_entry`], [`c_entry`] and [`machine_entry`] make the entries for code that does not have
+//!   the ledger in the pinned register.
+//! - [`machine_detour`] makes what gates call instead of the body while callers are held,
+//!   [`preserving_stub`] what they call the runtime through, and [`zeros()`] what a tail call goes
+//!   to if the function was removed.
 //! - [`resume`] makes of a function with marked points the functions by which its frames go on in
 //!   another version.
-//! - [`check_gate`] and [`check_entry`] prove of CLIF, without knowing where it is from, that it is
-//!   a gate or an entry. What is machine code is proved by this crate's tests.
-//!
-//! # Symbols
-//!
-//! A gate belongs to one *lane* of one function, but its instructions depend on the signature
-//! only. So whatever differs between lanes is a [`Symbol`], a name that the linker resolves: a
-//! gate is compiled once for a signature, and its bytes are copied and relocated for each lane.
-//! The same goes for entries. Names have the form `u<namespace>:<index>`; `cranelift_module` uses
-//! the first two namespaces, for functions and for data, and [`symbol_name`] the ones after.
-//! [`Symbol::CellOffset`] is a number, not an address: relocations do not mind.
-//!
-//! # Example
-//!
-//! The gate of every function that takes and returns an `i64`:
-//!
-//! ```
-//! use cranelift_codegen::ir::{AbiParam, Signature, types};
-//! use cranelift_codegen::isa::CallConv;
-//! use cranelift_codegen::settings::{self, Configurable};
-//! use lastout_instrument::{GateOptions, check_gate, gate};
-//! use lastout_reclaim::Counting;
-//!
-//! let mut flags = settings::builder();
-//! flags.set("enable_pinned_reg", "true")?;
-//! flags.set("preserve_frame_pointers", "true")?;
-//! let isa = cranelift_native::builder()?.finish(settings::Flags::new(flags))?;
-//!
-//! let mut signature = Signature::new(CallConv::SystemV);
-//! signature.params.push(AbiParam::new(types::I64));
-//! signature.returns.push(AbiParam::new(types::I64));
-//!
-//! let options = GateOptions { counting: Counting::Plain, interleave: false };
-//! let gate = gate(&signature, options, &*isa)?;
-//! check_gate(&gate, &*isa)?;
-//! println!("{gate}");
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! `tests/golden/gate-plain.clif` has what it prints, with the symbols named. The call of the body
-//! is marked with a source location, by which [`GateFrame`] knows it.
+//! - [`check_gate`] and [`check_entry`] prove of CLIF that it is a gate or an entry, without
+//!   knowing how it was made. What is machine code is proved by this crate's tests.
 
-mod arch;
+// What all the others know.
+mod error;
+mod frame;
+mod gate_options;
+mod lane_layout;
+mod machine_code;
+mod signature;
+mod symbol;
+
+// What is made for each signature.
+mod clif;
+mod machine;
+mod x86_64;
+
+// What is done to functions, and proved of gates.
 mod checker;
 mod dispatch;
-mod entry;
-mod frame;
-mod gate;
-mod machine_code;
-mod machine_entry;
-mod machine_gate;
-mod machine_tail;
-mod machine_valet;
 pub mod resume;
-mod signature;
-mod stub;
-mod symbol;
-mod zero;
 
 pub use checker::{Rule, Violation, check_entry, check_gate};
+pub use clif::entry::{c_entry, host_entry};
+pub use clif::gate::gate;
+pub use clif::stub::preserving_stub;
+pub use clif::zero::zeros;
 pub use dispatch::{Callee, Dispatch, route_calls};
-pub use entry::{c_entry, host_entry};
+pub use error::Error;
 pub use frame::GateFrame;
-pub use gate::{GateOptions, gate};
-pub use machine_code::{Fixup, MachineCode};
-pub use machine_entry::machine_entry;
-pub use machine_gate::{LaneLayout, MACHINE_GATE, MachineGate, machine_gate, machine_tails};
-pub use machine_tail::{can_be_tail_called, stack_bytes, tail_gate, tail_gate_head, zeros};
-pub use machine_valet::machine_valet;
+pub use gate_options::GateOptions;
+pub use lane_layout::LaneLayout;
+pub use machine::{
+    can_be_tail_called, machine_detour, machine_entry, machine_gate, machine_tails, stack_bytes,
+    tail_gate, tail_gate_head,
+};
+pub use machine_code::{Fixup, MachineCode, MachineGate};
 pub use signature::check_signature;
-pub use stub::preserving_stub;
 pub use symbol::{Symbol, symbol_name};
-
-/// Why a function or signature cannot be instrumented.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// A gate cannot forward calls of this signature.
-    #[error("signature {signature} cannot be called through a gate: {why}")]
-    Signature {
-        /// The signature, as CLIF prints it.
-        signature: String,
-        /// What about it.
-        why: &'static str,
-    },
-    /// The function calls a replaceable function in a way that a gate cannot count.
-    #[error("`{instruction}`: {why}")]
-    Call {
-        /// The instruction, as CLIF prints it.
-        instruction: String,
-        /// What about it.
-        why: &'static str,
-    },
-    /// Frames of the function cannot move to another version.
-    #[error("the function cannot be resumed in another version: {why}")]
-    NotResumable {
-        /// What about it.
-        why: &'static str,
-    },
-    /// A point at which frames are to move is none.
-    #[error("point {id}: {why}")]
-    Point {
-        /// The number of the point.
-        id: u32,
-        /// What about it.
-        why: &'static str,
-    },
-    /// The function uses the pinned register, which holds the ledger.
-    #[error("`{instruction}`: the pinned register holds the thread's ledger")]
-    PinnedRegister {
-        /// The instruction, as CLIF prints it.
-        instruction: String,
-    },
-    /// The function names a symbol that is neither a declared function nor declared data.
-    #[error("{0} is not declared in this unit")]
-    Undeclared(String),
-}
+pub use x86_64::MACHINE_GATE;

@@ -1,8 +1,10 @@
-//! Machine code in the making, for x86-64.
+//! Machine code as it is handed to the runtime, and what an architecture has of it.
 
 use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::ir::Signature;
+use cranelift_codegen::isa::TargetIsa;
 
-use crate::{GateFrame, Symbol};
+use crate::{GateFrame, GateOptions, LaneLayout, Symbol};
 
 /// Instructions, and the places in them that depend on where things are.
 #[derive(Clone, Debug, Default)]
@@ -28,116 +30,48 @@ pub struct Fixup {
     pub addend: i64,
 }
 
-/// A jump that is to be told where to.
-pub(crate) struct Jump {
-    /// After its distance, from where that counts.
-    end: usize,
+/// What is where in every [gate in machine code](crate::machine_gate), in bytes from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineGate {
+    /// The address of the lane.
+    pub lane: u32,
+    /// Where the call of the body returns to. The gate calls nothing else.
+    pub body_return: u32,
 }
 
-/// The same, with a distance of one byte.
-pub(crate) struct ShortJump {
-    /// After its distance, from where that counts.
-    end: usize,
-}
+/// An architecture that has machine code. Its methods are documented where the whole crate has
+/// them, in [`machine`](crate::machine).
+pub(crate) trait Machine {
+    /// See [`machine_gate`](crate::machine_gate).
+    fn gate(
+        &self,
+        signature: &Signature,
+        options: GateOptions,
+        isa: &dyn TargetIsa,
+    ) -> Option<MachineCode>;
 
-impl MachineCode {
-    /// Where the next instruction will be.
-    pub(crate) fn here(&self) -> u32 {
-        self.bytes.len() as u32
-    }
+    /// See [`machine_tails`](crate::machine_tails).
+    fn tails(&self, layout: LaneLayout) -> [MachineCode; 2];
 
-    pub(crate) fn put(&mut self, bytes: &[u8]) {
-        self.bytes.extend(bytes);
-    }
+    /// See [`tail_gate`](crate::tail_gate).
+    fn tail_gate(&self, layout: LaneLayout, options: GateOptions) -> MachineCode;
 
-    /// Leaves room to be filled in.
-    pub(crate) fn fixup<const SIZE: usize>(&mut self, kind: Reloc, symbol: Symbol, addend: i64) {
-        let offset = self.bytes.len() as u32;
-        self.fixups.push(Fixup { offset, kind, symbol, addend });
-        self.put(&[0; SIZE]);
-    }
+    /// See [`tail_gate_head`](crate::tail_gate_head).
+    fn tail_gate_head(&self, stack_bytes: u32) -> MachineCode;
 
-    /// `inc` or `dec dword [r15 + cell]`.
-    pub(crate) fn count(&mut self, mod_rm: u8) {
-        self.put(&[0x41, 0xff, mod_rm]);
-        self.fixup::<4>(Reloc::Abs4, Symbol::CellOffset, 0);
-    }
+    /// See [`stack_bytes`](crate::stack_bytes).
+    fn stack_bytes(&self, code: &[u8]) -> Option<u32>;
 
-    /// `mov r11, lane`.
-    pub(crate) fn lane(&mut self) {
-        self.put(&[0x49, 0xbb]);
-        self.fixup::<8>(Reloc::Abs8, Symbol::Lane, 0);
-    }
+    /// See [`machine_entry`](crate::machine_entry).
+    fn entry(
+        &self,
+        outer: &Signature,
+        inner: &Signature,
+        layout: LaneLayout,
+        options: GateOptions,
+        isa: &dyn TargetIsa,
+    ) -> Option<MachineCode>;
 
-    /// `cmp qword [r11], 0`.
-    pub(crate) fn compare_body(&mut self) {
-        self.put(&[0x49, 0x83, 0x3b, 0]);
-    }
-
-    /// `mov r11, [r11 + distance]`.
-    pub(crate) fn load_r11(&mut self, distance: i32) {
-        self.put(&[0x4d, 0x8b, 0x9b]);
-        self.put(&distance.to_le_bytes());
-    }
-
-    /// `mov register, [base + distance]`, both registers as in the byte.
-    pub(crate) fn load(&mut self, mod_rm: u8, distance: i32) {
-        self.put(&[0x48, 0x8b, mod_rm]);
-        self.put(&distance.to_le_bytes());
-    }
-
-    /// `jmp` to what is at `target`, not far above.
-    pub(crate) fn jump_back(&mut self, target: usize) {
-        self.put(&[0xeb, 0]);
-        let end = self.bytes.len();
-        let distance = target as isize - end as isize;
-        self.bytes[end - 1] = i8::try_from(distance).expect("it is near") as u8;
-    }
-
-    /// `xor eax, eax; xor edx, edx; xorps xmm0, xmm0; xorps xmm1, xmm1`.
-    pub(crate) fn zero_results(&mut self) {
-        self.put(&[0x31, 0xc0, 0x31, 0xd2, 0x0f, 0x57, 0xc0, 0x0f, 0x57, 0xc9]);
-    }
-
-    /// A jump or call of what may be two gigabytes away.
-    pub(crate) fn jump(&mut self, opcode: u8, symbol: Symbol) {
-        self.put(&[opcode]);
-        // The distance counts from the end of the instruction.
-        self.fixup::<4>(Reloc::X86CallPCRel4, symbol, -4);
-    }
-
-    /// Room for a distance to what is [landed](Self::land_near) at, from the end of that room.
-    pub(crate) fn forward(&mut self) -> Jump {
-        self.put(&[0; 4]);
-        Jump { end: self.bytes.len() }
-    }
-
-    /// A jump to what is [landed](Self::land_near) at, however far that is.
-    pub(crate) fn near_jump(&mut self, opcode: &[u8]) -> Jump {
-        self.put(opcode);
-        self.forward()
-    }
-
-    pub(crate) fn land_near(&mut self, jump: Jump) {
-        let distance = (self.bytes.len() - jump.end) as u32;
-        self.bytes[jump.end - 4..jump.end].copy_from_slice(&distance.to_le_bytes());
-    }
-
-    /// `jmp` to what is at `target`, above.
-    pub(crate) fn near_jump_back(&mut self, target: usize) {
-        self.put(&[0xe9]);
-        let distance = target as i32 - (self.bytes.len() as i32 + 4);
-        self.put(&distance.to_le_bytes());
-    }
-
-    /// A jump to what is [landed](Self::land) at.
-    pub(crate) fn short_jump(&mut self, opcode: u8) -> ShortJump {
-        self.put(&[opcode, 0]);
-        ShortJump { end: self.bytes.len() }
-    }
-
-    pub(crate) fn land(&mut self, jump: ShortJump) {
-        let distance = self.bytes.len() - jump.end;
-        self.bytes[jump.end - 1] = i8::try_from(distance).expect("it is near") as u8;
-    }
+    /// See [`machine_detour`](crate::machine_detour).
+    fn detour(&self) -> MachineCode;
 }

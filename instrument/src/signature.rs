@@ -1,4 +1,4 @@
-//! Which signatures a gate can forward.
+//! Which signatures a gate can forward, and those of the code that it calls by symbols.
 
 use cranelift_codegen::ir::{AbiParam, ArgumentPurpose, Signature, types};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
@@ -86,4 +86,18 @@ pub fn check_signature(signature: &Signature, isa: &dyn TargetIsa) -> Result<(),
         return refuse("there are results beside a struct-return pointer");
     }
     Ok(())
+}
+
+/// The signature of every preserving stub: it takes one address and keeps every register.
+pub(crate) fn preserving_signature(isa: &dyn TargetIsa) -> Signature {
+    let mut signature = Signature::new(CallConv::PreserveAll);
+    signature.params.push(AbiParam::new(isa.pointer_type()));
+    signature
+}
+
+/// The signature of [`Symbol::CurrentLedger`](crate::Symbol::CurrentLedger).
+pub(crate) fn current_ledger_signature(isa: &dyn TargetIsa) -> Signature {
+    let mut signature = Signature::new(isa.default_call_conv());
+    signature.returns.push(AbiParam::new(isa.pointer_type()));
+    signature
 }

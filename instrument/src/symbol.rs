@@ -11,8 +11,13 @@ use cranelift_codegen::ir::{
 
 /// Something that instrumented code refers to.
 ///
-/// Names of `cranelift_module` are in namespaces 0 (functions) and 1 (data); these have the ones
-/// after.
+/// A gate belongs to one lane of one function, but its instructions depend on the signature only.
+/// So whatever differs between lanes is a symbol, which the linker resolves: a gate is compiled
+/// once for a signature, and its bytes are copied and relocated for each lane. The same goes for
+/// entries.
+///
+/// The [name](symbol_name) of a symbol has the form `u<namespace>:<index>`. `cranelift_module` uses
+/// the first two namespaces, for functions and for data, and symbols have those after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Symbol {
     /// The slot of a function: the address of the word that holds the gate to call.
@@ -24,24 +29,26 @@ pub enum Symbol {
     Gate(u32),
     /// The lane, which starts with its body word.
     Lane,
-    /// The distance in bytes of the lane's cell from the start of any ledger; not an address.
+    /// The distance in bytes of the lane's cell from the start of any ledger. It is a number and
+    /// not an address, which makes no difference to a relocation.
     CellOffset,
     /// The function's word that holds the gate of the current lane, or 0 if there is none. A
     /// caller that bails out of a gate goes on from here.
     Current,
     /// The slot of the function that an entry belongs to.
     OwnSlot,
-    /// A [preserving stub](crate::preserving_stub) of the slow path: takes a lane, frees its
-    /// version if this was the last to leave.
+    /// A [preserving stub](crate::preserving_stub) of the slow path: takes a lane, and frees its
+    /// version if the caller was the last to leave.
     Leave,
-    /// A preserving stub: takes a lane, notes that its function was called and has no version.
+    /// A preserving stub: takes a lane, and notes that its function was called and has no version.
     Removed,
     /// A preserving stub: called between any two steps of a gate that asks for it.
     Interleave,
     /// Where the [machine code of a gate](crate::machine_gate) goes when it has counted out and
     /// found the version gone.
     LeaveTail,
-    /// Where it goes when it has counted out without having called the body.
+    /// Where the machine code of a gate goes when it has counted out without having called the
+    /// body.
     BailTail,
     /// What a preserving stub calls.
     StubTarget,
@@ -49,13 +56,14 @@ pub enum Symbol {
     CurrentLedger,
     /// The [gate](crate::tail_gate) that all lanes of functions share that can be tail-called.
     TailGate,
-    /// What a preserving stub passes on besides: a number to the linker, and whatever it may be to
-    /// the host.
+    /// What a preserving stub passes on besides: a number to the linker, whose meaning is the
+    /// host's.
     StubData,
     /// A preserving stub: takes what is at [`Symbol::Held`], and returns when the caller is to go
     /// on to the body.
     Hold,
-    /// What a [valet](crate::machine_valet) passes to that: it starts with the address of the body.
+    /// What a [detour](crate::machine_detour) passes to that stub: it starts with the address of
+    /// the body.
     Held,
 }
 

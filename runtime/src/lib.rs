@@ -241,5 +241,5 @@ pub use version::{ThreadFrames, Version, VersionInfo, VersionState};
 pub use cranelift_codegen;
 pub use cranelift_module;
 pub use lastout_instrument::Dispatch;
-pub use lastout_instrument::resume::{Live, Place, ResumePoint};
+pub use lastout_instrument::resume::{Live, PointPosition, ResumePoint};
 pub use lastout_reclaim::Counting;

@@ -2,7 +2,7 @@
 
 use cranelift_codegen::ir::Inst;
 
-use super::Rule;
+use super::rule::Rule;
 
 /// Where a gate gets the addresses that it calls with the caller's arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl Phase {
             (Out { ran, due }, Event::Fence(fence)) if fence >= due => {
                 Out { ran, due: Fence::None }
             }
-            // A fence that nobody asked for orders more than it must.
+            // A fence that is not due orders more than it must.
             (phase, Event::Fence(_)) => phase,
             (phase, event) => return Err(phase.offended_by(event)),
         })

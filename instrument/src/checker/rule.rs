@@ -60,9 +60,9 @@ pub enum Rule {
     /// held at first.
     #[error("the ledger is in the pinned register for calls, and what was there in the end")]
     Pinned,
-    /// Where something is called with the parameters, an unwinder finds in the frame of an entry its
-    /// lane, and what the pinned register held at first; and the call of the body is marked, so that
-    /// it knows that this alone is counted in.
+    /// Where something is called with the parameters, an unwinder finds in the frame of an entry
+    /// its lane, and what the pinned register held at first; and the call of the body is marked, so
+    /// that it knows that this alone is counted in.
     #[error("an unwinder finds what it needs in the frame, and knows the call of the body")]
     Frame,
     /// An entry of a function that can be tail-called calls the gate that it has loaded from the

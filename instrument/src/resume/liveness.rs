@@ -1,25 +1,26 @@
-//! What is alive where.
+//! Which values are alive where.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cranelift_codegen::ir::{Block, Function, Inst, Opcode, Value};
 
-use super::{Mark, Place};
+use super::point::{Mark, PointPosition};
 
 /// A function in pieces: blocks, of which those with marked calls in them are several.
 pub(super) struct Segments {
     segments: Vec<Segment>,
     by_block: HashMap<Block, usize>,
     by_call: HashMap<Inst, usize>,
-    /// What is the same however often a version computes it: constants, addresses, and what is
-    /// computed from these alone. It belongs to the code and is never alive, but computed anew
-    /// where it is used: with the constants, and the addresses, of the version that uses it.
+    /// Values that are the same however often a version computes them: constants, addresses, and
+    /// what is computed from these alone. Such a value belongs to the code. It is never alive, but
+    /// computed anew where it is used: with the constants, and the addresses, of the version that
+    /// uses it.
     of_code: BTreeMap<Value, u32>,
 }
 
 /// Instructions that follow each other.
 pub(super) struct Segment {
-    /// The block that it is of, the first of its segments having its parameters.
+    /// The block that it is a part of. The first segment of a block has the block's parameters.
     pub(super) block: Block,
     /// The marked call that comes before it, whose results are what it is entered with.
     pub(super) after: Option<Inst>,
@@ -33,8 +34,8 @@ pub(super) struct Segment {
 }
 
 impl Segments {
-    /// Cuts the function up at the places of points, which have these numbers.
-    pub(super) fn new(func: &Function, places: &BTreeMap<Place, u32>) -> Self {
+    /// Cuts the function up at the positions of points, which have these numbers.
+    pub(super) fn new(func: &Function, positions: &BTreeMap<PointPosition, u32>) -> Self {
         let mut this = Self {
             segments: Vec::new(),
             by_block: HashMap::new(),
@@ -51,9 +52,9 @@ impl Segments {
                 point,
                 alive: BTreeSet::new(),
             };
-            let mut current = segment(None, places.get(&Place::Block(block)).copied());
+            let mut current = segment(None, positions.get(&PointPosition::Block(block)).copied());
             for inst in func.layout.block_insts(block) {
-                if !places.contains_key(&Place::Call(inst)) {
+                if !positions.contains_key(&PointPosition::Call(inst)) {
                     current.insts.push(inst);
                     continue;
                 }
@@ -72,11 +73,11 @@ impl Segments {
         self.by_block[&block]
     }
 
-    /// The segment that starts at the place of a point.
-    pub(super) fn of_place(&self, place: Place) -> usize {
-        match place {
-            Place::Block(block) => self.by_block[&block],
-            Place::Call(call) => self.by_call[&call],
+    /// The segment that starts at the position of a point.
+    pub(super) fn of_position(&self, position: PointPosition) -> usize {
+        match position {
+            PointPosition::Block(block) => self.by_block[&block],
+            PointPosition::Call(call) => self.by_call[&call],
         }
     }
 
@@ -92,10 +93,10 @@ impl Segments {
     /// What is alive at a point, without the results of the call there: parameters of the block,
     /// and then the rest in the order of their definitions.
     pub(super) fn alive(&self, func: &Function, mark: &Mark) -> Vec<Value> {
-        let segment = &self.segments[self.of_place(mark.place)];
-        let mut alive = match mark.place {
-            Place::Block(block) => func.dfg.block_params(block).to_vec(),
-            Place::Call(_) => Vec::new(),
+        let segment = &self.segments[self.of_position(mark.position)];
+        let mut alive = match mark.position {
+            PointPosition::Block(block) => func.dfg.block_params(block).to_vec(),
+            PointPosition::Call(_) => Vec::new(),
         };
         let mut rest = segment.alive.clone();
         for block in func.layout.blocks() {

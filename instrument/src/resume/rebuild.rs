@@ -1,4 +1,4 @@
-//! A function, begun somewhere else.
+//! The function with its points in it, begun at its entry or at a point.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,15 +12,33 @@ use cranelift_codegen::ir::{
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use super::liveness::Segment;
-use super::{Place, PlaceNames, PointNames, Resumable, ResumePoint, import};
+use super::point::{PointNames, PointPosition, PositionNames, ResumePoint};
+use super::resumable::{Resumable, import};
 
 impl Resumable<'_> {
+    /// The function, with its points in it.
+    pub fn start(&self, names: &[PointNames]) -> Function {
+        let values = self.func.dfg.block_params(self.entry).to_vec();
+        let segment = self.segments.of_block(self.entry);
+        self.rebuild(self.func.signature.clone(), segment, &values, names)
+    }
+
+    /// The function from a point on.
+    pub fn code(&self, point: &ResumePoint, names: &[PointNames]) -> Function {
+        let segment = self.segments.of_position(point.position);
+        let mut values = point.values.clone();
+        if let PointPosition::Call(call) = point.position {
+            values.extend(self.func.dfg.inst_results(call));
+        }
+        self.rebuild(self.code_signature(point), segment, &values, names)
+    }
+
     /// A copy of the function that takes `values` and begins with a segment, which with what that
     /// is entered with, and with what is alive at its start, they are.
     ///
     /// What is used across segments becomes a variable, since with another beginning another
     /// definition may be the one that reaches a use.
-    pub(super) fn rebuild(
+    fn rebuild(
         &self,
         signature: Signature,
         from: usize,
@@ -121,7 +139,7 @@ impl<'a> Copy<'a, '_> {
         }
         if let Some(call) = segment.before {
             self.builder.set_srcloc(old.srcloc(call));
-            self.wait(Place::Call(call));
+            self.wait(PointPosition::Call(call));
         }
     }
 
@@ -152,10 +170,10 @@ impl<'a> Copy<'a, '_> {
         point.expect("segments are cut where there are points")
     }
 
-    /// Leaves for the way in of the version that is current, if the flag says so.
+    /// Leaves for the resume entry of the version that is current, if the flag says so.
     fn look(&mut self, id: u32) {
         let (point, names) = self.point(|point| point.id == id);
-        let PlaceNames::Block { flag } = &names.place else {
+        let PositionNames::Block { flag } = &names.position else {
             unreachable!("the point is at a block")
         };
         let pointer = self.resumable.isa.pointer_type();
@@ -168,40 +186,41 @@ impl<'a> Copy<'a, '_> {
         });
         let flag = self.builder.ins().symbol_value(pointer, flag);
         let set = self.builder.ins().load(pointer, MemFlagsData::trusted(), flag, 0);
-        let (leave, stay) = (self.builder.create_block(), self.builder.create_block());
-        self.builder.ins().brif(set, leave, &[], stay, &[]);
+        let (leave, go_on) = (self.builder.create_block(), self.builder.create_block());
+        self.builder.ins().brif(set, leave, &[], go_on, &[]);
 
         self.builder.switch_to_block(leave);
         self.builder.set_cold_block(leave);
         let arguments = self.copies(&point.values);
-        let to = (&names.way_in, self.resumable.way_in_signature(point));
+        let to = (&names.resume_entry, self.resumable.resume_entry_signature(point));
         self.leave(to, arguments, (&names.code, self.resumable.code_signature(point)));
-        self.builder.switch_to_block(stay);
+        self.builder.switch_to_block(go_on);
     }
 
-    /// Leaves for the waiting room, which makes the call.
-    fn wait(&mut self, place: Place) {
-        let (point, names) = self.point(|point| point.place == place);
-        let (PlaceNames::Call { waiting_room, plain }, Place::Call(call)) = (&names.place, place)
+    /// Leaves for the parked call, which makes the call.
+    fn wait(&mut self, position: PointPosition) {
+        let (point, names) = self.point(|point| point.position == position);
+        let (PositionNames::Call { parked_call, fallback }, PointPosition::Call(call)) =
+            (&names.position, position)
         else {
             unreachable!("the point is at a call")
         };
         let mut arguments = self.copies(self.old().dfg.inst_args(call).to_vec().as_slice());
         arguments.extend(self.copies(&point.values));
-        let to = (waiting_room, self.resumable.waiting_room_signature(point));
-        self.leave(to, arguments, (plain, self.resumable.plain_signature(point)));
+        let to = (parked_call, self.resumable.parked_call_signature(point));
+        self.leave(to, arguments, (fallback, self.resumable.fallback_signature(point)));
     }
 
-    /// Tail-calls `to` with the arguments and the address of `home`.
+    /// Tail-calls `to` with the arguments and the address of the fallback.
     fn leave(
         &mut self,
         (to, signature): (&UserExternalName, Signature),
         mut arguments: Vec<Value>,
-        (home, home_signature): (&UserExternalName, Signature),
+        (fallback, fallback_signature): (&UserExternalName, Signature),
     ) {
         let pointer = self.resumable.isa.pointer_type();
-        let home = import(self.builder.func, home, home_signature, true);
-        arguments.push(self.builder.ins().func_addr(pointer, home));
+        let fallback = import(self.builder.func, fallback, fallback_signature, true);
+        arguments.push(self.builder.ins().func_addr(pointer, fallback));
         let to = import(self.builder.func, to, signature, false);
         self.builder.ins().return_call(to, &arguments);
     }

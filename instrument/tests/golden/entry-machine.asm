@@ -22,7 +22,7 @@ function u0:6(i64, i64, i64, i64, i64) system_v {
 function u0:7(i64, i64, i64, i64, i64) system_v {
 }
 
-; Nobody would extend the argument.
+; No code would extend the argument.
 function u0:8(i32) system_v {
 }
 function u0:9(i32 uext) system_v {

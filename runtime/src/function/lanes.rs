@@ -60,7 +60,7 @@ const LANE_LAYOUT: LaneLayout = LaneLayout {
     cell_offset: offset_of!(Seat, cell_offset) as i32,
     current: offset_of!(Function, current) as i32,
     lane: offset_of!(Function, lane) as i32,
-    zeros: offset_of!(Function, zeros) as i32,
+    no_version: offset_of!(Function, zeros) as i32,
 };
 
 /// What gates are told of functions.

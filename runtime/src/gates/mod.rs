@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
-use lastout_instrument::{GateOptions, LaneLayout, Symbol, machine_valet};
+use lastout_instrument::{GateOptions, LaneLayout, Symbol, machine_detour};
 
 use crate::Result;
 use crate::code::object::Object;
@@ -130,7 +130,7 @@ impl Gates {
     /// What gates of a lane call instead of the body while callers are held, if this host has such:
     /// it has them wait, and goes on to the address that is in the first word of `held`.
     pub(crate) fn valet(&self, held: usize) -> Result<Option<Block>> {
-        let Some(code) = machine_valet(self.isa()) else { return Ok(None) };
+        let Some(code) = machine_detour(self.isa()) else { return Ok(None) };
         let stub = self.stubs.wait(&self.slow_path, &self.templates, &self.memory)?;
         let code = Object::from_machine_code(code);
         let code = instantiate(&code, &self.memory, |symbol| match symbol {

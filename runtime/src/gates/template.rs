@@ -8,7 +8,7 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, Signature};
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_module::{FuncId, ModuleRelocTarget};
-use lastout_instrument::resume::{stay, waiting_room};
+use lastout_instrument::resume::{call_fallback, parked_call};
 use lastout_instrument::{
     Callee, GateOptions, LaneLayout, MachineCode, Symbol, c_entry, can_be_tail_called, gate,
     host_entry, machine_entry, machine_gate, machine_tails, preserving_stub, stack_bytes,
@@ -128,13 +128,14 @@ impl Templates {
 
     fn tail_gate(&self, signature: &Signature, memory: &Arc<Memory>) -> Result<(Object, GateKind)> {
         let zeros = compile(zeros(signature, &*self.isa)?, &*self.isa)?;
-        let bytes = stack_bytes(&zeros.bytes).ok_or_else(|| {
+        let bytes = stack_bytes(&zeros.bytes, &*self.isa);
+        let head = bytes.and_then(|bytes| tail_gate_head(bytes, &*self.isa)).ok_or_else(|| {
             let why = "its code does not end as expected";
             lastout_instrument::Error::Signature { signature: signature.to_string(), why }
         })?;
         let zeros = instantiate(&zeros, memory, |_| unreachable!("zeros refer to nothing"))?;
         zeros.describe(Arc::new(Description::Helper));
-        Ok((Object::from_machine_code(tail_gate_head(bytes)), GateKind::Tail { zeros }))
+        Ok((Object::from_machine_code(head), GateKind::Tail { zeros }))
     }
 
     /// The compiled template.
@@ -155,9 +156,9 @@ impl Templates {
                     None => host_entry(outer, inner, self.layout, self.options, isa)?,
                 }
             }
-            Kind::Stay(signature) => stay(signature),
+            Kind::Stay(signature) => call_fallback(signature),
             Kind::WaitingRoom(RoomSignatures { room, call, callee, way_in }) => {
-                waiting_room(room.clone(), call, *callee, way_in, isa)
+                parked_call(room.clone(), call, *callee, way_in, isa)
             }
             Kind::Stub => {
                 let stub = compile(preserving_stub(&*self.unprobed), &*self.unprobed)?;

@@ -10,7 +10,7 @@ use cranelift_module::{
     DataDescription, DataId, FuncId, Linkage, Module, ModuleError, ModuleResult,
 };
 use lastout_instrument::resume::{
-    Live, Mark, Place, PlaceNames, PointNames, Resumable, ResumePoint,
+    Live, Mark, PointNames, PointPosition, PositionNames, Resumable, ResumePoint,
 };
 
 use crate::function::resume_points::PointKey;
@@ -42,14 +42,14 @@ impl ResumePoints {
     ///
     /// By `id`, points of different versions are the same; no two of a function have the same.
     pub fn block(&mut self, id: u32, block: Block) -> &mut Self {
-        self.marks.push(Mark { id, place: Place::Block(block), labels: Vec::new() });
+        self.marks.push(Mark { id, position: PointPosition::Block(block), labels: Vec::new() });
         self
     }
 
     /// At the return of a `call` of another unit's function, or the host's. While the call is in
     /// progress the frame is of no version, and when it is over, of the one that is current then.
     pub fn call(&mut self, id: u32, call: Inst) -> &mut Self {
-        self.marks.push(Mark { id, place: Place::Call(call), labels: Vec::new() });
+        self.marks.push(Mark { id, position: PointPosition::Call(call), labels: Vec::new() });
         self
     }
 
@@ -187,9 +187,9 @@ impl Unit {
         for (point, Declared { names: own, way_in, code, plain }) in
             resumable.points().iter().zip(&declared)
         {
-            self.define(*way_in, resumable.way_in(point, own))?;
+            self.define(*way_in, resumable.resume_entry(point, own))?;
             self.define(*code, resumable.code(point, &names))?;
-            if let Some((plain, func)) = plain.zip(resumable.plain(point, own)) {
+            if let Some((plain, func)) = plain.zip(resumable.fallback(point, own)) {
                 self.define(plain, func)?;
             }
         }
@@ -214,43 +214,44 @@ impl Unit {
         point: &ResumePoint,
     ) -> ModuleResult<Declared> {
         let key = PointKey::new(point);
-        let signature = resumable.way_in_signature(point);
+        let signature = resumable.resume_entry_signature(point);
         let way_in =
             self.declare_function(&format!("{name}@{key}"), Linkage::Preemptible, &signature)?;
         let local = format!("{name}@{}", point.id);
         let signature = resumable.code_signature(point);
         let code = self.declare_function(&local, Linkage::Local, &signature)?;
-        let (place, plain, flag) = match point.place {
-            Place::Block(_) => {
+        let (position, plain, flag) = match point.position {
+            PointPosition::Block(_) => {
                 let flag = self.declare_anonymous_data(true, false)?;
                 let mut zero = DataDescription::new();
                 zero.define_zeroinit(size_of::<usize>());
                 zero.set_align(align_of::<usize>() as u64);
                 self.define_data(flag, &zero)?;
                 let name = UserExternalName { namespace: 1, index: flag.as_u32() };
-                (PlaceNames::Block { flag: name }, None, Some(flag))
+                (PositionNames::Block { flag: name }, None, Some(flag))
             }
-            Place::Call(_) => {
+            PointPosition::Call(_) => {
                 let callee = self.callee_of(point.id, func, resumable.callee(point))?;
                 let called_as = point.call.clone().expect("the point is at a call");
                 let callee_name = self.declarations().get_function_decl(callee);
                 let callee_name = callee_name.linkage_name(callee);
                 let room = format!("{name}@{key} waiting for {callee_name}");
-                let signature = resumable.waiting_room_signature(point);
+                let signature = resumable.parked_call_signature(point);
                 let room = self.declare_function(&room, Linkage::Import, &signature)?;
                 self.points.rooms.insert(room, UnitRoom { way_in, callee, called_as });
-                let signature = resumable.plain_signature(point);
+                let signature = resumable.fallback_signature(point);
                 let plain =
                     self.declare_function(&format!("{local} plain"), Linkage::Local, &signature)?;
-                let place = PlaceNames::Call {
-                    waiting_room: function_name(room),
-                    plain: function_name(plain),
+                let position = PositionNames::Call {
+                    parked_call: function_name(room),
+                    fallback: function_name(plain),
                 };
-                (place, Some(plain), None)
+                (position, Some(plain), None)
             }
         };
         self.points.points.insert(way_in, UnitPoint { function, key, flag });
-        let names = PointNames { way_in: function_name(way_in), code: function_name(code), place };
+        let names =
+            PointNames { resume_entry: function_name(way_in), code: function_name(code), position };
         Ok(Declared { names, way_in, code, plain })
     }
 
@@ -307,7 +308,7 @@ impl Unit {
             self.declare_function(&format!("{name}@{key}"), Linkage::Preemptible, &signature)?;
         let names = &declared.names;
         let func =
-            resumable.converting_way_in(point, names, &function_name(*converter), &converted);
+            resumable.converting_resume_entry(point, names, &function_name(*converter), &converted);
         self.define(way_in, func)?;
         self.points.points.insert(way_in, UnitPoint { function, key, flag: None });
         Ok(())
