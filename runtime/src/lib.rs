@@ -201,7 +201,7 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-#[doc = include_str!("contract.md")]
+#[doc = include_str!("../docs/contract.md")]
 pub mod contract {}
 
 mod adopted;
