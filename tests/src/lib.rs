@@ -3,6 +3,8 @@
 pub mod child;
 pub mod clif;
 pub mod conformance;
+#[cfg(test)]
+mod documents;
 pub mod emit;
 pub mod layers;
 pub mod measure;

@@ -1,0 +1,77 @@
+//! Documents name tests, files and terms that exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the workspace").into()
+}
+
+fn read(document: &str) -> String {
+    fs::read_to_string(root().join(document)).unwrap_or_else(|error| panic!("{document}: {error}"))
+}
+
+/// Files and folders below a folder, at any depth.
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else { return found };
+    for entry in entries {
+        let path = entry.expect("the folder can be read").path();
+        found.extend(below(&path));
+        found.push(path);
+    }
+    found
+}
+
+/// The cells of each row of the tables in a text, without heads.
+fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    let lines = text.lines().skip_while(|line| !line.starts_with("|---"));
+    lines
+        .filter(|line| line.starts_with("| "))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+}
+
+/// The part of a text under a heading, to the next.
+fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let heading = format!("\n# {heading}\n");
+    let (_, rest) = text.split_once(&heading).unwrap_or_else(|| panic!("no {heading}"));
+    rest.split("\n# ").next().unwrap_or(rest)
+}
+
+#[test]
+fn tests_that_the_contract_cites_exist() {
+    let contract = read("runtime/docs/contract.md");
+    let mut tests: BTreeSet<_> = below(&root().join("tests/tests"))
+        .iter()
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .collect();
+    assert!(tests.len() > 20, "the tests are not where they were");
+    if root().join("reclaim/src/models").is_dir() {
+        tests.insert("models".to_owned());
+    }
+    let mut cited = 0;
+    for heading in ["Ways in", "Ways out"] {
+        for row in rows(section(&contract, heading)) {
+            let [way, .., by] = &*row else { panic!("{row:?} is no row") };
+            if *by == "all of them" || by.is_empty() {
+                continue;
+            }
+            for name in by.split(", ") {
+                let test = name.strip_prefix('`').and_then(|name| name.strip_suffix('`'));
+                let test = test.unwrap_or_else(|| panic!("{way}: {name} is not in backticks"));
+                assert!(tests.contains(test), "{way}: there is no test {test}");
+                cited += 1;
+            }
+        }
+    }
+    assert!(cited > 20, "the tables are not what they were");
+}
+
+#[test]
+fn the_glossary_has_each_term_once() {
+    let glossary = read("runtime/docs/glossary.md");
+    let terms: Vec<_> = rows(&glossary).map(|row| row[0].to_owned()).collect();
+    assert!(terms.len() > 30, "the table is not what it was");
+    assert!(terms.is_sorted_by(|one, next| one < next), "{terms:?}");
+}
