@@ -24,6 +24,12 @@ fn below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// What is between backticks in a text, without listings.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|prose| prose.split('`').skip(1).step_by(2))
+}
+
 /// The cells of each row of the tables in a text, without heads.
 fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
     let lines = text.lines().skip_while(|line| !line.starts_with("|---"));
@@ -74,4 +80,37 @@ fn the_glossary_has_each_term_once() {
     let terms: Vec<_> = rows(&glossary).map(|row| row[0].to_owned()).collect();
     assert!(terms.len() > 30, "the table is not what it was");
     assert!(terms.is_sorted_by(|one, next| one < next), "{terms:?}");
+}
+
+#[test]
+fn files_that_documents_name_exist() {
+    let from = [root(), root().join("runtime/src")];
+    let mut missing = BTreeSet::new();
+    for document in ["docs/internals.md", "README.md"] {
+        let text = read(document);
+        for name in quoted(&text).filter(|name| is_path(name)) {
+            if !from.iter().any(|folder| folder.join(name).exists()) {
+                missing.insert(format!("{document}: `{name}`"));
+            }
+        }
+        let folder = root().join(document).parent().expect("it is in a folder").to_owned();
+        for link in links(&text).filter(|link| !link.contains("://")) {
+            if !folder.join(link).exists() {
+                missing.insert(format!("{document}: ({link})"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "these do not exist: {missing:#?}");
+}
+
+/// Whether something in backticks is the path of a file or folder.
+fn is_path(name: &str) -> bool {
+    const ENDS: [&str; 8] = [".rs", ".md", ".svg", ".toml", ".clif", ".asm", ".sh", "/"];
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/_-.".contains(c);
+    name.chars().all(plain) && (ENDS.iter().any(|end| name.ends_with(end)) || name.contains('/'))
+}
+
+/// What the links of a text lead to, without what is after a `#`.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next())
 }
