@@ -3,6 +3,8 @@
 pub mod child;
 pub mod clif;
 pub mod conformance;
+#[cfg(test)]
+mod documents;
 pub mod emit;
 pub mod layers;
 pub mod measure;
@@ -14,3 +16,9 @@ pub mod registers;
 pub mod signature;
 pub mod support;
 pub mod timed;
+
+/// The example in the README compiles and runs. It is tested here, as the packages that are published
+/// have no workspace around them.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
