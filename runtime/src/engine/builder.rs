@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::function::call_sites::AllCalls;
 use crate::function::env::FunctionEnv;
 use crate::function::retirement::Retirement;
-use crate::function::{self, SeatPool};
+use crate::function::{self, LanePool};
 use crate::gates::Gates;
 use crate::gates::hooks::Hooks;
 use crate::host::fork;
@@ -245,7 +245,7 @@ impl EngineBuilder {
             .collect();
         let functions = FunctionEnv {
             gates,
-            seats: SeatPool::default(),
+            lanes: LanePool::default(),
             retirement: Retirement::new(counting),
             calls: AllCalls::default(),
         };

@@ -17,8 +17,8 @@
 //! the valet in the lane and nobody who would let callers go, so there they do not wait, and the
 //! [first to settle](settle) puts the body back.
 //!
-//! Each seat has a valet of its own, made when it is first needed: with one for each function, who
-//! has waited in one seat would not know the body of it when callers of the next are held.
+//! Each lane has a valet of its own, made when it is first needed: with one for each function, who
+//! has waited in one lane would not know the body of it when callers of the next are held.
 //!
 //! A signal handler may call the function on the thread that holds its callers. It is let through,
 //! and while the thread decides and writes, it takes no signals.
@@ -35,7 +35,7 @@ use lastout_reclaim::Frames;
 use crate::code::{Block, Footprint};
 use crate::engine::Engine;
 use crate::engine::install::Installed;
-use crate::function::LiveSeat;
+use crate::function::CurrentVersion;
 use crate::function::names::Table;
 use crate::host::fork::{self, Guard, Lock};
 use crate::host::threads;
@@ -49,16 +49,16 @@ use crate::{Error, Result};
 /// The versions whose callers are held, each with the [generation](fork::generation) of the process
 /// that does.
 #[derive(Default)]
-pub(crate) struct Holds(Lock<Vec<(LiveSeat, u64)>>);
+pub(crate) struct Holds(Lock<Vec<(CurrentVersion, u64)>>);
 
 impl Holds {
-    fn note(&self, target: &LiveSeat) {
+    fn note(&self, target: &CurrentVersion) {
         self.0.lock().push((target.clone(), fork::generation()));
     }
 
     /// Forgets that the callers of a version are held since the process had this generation;
     /// whether they are.
-    fn forget(&self, target: &LiveSeat, since: u64) -> bool {
+    fn forget(&self, target: &CurrentVersion, since: u64) -> bool {
         let mut holds = self.0.lock();
         let found = holds.iter().position(|(held, of)| held == target && *of == since);
         found.map(|found| holds.swap_remove(found)).is_some()
@@ -69,7 +69,7 @@ impl Holds {
 pub(crate) fn settle(engine: &Engine) {
     let lock = engine.names.lock();
     let mut holds = engine.holds.0.lock();
-    let stale = |(_, of): &(LiveSeat, u64)| *of != fork::generation();
+    let stale = |(_, of): &(CurrentVersion, u64)| *of != fork::generation();
     let stale: Vec<_> = holds.extract_if(.., |hold| stale(hold)).collect();
     drop(holds);
     for (target, since) in &stale {
@@ -191,7 +191,7 @@ impl From<Error> for Failed {
 /// The callers of a version are held, to be let go in any case.
 struct Holding<'a> {
     engine: &'a Engine,
-    target: LiveSeat,
+    target: CurrentVersion,
     since: u64,
 }
 

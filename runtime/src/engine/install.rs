@@ -12,7 +12,7 @@ use crate::code::Patches;
 use crate::function::handle::Handle;
 use crate::function::names::Names;
 use crate::function::resume_points::{Cover, Uncovered, WaitingRoom};
-use crate::function::{Closing, FreeSeat, Function};
+use crate::function::{Closing, Function, ReservedLane};
 use crate::host::fork::Pass;
 use crate::types::FunctionType;
 use crate::unit::env::UnitEnv;
@@ -78,15 +78,15 @@ impl fmt::Debug for Installed {
     }
 }
 
-/// Code with a seat for each of its versions, and what is put there.
+/// Code with a lane for each of its versions, and what is put there.
 pub(crate) struct Publication {
-    roots: Vec<Seated>,
-    rooms: Vec<(FreeSeat, Arc<WaitingRoom>)>,
+    roots: Vec<Prepared>,
+    rooms: Vec<(ReservedLane, Arc<WaitingRoom>)>,
     functions: HashMap<FuncId, Arc<Function>>,
 }
 
-struct Seated {
-    seat: FreeSeat,
+struct Prepared {
+    lane: ReservedLane,
     body: usize,
     public: bool,
     /// Whether it is the way in of a point, and so part of another's version.
@@ -104,33 +104,33 @@ pub(crate) struct Replaced {
 }
 
 impl Publication {
-    /// Finds a seat for each root. On an error nothing has changed.
+    /// Finds a lane for each root. On an error nothing has changed.
     pub(crate) fn new(
         drop_queue: &Arc<Disposal>,
         linked: Linked,
         attached: impl FnOnce() -> Vec<Box<dyn Any + Send>>,
     ) -> Result<Self> {
         let Linked { code, roots, callees, points } = linked;
-        let seats = roots.iter().map(|root| root.function.free_seat());
-        let seats = seats.collect::<Result<Vec<_>>>()?;
+        let lanes = roots.iter().map(|root| root.function.reserve_lane());
+        let lanes = lanes.collect::<Result<Vec<_>>>()?;
         let rooms =
-            points.rooms.iter().map(|room| Ok((room.function.free_seat()?, Arc::clone(room))));
+            points.rooms.iter().map(|room| Ok((room.function.reserve_lane()?, Arc::clone(room))));
         let rooms = rooms.collect::<Result<Vec<_>>>()?;
         // Only the payloads keep it: it goes with the last of them, and at once if there are none.
         let image = Arc::new(Image::new(code, callees, attached()).with_points(points));
-        let mut seated: Vec<Seated> = Vec::with_capacity(roots.len());
-        for (root, seat) in roots.iter().zip(seats) {
+        let mut prepared: Vec<Prepared> = Vec::with_capacity(roots.len());
+        for (root, lane) in roots.iter().zip(lanes) {
             let version = match root.part_of {
-                Some(whole) => seated[whole].payload.version().another_part(),
-                None => Version::new(Arc::clone(seat.function().name())),
+                Some(whole) => prepared[whole].payload.version().another_part(),
+                None => Version::new(Arc::clone(lane.function().name())),
             };
             let owned = Arc::clone(&image) as Owned;
             let payload = Payload::new(owned, version, Arc::clone(drop_queue));
             let &Root { body, public, part_of, .. } = root;
-            seated.push(Seated { seat, body, public, part: part_of.is_some(), payload });
+            prepared.push(Prepared { lane, body, public, part: part_of.is_some(), payload });
         }
         let exposed = roots.into_iter().filter_map(|root| Some((root.exposed?, root.function)));
-        Ok(Self { roots: seated, rooms, functions: exposed.collect() })
+        Ok(Self { roots: prepared, rooms, functions: exposed.collect() })
     }
 
     /// Makes the versions current, and those that they replace impossible to enter.
@@ -150,13 +150,13 @@ impl Publication {
         let addresses = wholes().map(|root| root.body).collect();
         let installed = Installed { versions, addresses, functions };
         let resumable: Vec<_> = wholes()
-            .filter_map(|root| root.seat.function().known_points().map(Arc::clone))
+            .filter_map(|root| root.lane.function().known_points().map(Arc::clone))
             .collect();
         let mut replaced = Vec::with_capacity(roots.len());
         // On an error they are unlocked before the payloads are dropped, which may run anything.
         let mut names = names.lock();
         let published =
-            roots.iter().map(|root| &root.seat).chain(rooms.iter().map(|(seat, _)| seat));
+            roots.iter().map(|root| &root.lane).chain(rooms.iter().map(|(lane, _)| lane));
         let patches = patches(env, published)?;
         names.installs += 1;
         let image = roots.first().and_then(|root| root.payload.owned::<Image>());
@@ -171,44 +171,44 @@ impl Publication {
         });
         let covers: Vec<_> = covers.collect();
         let (parts, wholes): (Vec<_>, Vec<_>) = roots.into_iter().partition(|root| root.part);
-        let mut seats = Vec::with_capacity(parts.len() + wholes.len() + rooms.len());
-        let mut open = |seat: FreeSeat, body, payload| {
+        let mut lanes = Vec::with_capacity(parts.len() + wholes.len() + rooms.len());
+        let mut open = |lane: ReservedLane, body, payload| {
             // Where calls go by slots, no thread is to go back to an older version. So the slot
             // comes first. A caller that finds the new gate and not the body yet bails, to what is
             // still current. One that finds the body, even by way of a lane that it was late for,
             // finds the new gate from then on: the stores of the body and of the current gate are
             // releases, and gates load both with acquire.
             if patches.is_none() {
-                seat.enter_slot();
+                lane.enter_slot();
             }
             // SAFETY: the names and the tables are locked, so this thread is the only one
             // publishing. `body` is code of the function's signature, which the payload keeps.
-            replaced.extend(unsafe { seat.publish(body, payload) });
-            seats.push(seat);
+            replaced.extend(unsafe { lane.publish(body, payload) });
+            lanes.push(lane);
         };
         for whole in &wholes {
             whole.payload.publish(names.installs);
         }
         // Whoever is in a waiting room finds the way in, and who comes from a function that calls
         // from there finds the room.
-        for Seated { seat, body, payload, .. } in parts {
-            open(seat, body, payload);
+        for Prepared { lane, body, payload, .. } in parts {
+            open(lane, body, payload);
         }
-        for (seat, room) in rooms {
+        for (lane, room) in rooms {
             let mut covers = covers.iter().flatten();
             let cover = covers.find(|cover| cover.lease.is_for(&room.way_in));
             if let Some(Cover { lease, .. }) = cover
                 && !room.function.is_published()
             {
                 let (body, payload) = room.version(Arc::clone(lease), drop_queue);
-                open(seat, body, payload);
+                open(lane, body, payload);
             }
         }
-        for Seated { seat, body, public, payload, .. } in wholes {
+        for Prepared { lane, body, public, payload, .. } in wholes {
             if public {
-                names.publish(seat.function());
+                names.publish(lane.function());
             }
-            open(seat, body, payload);
+            open(lane, body, payload);
         }
         let mut uncovered = Vec::with_capacity(tables.len());
         for (table, covers) in tables.iter_mut().zip(covers) {
@@ -227,9 +227,9 @@ impl Publication {
         // decides: before it every way leads to the old version, after it to the new one, if need
         // be by bailing.
         if let Some(patches) = patches {
-            for seat in &seats {
-                if seat.enter_slot() {
-                    seat.function().sites().aim(seat.function().gate(), &patches);
+            for lane in &lanes {
+                if lane.enter_slot() {
+                    lane.function().sites().aim(lane.function().gate(), &patches);
                 }
             }
         }
@@ -242,14 +242,14 @@ impl Publication {
 /// What calls of these functions are patched with, if that is how they are called.
 fn patches<'a, 'b>(
     env: &'a UnitEnv,
-    mut published: impl Iterator<Item = &'b FreeSeat>,
+    mut published: impl Iterator<Item = &'b ReservedLane>,
 ) -> Result<Option<Patches<'a>>> {
     if env.dispatch != Dispatch::PatchedSites {
         return Ok(None);
     }
     let mut patches = env.memory().patches();
     // From here on no sites come that these would miss.
-    if published.any(|seat| seat.function().sites().any()) {
+    if published.any(|lane| lane.function().sites().any()) {
         patches.prepare()?;
     }
     Ok(Some(patches))

@@ -160,7 +160,7 @@ impl Engine {
 
     /// Has a process that was forked do first what is to be done there.
     fn settle(&self) {
-        if self.functions().retirement.settle(&self.functions().seats) {
+        if self.functions().retirement.settle(&self.functions().lanes) {
             in_place::settle(self);
         }
     }

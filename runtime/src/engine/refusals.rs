@@ -2,7 +2,7 @@
 //! current still is, the next try succeeds, and in the end nothing is left.
 
 mod fences;
-mod seats;
+mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod sites;
 mod trial;

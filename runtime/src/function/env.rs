@@ -1,6 +1,6 @@
 //! What the functions of an engine share, for as long as any of them lives.
 
-use crate::function::SeatPool;
+use crate::function::LanePool;
 use crate::function::call_sites::AllCalls;
 use crate::function::retirement::Retirement;
 use crate::gates::Gates;
@@ -8,7 +8,7 @@ use crate::gates::Gates;
 /// An `Arc`, since a function needs it when it is dropped.
 pub(crate) struct FunctionEnv {
     pub(crate) gates: Gates,
-    pub(crate) seats: SeatPool,
+    pub(crate) lanes: LanePool,
     pub(crate) retirement: Retirement,
     /// How many calls are patched, and how.
     pub(crate) calls: AllCalls,

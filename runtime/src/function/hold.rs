@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use lastout_reclaim::{Frames, Hold, State, StateWord};
 use rustix::thread::futex;
 
-use super::lanes::Chosen;
-use super::{Function, Seat};
+use super::lanes::LaneRef;
+use super::{Function, FunctionLane};
 use crate::code::Block;
 use crate::function::env::FunctionEnv;
 use crate::gates::hooks::Hooks;
@@ -18,18 +18,18 @@ use crate::version::payload::Payload;
 use crate::version::{Version, VersionState};
 use crate::{Error, Result};
 
-/// What gates of a seat call instead of the body while callers are held.
+/// What gates of a lane call instead of the body while callers are held.
 pub(super) struct Valet {
     code: Block,
     held: Box<Held>,
 }
 
-/// The callers of a seat, as its valet knows them.
+/// The callers of a lane, as its valet knows them.
 #[repr(C)]
 pub(super) struct Held {
     /// Where they go on. First, since the valet loads it.
     body: AtomicUsize,
-    seat: *const Seat,
+    lane: *const FunctionLane,
     hold: Hold,
     /// The thread that holds them, and the [generation](fork::generation) of the process that it
     /// is of.
@@ -37,7 +37,7 @@ pub(super) struct Held {
     process: AtomicU64,
 }
 
-// SAFETY: the seat owns it, and so is there; all else can be shared.
+// SAFETY: the lane owns it, and so is there; all else can be shared.
 unsafe impl Send for Held {}
 // SAFETY: as above.
 unsafe impl Sync for Held {}
@@ -49,11 +49,11 @@ impl Held {
         ledger: *const u32,
         hooks: *const Hooks,
     ) {
-        // SAFETY: the valet passes what its seat keeps, as long as somebody is counted in there.
-        let (held, seat) = unsafe { (&*held, &*(*held).seat) };
+        // SAFETY: the valet passes what its lane keeps, as long as somebody is counted in there.
+        let (held, lane) = unsafe { (&*held, &*(*held).lane) };
         if !hooks.is_null() {
             // SAFETY: they are the engine's.
-            unsafe { Hooks::step(ptr::from_ref(seat).cast(), ledger, hooks) };
+            unsafe { Hooks::step(ptr::from_ref(lane).cast(), ledger, hooks) };
         }
         // A process that was forked has nobody who would end the hold.
         let is_ours = || held.process.load(Ordering::Relaxed) == fork::generation();
@@ -64,7 +64,7 @@ impl Held {
         let is_holder = held.holder.load(Ordering::Relaxed) == threads::id();
         // SAFETY: the gate has counted in with this ledger.
         unsafe {
-            held.hold.wait(&seat.lane, ledger, is_holder, |word, seen| {
+            held.hold.wait(&lane.inner, ledger, is_holder, |word, seen| {
                 // Whatever it returns, the word says whether the waiting is over.
                 let _ = futex::wait(word, futex::Flags::PRIVATE, seen, None);
                 is_ours()
@@ -78,7 +78,7 @@ impl Held {
     }
 }
 
-impl Seat {
+impl FunctionLane {
     /// The valet; made when it is first asked for, if this host has such.
     fn valet(&self, env: &FunctionEnv) -> Result<Option<&Valet>> {
         if let Some(valet) = self.valet.get() {
@@ -86,7 +86,7 @@ impl Seat {
         }
         let held = Box::new(Held {
             body: AtomicUsize::new(0),
-            seat: self,
+            lane: self,
             hold: threads::domain().hold()?,
             holder: AtomicU64::new(0),
             process: AtomicU64::new(0),
@@ -99,11 +99,11 @@ impl Seat {
     }
 }
 
-/// The version of a function that is current, in its seat.
+/// The version of a function that is current, and its lane.
 #[derive(Clone)]
-pub(crate) struct LiveSeat {
+pub(crate) struct CurrentVersion {
     function: Arc<Function>,
-    seat: Chosen,
+    lane: LaneRef,
     index: u32,
     version: Version,
     state: StateWord,
@@ -115,24 +115,24 @@ impl Function {
     /// # Safety
     ///
     /// The caller is the only one publishing.
-    pub(crate) unsafe fn live(self: &Arc<Self>) -> Option<LiveSeat> {
-        let mut seats = self.seats.lock();
-        let index = seats.live?;
-        let seat = seats.chosen(index);
-        let version = seats.place(index).version.clone()?;
-        let state = seat.of(self).lane.state();
-        Some(LiveSeat { function: Arc::clone(self), seat, index, version, state })
+    pub(crate) unsafe fn live(self: &Arc<Self>) -> Option<CurrentVersion> {
+        let mut lanes = self.lanes.lock();
+        let index = lanes.live?;
+        let lane = lanes.chosen(index);
+        let version = lanes.record(index).version.clone()?;
+        let state = lane.of(self).inner.state();
+        Some(CurrentVersion { function: Arc::clone(self), lane, index, version, state })
     }
 }
 
-impl LiveSeat {
-    fn seat(&self) -> &Seat {
-        self.seat.of(&self.function)
+impl CurrentVersion {
+    fn lane(&self) -> &FunctionLane {
+        self.lane.of(&self.function)
     }
 
     /// Whether it may still be current. Never again, once it is not.
     pub(crate) fn is_live(&self) -> bool {
-        let state = self.seat().lane.state();
+        let state = self.lane().inner.state();
         state == self.state && state.state() == State::Live
     }
 
@@ -142,9 +142,9 @@ impl LiveSeat {
     ///
     /// The caller is the only one publishing.
     pub(crate) unsafe fn is_current(&self) -> bool {
-        let mut seats = self.function.seats.lock();
-        seats.live == Some(self.index)
-            && seats.place(self.index).version.as_ref() == Some(&self.version)
+        let mut lanes = self.function.lanes.lock();
+        lanes.live == Some(self.index)
+            && lanes.record(self.index).version.as_ref() == Some(&self.version)
     }
 
     /// Looks at the payload of the version.
@@ -154,7 +154,7 @@ impl LiveSeat {
     /// The caller is the only one publishing, and it is current.
     pub(crate) unsafe fn look<R>(&self, look: impl FnOnce(&Payload) -> R) -> Option<R> {
         // SAFETY: only who publishes closes the lane of a version that is current.
-        unsafe { self.seat().lane.look(look) }
+        unsafe { self.lane().inner.look(look) }
     }
 
     /// Holds the callers, unless somebody else does; whether it does now.
@@ -163,8 +163,8 @@ impl LiveSeat {
     ///
     /// The caller is the only one publishing, and it is current, at this place.
     pub(crate) unsafe fn hold(&self, body: usize) -> Result<bool> {
-        let seat = self.seat();
-        let Some(Valet { code, held }) = seat.valet(&self.function.env)? else {
+        let lane = self.lane();
+        let Some(Valet { code, held }) = lane.valet(&self.function.env)? else {
             let (function, why) = (self.function.name.to_string(), "this host is not x86-64");
             return Err(Error::NotInPlace { function, why });
         };
@@ -174,22 +174,22 @@ impl LiveSeat {
         held.body.store(body, Ordering::Relaxed);
         held.holder.store(threads::id(), Ordering::Relaxed);
         held.process.store(fork::generation(), Ordering::Relaxed);
-        // SAFETY: as the caller says. The valet stays with the seat, and goes on to the body.
+        // SAFETY: as the caller says. The valet stays with the lane, and goes on to the body.
         unsafe {
             held.hold.begin();
-            seat.lane.divert(code.address());
+            lane.inner.divert(code.address());
         }
         Ok(true)
     }
 
     /// The callers that it holds.
     fn held(&self) -> &Held {
-        &self.seat().valet.get().expect("it holds callers").held
+        &self.lane().valet.get().expect("it holds callers").held
     }
 
     /// The frames of those that are inside and do not wait, at some moment during the call.
     pub(crate) fn inside(&self) -> Vec<Frames> {
-        self.held().hold.inside(&self.seat().lane)
+        self.held().hold.inside(&self.lane().inner)
     }
 
     /// Makes sure that nobody is inside, until callers go on; or else says who is.
@@ -200,7 +200,7 @@ impl LiveSeat {
     pub(crate) unsafe fn decide(&self) -> Result<(), Vec<Frames>> {
         let held = self.held();
         // SAFETY: as the caller says.
-        let decided = unsafe { held.hold.decide(&self.seat().lane) };
+        let decided = unsafe { held.hold.decide(&self.lane().inner) };
         if decided.is_err() {
             held.wake();
         }
@@ -213,10 +213,10 @@ impl LiveSeat {
     ///
     /// The caller is the only one publishing, this is current, and nobody is inside, for good.
     pub(crate) unsafe fn exchange(&self, payload: Payload) -> Option<Payload> {
-        self.function.seats.lock().place(self.index).version = Some(payload.version().clone());
+        self.function.lanes.lock().record(self.index).version = Some(payload.version().clone());
         self.version.advance(VersionState::Retired);
         // SAFETY: as the caller says.
-        unsafe { self.seat().lane.exchange(payload) }
+        unsafe { self.lane().inner.exchange(payload) }
     }
 
     /// Has callers go on to the body that are held since the process had this
@@ -234,7 +234,7 @@ impl LiveSeat {
         // Else it was closed, and the body is for those who wait only.
         if self.is_live() {
             // SAFETY: as the caller says. The code at the body is that of the version there.
-            unsafe { self.seat().lane.divert(held.body.load(Ordering::Relaxed)) };
+            unsafe { self.lane().inner.divert(held.body.load(Ordering::Relaxed)) };
         }
         // SAFETY: as the caller says.
         unsafe { held.hold.end() };
@@ -246,7 +246,7 @@ impl LiveSeat {
     }
 }
 
-impl PartialEq for LiveSeat {
+impl PartialEq for CurrentVersion {
     /// Whether it is the same version.
     fn eq(&self, other: &Self) -> bool {
         self.version == other.version

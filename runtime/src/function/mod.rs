@@ -28,9 +28,9 @@ pub(crate) mod names;
 pub(crate) mod resume_points;
 pub(crate) mod retirement;
 
-pub(crate) use hold::LiveSeat;
-pub(crate) use lanes::{Closing, FreeSeat, Seat, SeatPool, slow_path};
-use lanes::{Place, Seats};
+pub(crate) use hold::CurrentVersion;
+pub(crate) use lanes::{Closing, FunctionLane, LanePool, ReservedLane, slow_path};
+use lanes::{FunctionLanes, LaneRecord};
 
 /// A name and a signature, with the slot that callers load and the lanes that versions occupy.
 ///
@@ -43,21 +43,21 @@ pub(crate) struct Function {
     /// The gate of the lane that is current, or 0 while there is no version. Who has bailed out
     /// of a gate goes on from here.
     current: AtomicUsize,
-    /// The seat whose gate is in the slot: entries are gates for it.
-    lane: AtomicPtr<Seat>,
-    /// The first seat, next to the slot: most calls need nothing else of the function. `None` if
-    /// the function can be tail-called: then all its seats are of the pool.
-    first: Option<Seat>,
+    /// The lane whose gate is in the slot: entries are gates for it.
+    lane: AtomicPtr<FunctionLane>,
+    /// The first lane, next to the slot: most calls need nothing else of the function. `None` if
+    /// the function can be tail-called: then all its lanes are of the pool.
+    first: Option<FunctionLane>,
     /// What a call goes to if there is no version and the function can be tail-called.
     zeros: usize,
     /// If the function belongs to a point at which frames move: what has them stay, which then is
-    /// in the place of zeros.
+    /// in the record of zeros.
     stay: Option<Box<Block>>,
     /// The points of the function, once a version has had any.
     points: OnceLock<Arc<Points>>,
     name: Arc<str>,
     prototype: Arc<Prototype>,
-    seats: Lock<Seats>,
+    lanes: Lock<FunctionLanes>,
     sites: Sites,
     entry: OnceLock<Box<Block>>,
     env: Arc<FunctionEnv>,
@@ -67,23 +67,23 @@ impl Drop for Function {
     fn drop(&mut self) {
         // Before anything goes that the gates know of.
         let map = self.env.gates.memory().code_map();
-        let mut seats = self.seats.lock();
-        let gates = seats.iter(self.first.as_ref()).map(|(_, place)| place.gate.address());
+        let mut lanes = self.lanes.lock();
+        let gates = lanes.iter(self.first.as_ref()).map(|(_, record)| record.gate.address());
         gates.for_each(|gate| map.forget(gate));
         if !self.can_be_tail_called() {
             return;
         }
         // Bodies that it was tail-called from may be what kept it, and be gone while it runs.
-        let live = seats.live.take();
-        let closing = live.map(|live| seats.closing(live, None));
-        let given_back = std::mem::take(&mut seats.more);
-        let pass = seats.unlock();
+        let live = lanes.live.take();
+        let closing = live.map(|live| lanes.closing(live, None));
+        let given_back = std::mem::take(&mut lanes.more);
+        let pass = lanes.unlock();
         if let Some(closing) = &closing {
             // SAFETY: nobody publishes a version of what nobody has.
             unsafe { closing.close() };
         }
         // Before the pass ends, so that who is forked finds them.
-        given_back.into_iter().for_each(|(seat, _)| self.env.seats.give_back(seat));
+        given_back.into_iter().for_each(|(lane, _)| self.env.lanes.give_back(lane));
         if let Some(closing) = closing {
             self.env.retirement.retire(vec![closing], pass);
         }
@@ -122,7 +122,7 @@ impl Function {
             GateKind::Tail { zeros } => Some(zeros.address()),
             GateKind::Compiled | GateKind::Machine => None,
         };
-        let first = if zeros.is_none() { Some(Seat::new(ptr::null())?) } else { None };
+        let first = if zeros.is_none() { Some(FunctionLane::new(ptr::null())?) } else { None };
         let function = Arc::new_cyclic(|this: &Weak<Self>| Self {
             slot: AtomicUsize::new(0),
             current: AtomicUsize::new(0),
@@ -135,20 +135,20 @@ impl Function {
             points: OnceLock::new(),
             name,
             prototype,
-            seats: Lock::default(),
+            lanes: Lock::default(),
             sites: Sites::default(),
             entry: OnceLock::new(),
             env: Arc::clone(env),
         });
         // The slot must hold a gate before anyone can call.
         if let Some(first) = &function.first {
-            let place = function.place(first)?;
-            function.set_slot(first, place.gate.address());
-            function.seats.lock().first = Some(place);
+            let record = function.record(first)?;
+            function.set_slot(first, record.gate.address());
+            function.lanes.lock().first = Some(record);
         } else {
-            let (seat, place) = function.another_seat()?;
-            function.set_slot(&seat, place.gate.address());
-            function.seats.lock().more.push((seat, place));
+            let (lane, record) = function.another_lane()?;
+            function.set_slot(&lane, record.gate.address());
+            function.lanes.lock().more.push((lane, record));
         }
         Ok(function)
     }
@@ -157,18 +157,18 @@ impl Function {
         self.zeros != 0
     }
 
-    /// A seat that is not the first, and its gate.
-    fn another_seat(self: &Arc<Self>) -> Result<(Arc<Seat>, Place)> {
+    /// A lane that is not the first, and its gate.
+    fn another_lane(self: &Arc<Self>) -> Result<(Arc<FunctionLane>, LaneRecord)> {
         let this = Arc::as_ptr(self);
-        let seat = match self.can_be_tail_called() {
-            true => self.env.seats.take(this)?,
-            false => Arc::new(Seat::new(this)?),
+        let lane = match self.can_be_tail_called() {
+            true => self.env.lanes.take(this)?,
+            false => Arc::new(FunctionLane::new(this)?),
         };
-        match self.place(&seat) {
-            Ok(place) => Ok((seat, place)),
+        match self.record(&lane) {
+            Ok(record) => Ok((lane, record)),
             Err(error) => {
                 if self.can_be_tail_called() {
-                    self.env.seats.give_back(seat);
+                    self.env.lanes.give_back(lane);
                 }
                 Err(error)
             }
@@ -202,16 +202,16 @@ impl Function {
     /// Whether it has a version that is current, and stays so while the caller is the only one
     /// publishing.
     pub(crate) fn is_published(&self) -> bool {
-        self.seats.lock().live.is_some()
+        self.lanes.lock().live.is_some()
     }
 
     pub(crate) fn slot(&self) -> *const usize {
         self.slot.as_ptr()
     }
 
-    /// Has the slot hold the gate of a seat of this function; returns what it held.
-    fn set_slot(&self, seat: &Seat, gate: usize) -> usize {
-        self.lane.store(ptr::from_ref(seat).cast_mut(), Ordering::Release);
+    /// Has the slot hold the gate of a lane of this function; returns what it held.
+    fn set_slot(&self, lane: &FunctionLane, gate: usize) -> usize {
+        self.lane.store(ptr::from_ref(lane).cast_mut(), Ordering::Release);
         self.slot.swap(gate, Ordering::Release)
     }
 
@@ -248,45 +248,45 @@ impl Function {
         Ok(self.entry.get_or_init(|| entry).address())
     }
 
-    /// A seat for the next version: one whose last has been freed, or else a new one.
-    pub(crate) fn free_seat(self: &Arc<Self>) -> Result<FreeSeat> {
-        let mut seats = self.seats.lock();
-        let free = |(seat, place): (&Seat, &Place)| {
-            !place.reserved && seat.lane.state().state() == State::Free
+    /// A lane for the next version: one whose last has been freed, or else a new one.
+    pub(crate) fn reserve_lane(self: &Arc<Self>) -> Result<ReservedLane> {
+        let mut lanes = self.lanes.lock();
+        let free = |(lane, record): (&FunctionLane, &LaneRecord)| {
+            !record.reserved && lane.inner.state().state() == State::Free
         };
-        let index = seats.iter(self.first.as_ref()).position(free);
+        let index = lanes.iter(self.first.as_ref()).position(free);
         let index = match index {
             Some(index) => index as u32,
             None => {
-                seats.more.push(self.another_seat()?);
-                seats.more.len() as u32 - u32::from(seats.first.is_none())
+                lanes.more.push(self.another_lane()?);
+                lanes.more.len() as u32 - u32::from(lanes.first.is_none())
             }
         };
-        seats.place(index).reserved = true;
-        let seat = seats.chosen(index);
-        drop(seats);
-        Ok(FreeSeat { function: Arc::clone(self), seat, index })
+        lanes.record(index).reserved = true;
+        let lane = lanes.chosen(index);
+        drop(lanes);
+        Ok(ReservedLane { function: Arc::clone(self), lane, index })
     }
 
-    /// Makes the gate of a seat, which has its address for good.
-    fn place(&self, seat: &Seat) -> Result<Place> {
+    /// Makes the gate of a lane, which has its address for good.
+    fn record(&self, lane: &FunctionLane) -> Result<LaneRecord> {
         let addresses = LaneAddresses {
-            lane: ptr::from_ref(seat).addr(),
-            cell_offset: seat.cell_offset,
+            lane: ptr::from_ref(lane).addr(),
+            cell_offset: lane.cell_offset,
             current: self.current.as_ptr().addr(),
         };
         let gate = self.env.gates.gate(&self.prototype, &addresses)?;
-        self.describe(&gate, seat);
-        Ok(Place { gate, version: None, reserved: false })
+        self.describe(&gate, lane);
+        Ok(LaneRecord { gate, version: None, reserved: false })
     }
 
-    /// Notes what the gate of a seat is, for those who find it on a stack.
-    fn describe(&self, gate: &Block, seat: &Seat) {
+    /// Notes what the gate of a lane is, for those who find it on a stack.
+    fn describe(&self, gate: &Block, lane: &FunctionLane) {
         match self.prototype.kind {
             GateKind::Machine => self.env.gates.memory().code_map().note_gate(gate.address()),
             GateKind::Compiled => {
                 let gate_code =
-                    GateCode { frame: self.prototype.gate.frame, lane: &raw const seat.lane };
+                    GateCode { frame: self.prototype.gate.frame, lane: &raw const lane.inner };
                 gate.describe(Arc::new(Description::Gate(gate_code)));
             }
             // No frame is one of a head.
@@ -303,25 +303,27 @@ impl Function {
         // The slot keeps the gate. Who comes through it bails, and finds that there is no current
         // lane to go on with.
         self.current.store(0, Ordering::Release);
-        let mut seats = self.seats.lock();
-        let removed = seats.live.take()?;
-        Some(seats.closing(removed, Some(self)))
+        let mut lanes = self.lanes.lock();
+        let removed = lanes.live.take()?;
+        Some(lanes.closing(removed, Some(self)))
     }
 
     /// Whether it has versions that were let go and are not freed.
     pub(crate) fn keeps_retired(&self) -> bool {
-        let seats = self.seats.lock();
-        seats.iter(self.first.as_ref()).any(|(seat, _)| seat.lane.state().state() == State::Retired)
+        let lanes = self.lanes.lock();
+        lanes
+            .iter(self.first.as_ref())
+            .any(|(lane, _)| lane.inner.state().state() == State::Retired)
     }
 
     /// Frees those of its versions that were let go and that nobody is inside of any more.
     pub(crate) fn leave_retired(&self) {
-        let seats = self.seats.lock();
-        let count = (usize::from(seats.first.is_some()) + seats.more.len()) as u32;
-        let all: Vec<_> = (0..count).map(|index| seats.chosen(index)).collect();
-        drop(seats);
-        for seat in all {
-            seat.of(self).lane.leave();
+        let lanes = self.lanes.lock();
+        let count = (usize::from(lanes.first.is_some()) + lanes.more.len()) as u32;
+        let all: Vec<_> = (0..count).map(|index| lanes.chosen(index)).collect();
+        drop(lanes);
+        for lane in all {
+            lane.of(self).inner.leave();
         }
     }
 
@@ -352,15 +354,15 @@ impl Function {
         waiting.threads
     }
 
-    /// What sits in its seats, and is not freed yet.
+    /// What sits in its lanes, and is not freed yet.
     fn occupants(&self) -> Vec<VersionInfo> {
-        let seats = self.seats.lock();
-        let infos = seats.iter(self.first.as_ref()).filter_map(|(seat, place)| {
-            let version = place.version.clone()?;
+        let lanes = self.lanes.lock();
+        let infos = lanes.iter(self.first.as_ref()).filter_map(|(lane, record)| {
+            let version = record.version.clone()?;
             if version.state() == VersionState::Freed {
                 return None;
             }
-            let threads = seat.lane.frames().into_iter().map(threads::describe);
+            let threads = lane.inner.frames().into_iter().map(threads::describe);
             Some(VersionInfo { version, threads: threads.collect() })
         });
         infos.collect()

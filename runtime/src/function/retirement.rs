@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use lastout_reclaim::Counting;
 
-use crate::function::{Closing, Function, SeatPool};
+use crate::function::{Closing, Function, LanePool};
 use crate::host::fork::{self, Lock, Pass};
 use crate::host::sys;
 use crate::host::threads;
@@ -89,7 +89,7 @@ impl Retirement {
     /// inside of that it does not have, or were about to free. Returns whether it is that time.
     ///
     /// Must not be called with a lock held: dropping a payload may run anything.
-    pub(crate) fn settle(&self, seats: &SeatPool) -> bool {
+    pub(crate) fn settle(&self, lanes: &LanePool) -> bool {
         let generation = fork::generation();
         if self.settled.swap(generation, Ordering::Relaxed) == generation {
             return false;
@@ -102,7 +102,7 @@ impl Retirement {
         drop(left);
         drop(pass);
         functions.iter().for_each(|function| function.leave_retired());
-        seats.leave_retired();
+        lanes.leave_retired();
         true
     }
 

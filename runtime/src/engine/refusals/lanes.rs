@@ -13,7 +13,7 @@ fn install(engine: &Engine, text: &str) -> crate::Result<()> {
     engine.install(unit).map(drop)
 }
 
-/// Installs two functions at once, of which the second one needs a new seat, with a write refused.
+/// Installs two functions at once, of which the second one needs a new lane, with a write refused.
 /// How much code there is then, and whether there was nothing to refuse.
 fn install_without(nth: usize) -> (usize, bool) {
     let engine = Engine::builder().strict(true).build().unwrap();
