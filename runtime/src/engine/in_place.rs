@@ -2,9 +2,9 @@
 //!
 //! # How callers wait
 //!
-//! The body word of the lane, which gates load, gets the address of a *valet*: code that calls the
+//! The body word of the lane, which gates load, gets the address of a *detour*: code that calls the
 //! runtime, which waits, and then goes on to the body. So gates are what they always are; a caller
-//! that waits is counted in, in the valet instead of in the body, and is noted as one that waits.
+//! that waits is counted in, in the detour instead of in the body, and is noted as one that waits.
 //! [`Hold`](lastout_reclaim::Hold) says when nobody is inside but those, and sees to it that it
 //! stays so. Then the code is written, the lane gets the other payload, the body word is what it
 //! was, and who waits goes on.
@@ -14,10 +14,10 @@
 //! Callers are held, and let go, by whoever has the right to publish, and so are code and payload
 //! exchanged. In between everybody else may publish: if the version is replaced or removed, the
 //! callers go on in it, to leave it, and this fails. A fork can come in between, too: the child has
-//! the valet in the lane and nobody who would let callers go, so there they do not wait, and the
+//! the detour in the lane and nobody who would let callers go, so there they do not wait, and the
 //! [first to settle](settle) puts the body back.
 //!
-//! Each lane has a valet of its own, made when it is first needed: with one for each function, who
+//! Each lane has a detour of its own, made when it is first needed: with one for each function, who
 //! has waited in one lane would not know the body of it when callers of the next are held.
 //!
 //! A signal handler may call the function on the thread that holds its callers. It is let through,

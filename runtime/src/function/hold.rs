@@ -19,15 +19,15 @@ use crate::version::{Version, VersionState};
 use crate::{Error, Result};
 
 /// What gates of a lane call instead of the body while callers are held.
-pub(super) struct Valet {
+pub(super) struct Detour {
     code: Block,
     held: Box<Held>,
 }
 
-/// The callers of a lane, as its valet knows them.
+/// The callers of a lane, as its detour knows them.
 #[repr(C)]
 pub(super) struct Held {
-    /// Where they go on. First, since the valet loads it.
+    /// Where they go on. First, since the detour loads it.
     body: AtomicUsize,
     lane: *const FunctionLane,
     hold: Hold,
@@ -43,13 +43,13 @@ unsafe impl Send for Held {}
 unsafe impl Sync for Held {}
 
 impl Held {
-    /// The stub's call when a gate has called the valet.
+    /// The stub's call when a gate has called the detour.
     pub(super) unsafe extern "C" fn wait(
         held: *const Self,
         ledger: *const u32,
         hooks: *const Hooks,
     ) {
-        // SAFETY: the valet passes what its lane keeps, as long as somebody is counted in there.
+        // SAFETY: the detour passes what its lane keeps, as long as somebody is counted in there.
         let (held, lane) = unsafe { (&*held, &*(*held).lane) };
         if !hooks.is_null() {
             // SAFETY: they are the engine's.
@@ -79,10 +79,10 @@ impl Held {
 }
 
 impl FunctionLane {
-    /// The valet; made when it is first asked for, if this host has such.
-    fn valet(&self, env: &FunctionEnv) -> Result<Option<&Valet>> {
-        if let Some(valet) = self.valet.get() {
-            return Ok(Some(valet));
+    /// The detour; made when it is first asked for, if this host has such.
+    fn detour(&self, env: &FunctionEnv) -> Result<Option<&Detour>> {
+        if let Some(detour) = self.detour.get() {
+            return Ok(Some(detour));
         }
         let held = Box::new(Held {
             body: AtomicUsize::new(0),
@@ -92,10 +92,10 @@ impl FunctionLane {
             process: AtomicU64::new(0),
         });
         let address = ptr::from_ref(&*held).expose_provenance();
-        let Some(code) = env.gates.valet(address)? else { return Ok(None) };
-        let valet = Box::new(Valet { code, held });
+        let Some(code) = env.gates.detour(address)? else { return Ok(None) };
+        let detour = Box::new(Detour { code, held });
         let _pass = Pass::new();
-        Ok(Some(self.valet.get_or_init(|| valet)))
+        Ok(Some(self.detour.get_or_init(|| detour)))
     }
 }
 
@@ -164,7 +164,7 @@ impl CurrentVersion {
     /// The caller is the only one publishing, and it is current, at this place.
     pub(crate) unsafe fn hold(&self, body: usize) -> Result<bool> {
         let lane = self.lane();
-        let Some(Valet { code, held }) = lane.valet(&self.function.env)? else {
+        let Some(Detour { code, held }) = lane.detour(&self.function.env)? else {
             let (function, why) = (self.function.name.to_string(), "this host is not x86-64");
             return Err(Error::NotInPlace { function, why });
         };
@@ -174,7 +174,7 @@ impl CurrentVersion {
         held.body.store(body, Ordering::Relaxed);
         held.holder.store(threads::id(), Ordering::Relaxed);
         held.process.store(fork::generation(), Ordering::Relaxed);
-        // SAFETY: as the caller says. The valet stays with the lane, and goes on to the body.
+        // SAFETY: as the caller says. The detour stays with the lane, and goes on to the body.
         unsafe {
             held.hold.begin();
             lane.inner.divert(code.address());
@@ -184,7 +184,7 @@ impl CurrentVersion {
 
     /// The callers that it holds.
     fn held(&self) -> &Held {
-        &self.lane().valet.get().expect("it holds callers").held
+        &self.lane().detour.get().expect("it holds callers").held
     }
 
     /// The frames of those that are inside and do not wait, at some moment during the call.

@@ -10,7 +10,7 @@ use lastout_instrument::LaneLayout;
 use lastout_reclaim::{Lane, State};
 
 use super::Function;
-use super::hold::{Held, Valet};
+use super::hold::{Detour, Held};
 use crate::Result;
 use crate::code::Block;
 use crate::gates::SlowPath;
@@ -51,7 +51,7 @@ pub(crate) struct FunctionLane {
     /// a gate of the function, which is there as long as somebody is.
     pub(super) function: AtomicPtr<Function>,
     /// Made when a version is first replaced in its place here.
-    pub(super) valet: OnceLock<Box<Valet>>,
+    pub(super) detour: OnceLock<Box<Detour>>,
 }
 
 /// Where entries and the tails of gates find what they need.
@@ -79,7 +79,7 @@ impl FunctionLane {
         let inner = threads::domain().lane()?;
         let cell_offset = inner.cell() as usize * size_of::<u32>();
         let function = AtomicPtr::new(function.cast_mut());
-        Ok(Self { inner, cell_offset, function, valet: OnceLock::new() })
+        Ok(Self { inner, cell_offset, function, detour: OnceLock::new() })
     }
 
     /// The stub's call when a caller has found the version gone on its way out of the gate.

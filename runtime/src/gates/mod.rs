@@ -129,14 +129,14 @@ impl Gates {
 
     /// What gates of a lane call instead of the body while callers are held, if this host has such:
     /// it has them wait, and goes on to the address that is in the first word of `held`.
-    pub(crate) fn valet(&self, held: usize) -> Result<Option<Block>> {
+    pub(crate) fn detour(&self, held: usize) -> Result<Option<Block>> {
         let Some(code) = machine_detour(self.isa()) else { return Ok(None) };
         let stub = self.stubs.wait(&self.slow_path, &self.templates, &self.memory)?;
         let code = Object::from_machine_code(code);
         let code = instantiate(&code, &self.memory, |symbol| match symbol {
             Symbol::Hold => stub,
             Symbol::Held => held,
-            _ => unreachable!("a valet refers to nothing else"),
+            _ => unreachable!("a detour refers to nothing else"),
         })?;
         code.describe(Arc::new(Description::Helper));
         Ok(Some(code))
