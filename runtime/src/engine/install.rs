@@ -11,7 +11,7 @@ use lastout_instrument::Dispatch;
 use crate::code::Patches;
 use crate::function::handle::Handle;
 use crate::function::names::Names;
-use crate::function::resume_points::{Cover, Uncovered, WaitingRoom};
+use crate::function::resume_points::{Cover, ParkedCall, Uncovered};
 use crate::function::{Closing, Function, ReservedLane};
 use crate::host::fork::Pass;
 use crate::types::FunctionType;
@@ -81,7 +81,7 @@ impl fmt::Debug for Installed {
 /// Code with a lane for each of its versions, and what is put there.
 pub(crate) struct Publication {
     roots: Vec<Prepared>,
-    rooms: Vec<(ReservedLane, Arc<WaitingRoom>)>,
+    parked_calls: Vec<(ReservedLane, Arc<ParkedCall>)>,
     functions: HashMap<FuncId, Arc<Function>>,
 }
 
@@ -113,9 +113,11 @@ impl Publication {
         let Linked { code, roots, callees, points } = linked;
         let lanes = roots.iter().map(|root| root.function.reserve_lane());
         let lanes = lanes.collect::<Result<Vec<_>>>()?;
-        let rooms =
-            points.rooms.iter().map(|room| Ok((room.function.reserve_lane()?, Arc::clone(room))));
-        let rooms = rooms.collect::<Result<Vec<_>>>()?;
+        let parked_calls = points
+            .parked_calls
+            .iter()
+            .map(|parked_call| Ok((parked_call.function.reserve_lane()?, Arc::clone(parked_call))));
+        let parked_calls = parked_calls.collect::<Result<Vec<_>>>()?;
         // Only the payloads keep it: it goes with the last of them, and at once if there are none.
         let image = Arc::new(Image::new(code, callees, attached()).with_points(points));
         let mut prepared: Vec<Prepared> = Vec::with_capacity(roots.len());
@@ -130,7 +132,7 @@ impl Publication {
             prepared.push(Prepared { lane, body, public, part: part_of.is_some(), payload });
         }
         let exposed = roots.into_iter().filter_map(|root| Some((root.exposed?, root.function)));
-        Ok(Self { roots: prepared, rooms, functions: exposed.collect() })
+        Ok(Self { roots: prepared, parked_calls, functions: exposed.collect() })
     }
 
     /// Makes the versions current, and those that they replace impossible to enter.
@@ -144,7 +146,7 @@ impl Publication {
         names: &Names,
         drop_queue: &Arc<Disposal>,
     ) -> Result<(Installed, Replaced)> {
-        let Self { roots, rooms, functions } = self;
+        let Self { roots, parked_calls, functions } = self;
         let wholes = || roots.iter().filter(|root| !root.part);
         let versions = wholes().map(|root| root.payload.version().clone()).collect();
         let addresses = wholes().map(|root| root.body).collect();
@@ -156,7 +158,7 @@ impl Publication {
         // On an error they are unlocked before the payloads are dropped, which may run anything.
         let mut names = names.lock();
         let published =
-            roots.iter().map(|root| &root.lane).chain(rooms.iter().map(|(lane, _)| lane));
+            roots.iter().map(|root| &root.lane).chain(parked_calls.iter().map(|(lane, _)| lane));
         let patches = patches(env, published)?;
         names.installs += 1;
         let image = roots.first().and_then(|root| root.payload.owned::<Image>());
@@ -171,7 +173,7 @@ impl Publication {
         });
         let covers: Vec<_> = covers.collect();
         let (parts, wholes): (Vec<_>, Vec<_>) = roots.into_iter().partition(|root| root.part);
-        let mut lanes = Vec::with_capacity(parts.len() + wholes.len() + rooms.len());
+        let mut lanes = Vec::with_capacity(parts.len() + wholes.len() + parked_calls.len());
         let mut open = |lane: ReservedLane, body, payload| {
             // Where calls go by slots, no thread is to go back to an older version. So the slot
             // comes first. A caller that finds the new gate and not the body yet bails, to what is
@@ -189,18 +191,18 @@ impl Publication {
         for whole in &wholes {
             whole.payload.publish(names.installs);
         }
-        // Whoever is in a waiting room finds the way in, and who comes from a function that calls
-        // from there finds the room.
+        // Whoever is in a parked call finds the way in, and who comes from a function that calls
+        // from there finds the parked_call.
         for Prepared { lane, body, payload, .. } in parts {
             open(lane, body, payload);
         }
-        for (lane, room) in rooms {
+        for (lane, parked_call) in parked_calls {
             let mut covers = covers.iter().flatten();
-            let cover = covers.find(|cover| cover.lease.is_for(&room.way_in));
+            let cover = covers.find(|cover| cover.lease.is_for(&parked_call.way_in));
             if let Some(Cover { lease, .. }) = cover
-                && !room.function.is_published()
+                && !parked_call.function.is_published()
             {
-                let (body, payload) = room.version(Arc::clone(lease), drop_queue);
+                let (body, payload) = parked_call.version(Arc::clone(lease), drop_queue);
                 open(lane, body, payload);
             }
         }

@@ -343,13 +343,13 @@ impl Function {
         infos
     }
 
-    /// Who is in waiting rooms of the function, between two versions.
+    /// Who is in parked calls of the function, between two versions.
     pub(crate) fn waiting(&self) -> Vec<ThreadFrames> {
         let points = self.known_points().map(|points| points.functions());
-        let rooms = points.into_iter().flat_map(|(_, rooms)| rooms);
+        let parked_calls = points.into_iter().flat_map(|(_, parked_calls)| parked_calls);
         let mut waiting =
             VersionInfo { version: Version::new(Arc::clone(&self.name)), threads: Vec::new() };
-        let infos = rooms.flat_map(|room| room.occupants());
+        let infos = parked_calls.flat_map(|parked_call| parked_call.occupants());
         infos.flat_map(|info| info.threads).for_each(|thread| waiting.add(thread));
         waiting.threads
     }

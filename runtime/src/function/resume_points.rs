@@ -9,21 +9,21 @@
 //! - the *way in*, a function, whose version is that of the unit that was the last to have the
 //!   point;
 //! - the *flags* of all these versions, words that say whether to leave;
-//! - if the point is at a call, *waiting rooms*: functions of one version, in which frames are while
+//! - if the point is at a call, *parked calls*: functions of one version, in which frames are while
 //!   the call is in progress. There are several if versions call different functions.
 //!
 //! # Covered points
 //!
 //! A point is *covered* while the version that is current has it. Then its way in is current too,
-//! its waiting rooms can be entered, and all flags are set but that of the current version.
+//! its parked calls can be entered, and all flags are set but that of the current version.
 //!
-//! When an install leaves a point uncovered, flags are cleared and waiting rooms closed: who comes
-//! to a gate that is closed goes home. But who is in a waiting room has no home any more, since the
+//! When an install leaves a point uncovered, flags are cleared and parked calls closed: who comes
+//! to a gate that is closed goes home. But who is in a parked call has no home any more, since the
 //! version that it is from may be gone, and must still find a way in. So the way in stays current
-//! as long as anybody has a [`Lease`], and a waiting room's has one until the last frame has left
+//! as long as anybody has a [`Lease`], and a parked call's has one until the last frame has left
 //! it. The last lease to go takes the way in away, unless the point is covered again.
 //!
-//! A frame that leaves a waiting room is counted in at the way in before it is counted out there, so
+//! A frame that leaves a parked call is counted in at the way in before it is counted out there, so
 //! it does not matter that it may be the one that takes the way in away.
 
 use std::collections::HashMap;
@@ -83,7 +83,7 @@ impl fmt::Display for PointKey {
 /// The points of a function.
 #[derive(Default)]
 pub(crate) struct Points {
-    /// Whoever holds the lock is the one that publishes ways in and waiting rooms.
+    /// Whoever holds the lock is the one that publishes ways in and parked calls.
     table: Lock<Table>,
 }
 
@@ -100,7 +100,7 @@ struct Point {
     uses: usize,
     /// Where their flags are.
     flags: Vec<usize>,
-    rooms: Vec<(RoomKey, Weak<WaitingRoom>)>,
+    parked_calls: Vec<(ParkedCallKey, Weak<ParkedCall>)>,
     lease: Weak<Lease>,
     /// While it is covered.
     covered: Option<Arc<Lease>>,
@@ -121,58 +121,58 @@ pub(crate) struct Lease {
     way_in: Arc<Function>,
 }
 
-/// What a waiting room calls.
-pub(crate) enum RoomCallee {
+/// What a parked call calls.
+pub(crate) enum ParkedCallee {
     Replaceable(Arc<Function>),
     /// Code of the host, by its address.
     Host(usize),
 }
 
-/// What makes waiting rooms of a point the same. A room that is there has its callee be there, so
+/// What makes parked calls of a point the same. A parked_call that is there has its callee be there, so
 /// that the address of one that is gone is no other's.
 #[derive(PartialEq, Eq)]
-struct RoomKey {
+struct ParkedCallKey {
     callee: usize,
     called_as: Signature,
 }
 
-impl RoomKey {
-    fn new(callee: &RoomCallee, called_as: &Signature) -> Self {
+impl ParkedCallKey {
+    fn new(callee: &ParkedCallee, called_as: &Signature) -> Self {
         let callee = match callee {
-            RoomCallee::Replaceable(callee) => Arc::as_ptr(callee).addr(),
-            RoomCallee::Host(address) => *address,
+            ParkedCallee::Replaceable(callee) => Arc::as_ptr(callee).addr(),
+            ParkedCallee::Host(address) => *address,
         };
         Self { callee, called_as: called_as.clone() }
     }
 }
 
-/// A waiting room: a function, and the code of its versions, which is always the same. The units
+/// A parked call: a function, and the code of its versions, which is always the same. The units
 /// that have calls made there keep it.
-pub(crate) struct WaitingRoom {
+pub(crate) struct ParkedCall {
     pub(crate) function: Arc<Function>,
     pub(crate) code: Arc<Block>,
-    pub(crate) callee: RoomCallee,
+    pub(crate) callee: ParkedCallee,
     pub(crate) way_in: Arc<Function>,
 }
 
-/// What a version of a waiting room owns, in the order in which it is dropped.
-struct Waiting {
+/// What a version of a parked call owns, in the order in which it is dropped.
+struct ParkedVersion {
     _lease: Arc<Lease>,
     _callees: Vec<Callee>,
     _code: Arc<Block>,
 }
 
-impl WaitingRoom {
+impl ParkedCall {
     /// A version of it, for as long as the point is covered: where its code is, and what it owns.
     pub(crate) fn version(&self, lease: Arc<Lease>, disposal: &Arc<Disposal>) -> (usize, Payload) {
         let callee = match &self.callee {
-            RoomCallee::Replaceable(callee) => Some(callee),
-            RoomCallee::Host(_) => None,
+            ParkedCallee::Replaceable(callee) => Some(callee),
+            ParkedCallee::Host(_) => None,
         };
         let callees = callee.into_iter().chain([&self.way_in]);
         let callees = callees.map(|function| Callee::new(Arc::clone(function))).collect();
         let code = Arc::clone(&self.code);
-        let owned = Arc::new(Waiting { _lease: lease, _callees: callees, _code: code });
+        let owned = Arc::new(ParkedVersion { _lease: lease, _callees: callees, _code: code });
         let version = Version::new(Arc::clone(self.function.name()));
         (self.code.address(), Payload::new(owned, version, Arc::clone(disposal)))
     }
@@ -209,14 +209,18 @@ impl Points {
         self.table.lock()
     }
 
-    /// The ways in of all points, and the waiting rooms.
+    /// The ways in of all points, and the parked calls.
     pub(crate) fn functions(&self) -> (Vec<Arc<Function>>, Vec<Arc<Function>>) {
         let table = self.table.lock();
         let ways_in = table.points.values().filter_map(|point| point.way_in.upgrade()).collect();
-        let rooms = table.points.values().flat_map(|point| &point.rooms);
-        let rooms: Vec<_> = rooms.filter_map(|(_, room)| room.upgrade()).collect();
+        let parked_calls = table.points.values().flat_map(|point| &point.parked_calls);
+        let parked_calls: Vec<_> =
+            parked_calls.filter_map(|(_, parked_call)| parked_call.upgrade()).collect();
         drop(table);
-        (ways_in, rooms.iter().map(|room| Arc::clone(&room.function)).collect())
+        (
+            ways_in,
+            parked_calls.iter().map(|parked_call| Arc::clone(&parked_call.function)).collect(),
+        )
     }
 }
 
@@ -237,33 +241,33 @@ impl Use {
         table.point(&self.key).flags.push(address);
     }
 
-    /// The waiting room of the point from which `callee` is called, made if there is none yet.
-    pub(crate) fn room(
+    /// The parked call of the point from which `callee` is called, made if there is none yet.
+    pub(crate) fn parked_call(
         &self,
-        callee: RoomCallee,
+        callee: ParkedCallee,
         called_as: &Signature,
-        make: impl FnOnce(&RoomCallee) -> Result<(Arc<Function>, Arc<Block>)>,
-    ) -> Result<Arc<WaitingRoom>> {
-        let key = RoomKey::new(&callee, called_as);
+        make: impl FnOnce(&ParkedCallee) -> Result<(Arc<Function>, Arc<Block>)>,
+    ) -> Result<Arc<ParkedCall>> {
+        let key = ParkedCallKey::new(&callee, called_as);
         let existing = |table: &mut Table| {
-            let rooms = &mut table.point(&self.key).rooms;
-            rooms.retain(|(_, room)| room.strong_count() > 0);
-            rooms.iter().find(|(other, _)| *other == key)?.1.upgrade()
+            let parked_calls = &mut table.point(&self.key).parked_calls;
+            parked_calls.retain(|(_, parked_call)| parked_call.strong_count() > 0);
+            parked_calls.iter().find(|(other, _)| *other == key)?.1.upgrade()
         };
         let found = existing(&mut self.points.table.lock());
-        if let Some(room) = found {
-            return Ok(room);
+        if let Some(parked_call) = found {
+            return Ok(parked_call);
         }
         let (function, code) = make(&callee)?;
         let way_in = Arc::clone(&self.way_in);
-        let room = Arc::new(WaitingRoom { function, code, callee, way_in });
+        let parked_call = Arc::new(ParkedCall { function, code, callee, way_in });
         let mut table = self.points.table.lock();
         if let Some(faster) = existing(&mut table) {
             drop(table);
             return Ok(faster);
         }
-        table.point(&self.key).rooms.push((key, Arc::downgrade(&room)));
-        Ok(room)
+        table.point(&self.key).parked_calls.push((key, Arc::downgrade(&parked_call)));
+        Ok(parked_call)
     }
 }
 
@@ -296,10 +300,10 @@ impl Lease {
 /// nothing is locked.
 #[derive(Default)]
 pub(crate) struct Uncovered {
-    /// Waiting rooms, unpublished and still to be closed.
+    /// Parked calls, unpublished and still to be closed.
     pub(crate) closing: Vec<Closing>,
     _leases: Vec<Arc<Lease>>,
-    _rooms: Vec<Arc<WaitingRoom>>,
+    _parked_calls: Vec<Arc<ParkedCall>>,
 }
 
 impl Table {
@@ -340,10 +344,12 @@ impl Table {
                 flag.store(usize::from(is_covered && !own), Ordering::Release);
             }
             if !is_covered && before.is_some() {
-                for room in point.rooms.iter().filter_map(|(_, room)| room.upgrade()) {
+                for parked_call in
+                    point.parked_calls.iter().filter_map(|(_, parked_call)| parked_call.upgrade())
+                {
                     // SAFETY: as the caller says.
-                    uncovered.closing.extend(unsafe { room.function.unpublish() });
-                    uncovered._rooms.push(room);
+                    uncovered.closing.extend(unsafe { parked_call.function.unpublish() });
+                    uncovered._parked_calls.push(parked_call);
                 }
             }
             uncovered._leases.extend(before);

@@ -17,7 +17,7 @@ use crate::code::{Block, Memory};
 use crate::gates::entries::HostEntries;
 use crate::gates::hooks::Hooks;
 use crate::gates::stubs::Stubs;
-use crate::gates::template::{Kind, Prototype, RoomSignatures, Templates, instantiate};
+use crate::gates::template::{Kind, ParkedCallSignatures, Prototype, Templates, instantiate};
 use crate::unwind::code_map::{Description, Frame};
 
 /// What gates are to know of the functions that they are for: where things are in a lane and a
@@ -118,13 +118,13 @@ impl Gates {
         Ok(stay)
     }
 
-    /// The code of a waiting room, and what is in its frame.
-    pub(crate) fn waiting_room(
+    /// The code of a parked call, and what is in its frame.
+    pub(crate) fn parked_call(
         &self,
-        signatures: RoomSignatures,
+        signatures: ParkedCallSignatures,
         resolve: impl Fn(Symbol) -> usize,
     ) -> Result<(Block, Frame)> {
-        self.instantiate(Kind::WaitingRoom(signatures), resolve)
+        self.instantiate(Kind::ParkedCall(signatures), resolve)
     }
 
     /// What gates of a lane call instead of the body while callers are held, if this host has such:

@@ -55,14 +55,14 @@ pub(crate) enum Kind {
     Stub,
     /// What has frames stay where there is no function of this signature to move by.
     Stay(Signature),
-    /// A waiting room.
-    WaitingRoom(RoomSignatures),
+    /// A parked call.
+    ParkedCall(ParkedCallSignatures),
 }
 
-/// What the code of a waiting room depends on.
+/// What the code of a parked call depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct RoomSignatures {
-    pub(crate) room: Signature,
+pub(crate) struct ParkedCallSignatures {
+    pub(crate) parked_call: Signature,
     pub(crate) call: Signature,
     pub(crate) callee: Callee,
     pub(crate) way_in: Signature,
@@ -157,9 +157,12 @@ impl Templates {
                 }
             }
             Kind::Stay(signature) => call_fallback(signature),
-            Kind::WaitingRoom(RoomSignatures { room, call, callee, way_in }) => {
-                parked_call(room.clone(), call, *callee, way_in, isa)
-            }
+            Kind::ParkedCall(ParkedCallSignatures {
+                parked_call: signature,
+                call,
+                callee,
+                way_in,
+            }) => parked_call(signature.clone(), call, *callee, way_in, isa),
             Kind::Stub => {
                 let stub = compile(preserving_stub(&*self.unprobed), &*self.unprobed)?;
                 return Ok(self.keep(kind, stub));

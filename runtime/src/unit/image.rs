@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::code::Block;
 use crate::function::call_sites::Callee;
-use crate::function::resume_points::{Use, WaitingRoom};
+use crate::function::resume_points::{ParkedCall, Use};
 use crate::unwind::code_map::Description;
 
 /// An installed unit: its code, its data, and what these need to live. Shared by the versions that
@@ -27,7 +27,7 @@ pub(crate) struct Image {
 #[derive(Default)]
 pub(crate) struct LinkedPoints {
     pub(crate) uses: Vec<Use>,
-    pub(crate) rooms: Vec<Arc<WaitingRoom>>,
+    pub(crate) parked_calls: Vec<Arc<ParkedCall>>,
 }
 
 struct Attached(Vec<Box<dyn Any + Send>>);

@@ -55,7 +55,7 @@ pub(crate) struct Linked {
 /// Links `unit` against what `names` knows. On an error nothing has changed.
 pub(crate) fn link(env: &UnitEnv, names: &Names, unit: &Unit) -> Result<Linked> {
     let mut linker = Linker::new(env, names, unit, Layout::new(unit, None))?;
-    linker.find_rooms()?;
+    linker.find_parked_calls()?;
     let mut draft = env.memory().allocate(linker.layout.sizes)?;
     let calls = linker.write(&mut draft)?;
     let description = linker.description();

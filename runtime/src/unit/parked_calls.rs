@@ -1,4 +1,4 @@
-//! The waiting rooms of a unit.
+//! The parked calls of a unit.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,58 +10,58 @@ use super::link::Linker;
 use crate::Result;
 use crate::code::Block;
 use crate::function::Function;
-use crate::function::resume_points::RoomCallee;
-use crate::gates::template::RoomSignatures;
+use crate::function::resume_points::ParkedCallee;
+use crate::gates::template::ParkedCallSignatures;
 use crate::unit::env::UnitEnv;
-use crate::unit::resumable::UnitRoom;
+use crate::unit::resumable::UnitParkedCall;
 use crate::unwind::code_map::{Description, FunctionCode, UnitCode};
 
 impl Linker<'_> {
-    /// Finds or makes the waiting rooms that the unit calls others from.
-    pub(super) fn find_rooms(&mut self) -> Result<()> {
-        for (&id, UnitRoom { way_in, callee, called_as }) in &self.unit.points.rooms {
+    /// Finds or makes the parked calls that the unit calls others from.
+    pub(super) fn find_parked_calls(&mut self) -> Result<()> {
+        for (&id, UnitParkedCall { way_in, callee, called_as }) in &self.unit.points.parked_calls {
             let callee = match self.host_function(*callee)? {
-                Some(address) => RoomCallee::Host(address),
-                None => RoomCallee::Replaceable(Arc::clone(self.replaceable(*callee)?)),
+                Some(address) => ParkedCallee::Host(address),
+                None => ParkedCallee::Replaceable(Arc::clone(self.replaceable(*callee)?)),
             };
             let way_in = &self.roots[way_in];
             let used = self.points.uses.iter().find(|used| Arc::ptr_eq(used.way_in(), way_in));
-            let used = used.expect("a room is one of a point of the unit");
+            let used = used.expect("a parked_call is one of a point of the unit");
             let (name, signature) = (self.name(id), &self.declaration(id).signature);
-            let room = used.room(callee, called_as, |callee| {
-                make_room(self.env, name.into(), signature, callee, called_as, way_in)
+            let parked_call = used.parked_call(callee, called_as, |callee| {
+                make_parked_call(self.env, name.into(), signature, callee, called_as, way_in)
             })?;
-            self.callees.insert(id, Arc::clone(&room.function));
-            self.points.rooms.push(room);
+            self.callees.insert(id, Arc::clone(&parked_call.function));
+            self.points.parked_calls.push(parked_call);
         }
         Ok(())
     }
 }
 
-/// A waiting room, and its code.
-fn make_room(
+/// A parked call, and its code.
+fn make_parked_call(
     env: &UnitEnv,
     name: Arc<str>,
     signature: &Signature,
-    callee: &RoomCallee,
+    callee: &ParkedCallee,
     called_as: &Signature,
     way_in: &Arc<Function>,
 ) -> Result<(Arc<Function>, Arc<Block>)> {
-    let signatures = RoomSignatures {
-        room: signature.clone(),
+    let signatures = ParkedCallSignatures {
+        parked_call: signature.clone(),
         call: called_as.clone(),
         callee: match callee {
-            RoomCallee::Replaceable(_) => Callee::Replaceable,
-            RoomCallee::Host(_) => Callee::Fixed,
+            ParkedCallee::Replaceable(_) => Callee::Replaceable,
+            ParkedCallee::Host(_) => Callee::Fixed,
         },
         way_in: way_in.signature().clone(),
     };
     let gates = &env.functions.gates;
-    let (code, frame) = gates.waiting_room(signatures, |symbol| match (symbol, callee) {
-        (Symbol::Slot(0), RoomCallee::Replaceable(callee)) => callee.slot().addr(),
-        (Symbol::StubTarget, RoomCallee::Host(address)) => *address,
+    let (code, frame) = gates.parked_call(signatures, |symbol| match (symbol, callee) {
+        (Symbol::Slot(0), ParkedCallee::Replaceable(callee)) => callee.slot().addr(),
+        (Symbol::StubTarget, ParkedCallee::Host(address)) => *address,
         (Symbol::Slot(1), _) => way_in.slot().addr(),
-        _ => unreachable!("a waiting room refers to nothing else"),
+        _ => unreachable!("a parked call refers to nothing else"),
     })?;
     let function = FunctionCode { start: 0, saved: frame.saved, name: Arc::clone(&name) };
     code.describe(Arc::new(Description::Unit(UnitCode {

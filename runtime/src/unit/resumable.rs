@@ -83,8 +83,8 @@ impl ResumePoints {
 pub(crate) struct UnitPoints {
     /// By their ways in.
     pub(crate) points: BTreeMap<FuncId, UnitPoint>,
-    /// By the names that their waiting rooms are called by.
-    pub(crate) rooms: BTreeMap<FuncId, UnitRoom>,
+    /// By the names that their parked calls are called by.
+    pub(crate) parked_calls: BTreeMap<FuncId, UnitParkedCall>,
 }
 
 /// A point of a function, or a converting way to one.
@@ -95,8 +95,8 @@ pub(crate) struct UnitPoint {
     pub(crate) flag: Option<DataId>,
 }
 
-/// The waiting room of a point at a call.
-pub(crate) struct UnitRoom {
+/// The parked call of a point at a call.
+pub(crate) struct UnitParkedCall {
     pub(crate) way_in: FuncId,
     pub(crate) callee: FuncId,
     /// What the callee is called as.
@@ -235,15 +235,18 @@ impl Unit {
                 let called_as = point.call.clone().expect("the point is at a call");
                 let callee_name = self.declarations().get_function_decl(callee);
                 let callee_name = callee_name.linkage_name(callee);
-                let room = format!("{name}@{key} waiting for {callee_name}");
+                let parked_call = format!("{name}@{key} waiting for {callee_name}");
                 let signature = resumable.parked_call_signature(point);
-                let room = self.declare_function(&room, Linkage::Import, &signature)?;
-                self.points.rooms.insert(room, UnitRoom { way_in, callee, called_as });
+                let parked_call =
+                    self.declare_function(&parked_call, Linkage::Import, &signature)?;
+                self.points
+                    .parked_calls
+                    .insert(parked_call, UnitParkedCall { way_in, callee, called_as });
                 let signature = resumable.fallback_signature(point);
                 let plain =
                     self.declare_function(&format!("{local} plain"), Linkage::Local, &signature)?;
                 let position = PositionNames::Call {
-                    parked_call: function_name(room),
+                    parked_call: function_name(parked_call),
                     fallback: function_name(plain),
                 };
                 (position, Some(plain), None)
