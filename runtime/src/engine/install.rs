@@ -89,7 +89,7 @@ struct Prepared {
     lane: ReservedLane,
     body: usize,
     public: bool,
-    /// Whether it is the way in of a point, and so part of another's version.
+    /// Whether it is the resume entry of a point, and so part of another's version.
     part: bool,
     payload: Payload,
 }
@@ -191,14 +191,14 @@ impl Publication {
         for whole in &wholes {
             whole.payload.publish(names.installs);
         }
-        // Whoever is in a parked call finds the way in, and who comes from a function that calls
+        // Whoever is in a parked call finds the resume entry, and who comes from a function that calls
         // from there finds the parked_call.
         for Prepared { lane, body, payload, .. } in parts {
             open(lane, body, payload);
         }
         for (lane, parked_call) in parked_calls {
             let mut covers = covers.iter().flatten();
-            let cover = covers.find(|cover| cover.lease.is_for(&parked_call.way_in));
+            let cover = covers.find(|cover| cover.lease.is_for(&parked_call.resume_entry));
             if let Some(Cover { lease, .. }) = cover
                 && !parked_call.function.is_published()
             {

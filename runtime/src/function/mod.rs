@@ -331,8 +331,8 @@ impl Function {
     pub(crate) fn versions(&self) -> Vec<VersionInfo> {
         let mut infos = self.occupants();
         let points = self.known_points().map(|points| points.functions());
-        for way_in in points.iter().flat_map(|(ways_in, _)| ways_in) {
-            for VersionInfo { version, threads } in way_in.occupants() {
+        for resume_entry in points.iter().flat_map(|(resume_entries, _)| resume_entries) {
+            for VersionInfo { version, threads } in resume_entry.occupants() {
                 match infos.iter_mut().find(|info| info.version == version) {
                     Some(info) => threads.into_iter().for_each(|thread| info.add(thread)),
                     None => infos.push(VersionInfo { version, threads }),

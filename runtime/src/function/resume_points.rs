@@ -6,7 +6,7 @@
 //! Versions come and go; a point is what they have in common: a number, and what is alive there
 //! ([`PointKey`]). For each there is, as long as a version is alive that has it:
 //!
-//! - the *way in*, a function, whose version is that of the unit that was the last to have the
+//! - the *resume entry*, a function, whose version is that of the unit that was the last to have the
 //!   point;
 //! - the *flags* of all these versions, words that say whether to leave;
 //! - if the point is at a call, *parked calls*: functions of one version, in which frames are while
@@ -14,17 +14,17 @@
 //!
 //! # Covered points
 //!
-//! A point is *covered* while the version that is current has it. Then its way in is current too,
+//! A point is *covered* while the version that is current has it. Then its resume entry is current too,
 //! its parked calls can be entered, and all flags are set but that of the current version.
 //!
 //! When an install leaves a point uncovered, flags are cleared and parked calls closed: who comes
 //! to a gate that is closed goes home. But who is in a parked call has no home any more, since the
-//! version that it is from may be gone, and must still find a way in. So the way in stays current
+//! version that it is from may be gone, and must still find a resume entry. So the resume entry stays current
 //! as long as anybody has a [`Lease`], and a parked call's has one until the last frame has left
-//! it. The last lease to go takes the way in away, unless the point is covered again.
+//! it. The last lease to go takes the resume entry away, unless the point is covered again.
 //!
-//! A frame that leaves a parked call is counted in at the way in before it is counted out there, so
-//! it does not matter that it may be the one that takes the way in away.
+//! A frame that leaves a parked call is counted in at the resume entry before it is counted out there, so
+//! it does not matter that it may be the one that takes the resume entry away.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -83,7 +83,7 @@ impl fmt::Display for PointKey {
 /// The points of a function.
 #[derive(Default)]
 pub(crate) struct Points {
-    /// Whoever holds the lock is the one that publishes ways in and parked calls.
+    /// Whoever holds the lock is the one that publishes resume entries and parked calls.
     table: Lock<Table>,
 }
 
@@ -95,7 +95,7 @@ pub(crate) struct Table {
 
 #[derive(Default)]
 struct Point {
-    way_in: Weak<Function>,
+    resume_entry: Weak<Function>,
     /// How many units have it.
     uses: usize,
     /// Where their flags are.
@@ -110,15 +110,15 @@ struct Point {
 pub(crate) struct Use {
     points: Arc<Points>,
     key: PointKey,
-    way_in: Arc<Function>,
+    resume_entry: Arc<Function>,
     flag: Option<usize>,
 }
 
-/// Keeps a way in current, whether or not the point is covered.
+/// Keeps a resume entry current, whether or not the point is covered.
 pub(crate) struct Lease {
     points: Arc<Points>,
     key: PointKey,
-    way_in: Arc<Function>,
+    resume_entry: Arc<Function>,
 }
 
 /// What a parked call calls.
@@ -152,7 +152,7 @@ pub(crate) struct ParkedCall {
     pub(crate) function: Arc<Function>,
     pub(crate) code: Arc<Block>,
     pub(crate) callee: ParkedCallee,
-    pub(crate) way_in: Arc<Function>,
+    pub(crate) resume_entry: Arc<Function>,
 }
 
 /// What a version of a parked call owns, in the order in which it is dropped.
@@ -169,7 +169,7 @@ impl ParkedCall {
             ParkedCallee::Replaceable(callee) => Some(callee),
             ParkedCallee::Host(_) => None,
         };
-        let callees = callee.into_iter().chain([&self.way_in]);
+        let callees = callee.into_iter().chain([&self.resume_entry]);
         let callees = callees.map(|function| Callee::new(Arc::clone(function))).collect();
         let code = Arc::clone(&self.code);
         let owned = Arc::new(ParkedVersion { _lease: lease, _callees: callees, _code: code });
@@ -179,29 +179,29 @@ impl ParkedCall {
 }
 
 impl Points {
-    /// Notes that a unit has a point. Its way in is made if there is none yet.
+    /// Notes that a unit has a point. Its resume entry is made if there is none yet.
     pub(crate) fn register(
         self: &Arc<Self>,
         key: &PointKey,
         make: impl FnOnce() -> Result<Arc<Function>>,
     ) -> Result<Use> {
-        let existing = |table: &Table| table.points.get(key)?.way_in.upgrade();
+        let existing = |table: &Table| table.points.get(key)?.resume_entry.upgrade();
         let found = existing(&self.table.lock());
-        let way_in = match found {
-            Some(way_in) => way_in,
+        let resume_entry = match found {
+            Some(resume_entry) => resume_entry,
             None => make()?,
         };
         let mut table = self.table.lock();
         // Another thread may have been faster. What is not used goes when nothing is locked.
-        let (way_in, _unused) = match existing(&table) {
-            Some(faster) => (faster, Some(way_in)),
-            None => (way_in, None),
+        let (resume_entry, _unused) = match existing(&table) {
+            Some(faster) => (faster, Some(resume_entry)),
+            None => (resume_entry, None),
         };
         let point = table.points.entry(key.clone()).or_default();
-        point.way_in = Arc::downgrade(&way_in);
+        point.resume_entry = Arc::downgrade(&resume_entry);
         point.uses += 1;
         drop(table);
-        Ok(Use { points: Arc::clone(self), key: key.clone(), way_in, flag: None })
+        Ok(Use { points: Arc::clone(self), key: key.clone(), resume_entry, flag: None })
     }
 
     /// The right to publish what belongs to points.
@@ -209,16 +209,17 @@ impl Points {
         self.table.lock()
     }
 
-    /// The ways in of all points, and the parked calls.
+    /// The resume entries of all points, and the parked calls.
     pub(crate) fn functions(&self) -> (Vec<Arc<Function>>, Vec<Arc<Function>>) {
         let table = self.table.lock();
-        let ways_in = table.points.values().filter_map(|point| point.way_in.upgrade()).collect();
+        let resume_entries =
+            table.points.values().filter_map(|point| point.resume_entry.upgrade()).collect();
         let parked_calls = table.points.values().flat_map(|point| &point.parked_calls);
         let parked_calls: Vec<_> =
             parked_calls.filter_map(|(_, parked_call)| parked_call.upgrade()).collect();
         drop(table);
         (
-            ways_in,
+            resume_entries,
             parked_calls.iter().map(|parked_call| Arc::clone(&parked_call.function)).collect(),
         )
     }
@@ -230,8 +231,8 @@ impl Use {
         Arc::ptr_eq(&self.points, points)
     }
 
-    pub(crate) fn way_in(&self) -> &Arc<Function> {
-        &self.way_in
+    pub(crate) fn resume_entry(&self) -> &Arc<Function> {
+        &self.resume_entry
     }
 
     /// Says where the unit's flag is: a word that is aligned, and there until this is dropped.
@@ -259,8 +260,8 @@ impl Use {
             return Ok(parked_call);
         }
         let (function, code) = make(&callee)?;
-        let way_in = Arc::clone(&self.way_in);
-        let parked_call = Arc::new(ParkedCall { function, code, callee, way_in });
+        let resume_entry = Arc::clone(&self.resume_entry);
+        let parked_call = Arc::new(ParkedCall { function, code, callee, resume_entry });
         let mut table = self.points.table.lock();
         if let Some(faster) = existing(&mut table) {
             drop(table);
@@ -291,8 +292,8 @@ pub(crate) struct Cover {
 }
 
 impl Lease {
-    pub(crate) fn is_for(&self, way_in: &Arc<Function>) -> bool {
-        Arc::ptr_eq(&self.way_in, way_in)
+    pub(crate) fn is_for(&self, resume_entry: &Arc<Function>) -> bool {
+        Arc::ptr_eq(&self.resume_entry, resume_entry)
     }
 }
 
@@ -315,19 +316,19 @@ impl Table {
     pub(crate) fn cover(&mut self, used: &Use) -> Cover {
         let point = self.point(&used.key);
         let lease = point.lease.upgrade().unwrap_or_else(|| {
-            let (points, way_in) = (Arc::clone(&used.points), Arc::clone(&used.way_in));
-            let lease = Arc::new(Lease { points, key: used.key.clone(), way_in });
+            let (points, resume_entry) = (Arc::clone(&used.points), Arc::clone(&used.resume_entry));
+            let lease = Arc::new(Lease { points, key: used.key.clone(), resume_entry });
             point.lease = Arc::downgrade(&lease);
             lease
         });
         Cover { lease, flag: used.flag }
     }
 
-    /// Has these points be covered, whose ways in have been published, and no others.
+    /// Has these points be covered, whose resume entries have been published, and no others.
     ///
     /// # Safety
     ///
-    /// The table was locked before the ways in were published.
+    /// The table was locked before the resume entries were published.
     pub(crate) unsafe fn uncover_others(&mut self, covered: Vec<Cover>) -> Uncovered {
         let mut uncovered = Uncovered::default();
         let leases: HashMap<_, _> =
@@ -369,9 +370,9 @@ impl Drop for Lease {
             return;
         }
         // SAFETY: the table is locked.
-        let Some(closing) = (unsafe { self.way_in.unpublish() }) else { return };
+        let Some(closing) = (unsafe { self.resume_entry.unpublish() }) else { return };
         // SAFETY: as above.
         unsafe { closing.close() };
-        self.way_in.env().retirement.retire(vec![closing], table.unlock());
+        self.resume_entry.env().retirement.retire(vec![closing], table.unlock());
     }
 }

@@ -65,7 +65,7 @@ pub(crate) struct ParkedCallSignatures {
     pub(crate) parked_call: Signature,
     pub(crate) call: Signature,
     pub(crate) callee: Callee,
-    pub(crate) way_in: Signature,
+    pub(crate) resume_entry: Signature,
 }
 
 /// Compiles templates, each once, and keeps them: there are as many as there are signatures.
@@ -161,8 +161,8 @@ impl Templates {
                 parked_call: signature,
                 call,
                 callee,
-                way_in,
-            }) => parked_call(signature.clone(), call, *callee, way_in, isa),
+                resume_entry,
+            }) => parked_call(signature.clone(), call, *callee, resume_entry, isa),
             Kind::Stub => {
                 let stub = compile(preserving_stub(&*self.unprobed), &*self.unprobed)?;
                 return Ok(self.keep(kind, stub));

@@ -39,7 +39,7 @@ pub(crate) struct Root {
     pub(crate) public: bool,
     /// Its number in the unit, if the unit exposes it.
     pub(crate) exposed: Option<FuncId>,
-    /// If it is the way in of a point, whose point that is: the number of its root.
+    /// If it is the resume entry of a point, whose point that is: the number of its root.
     pub(crate) part_of: Option<usize>,
 }
 
@@ -117,7 +117,7 @@ pub(super) struct Linker<'a> {
     pub(super) roots: BTreeMap<FuncId, Arc<Function>>,
     /// The replaceable functions that the unit refers to, its own among them.
     pub(super) callees: HashMap<FuncId, Arc<Function>>,
-    /// Its points, in the order of their ways in.
+    /// Its points, in the order of their resume entries.
     pub(super) points: LinkedPoints,
 }
 
@@ -189,7 +189,7 @@ impl<'a> Linker<'a> {
             if let Some(UnitPoint { function, key, .. }) = self.unit.points.points.get(&id) {
                 let make = || Function::of_point(name.into(), signature, &self.env.functions);
                 let used = self.roots[function].points().register(key, make)?;
-                self.roots.insert(id, Arc::clone(used.way_in()));
+                self.roots.insert(id, Arc::clone(used.resume_entry()));
                 self.points.uses.push(used);
                 continue;
             }

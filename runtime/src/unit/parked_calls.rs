@@ -19,17 +19,20 @@ use crate::unwind::code_map::{Description, FunctionCode, UnitCode};
 impl Linker<'_> {
     /// Finds or makes the parked calls that the unit calls others from.
     pub(super) fn find_parked_calls(&mut self) -> Result<()> {
-        for (&id, UnitParkedCall { way_in, callee, called_as }) in &self.unit.points.parked_calls {
+        for (&id, UnitParkedCall { resume_entry, callee, called_as }) in
+            &self.unit.points.parked_calls
+        {
             let callee = match self.host_function(*callee)? {
                 Some(address) => ParkedCallee::Host(address),
                 None => ParkedCallee::Replaceable(Arc::clone(self.replaceable(*callee)?)),
             };
-            let way_in = &self.roots[way_in];
-            let used = self.points.uses.iter().find(|used| Arc::ptr_eq(used.way_in(), way_in));
+            let resume_entry = &self.roots[resume_entry];
+            let used =
+                self.points.uses.iter().find(|used| Arc::ptr_eq(used.resume_entry(), resume_entry));
             let used = used.expect("a parked_call is one of a point of the unit");
             let (name, signature) = (self.name(id), &self.declaration(id).signature);
             let parked_call = used.parked_call(callee, called_as, |callee| {
-                make_parked_call(self.env, name.into(), signature, callee, called_as, way_in)
+                make_parked_call(self.env, name.into(), signature, callee, called_as, resume_entry)
             })?;
             self.callees.insert(id, Arc::clone(&parked_call.function));
             self.points.parked_calls.push(parked_call);
@@ -45,7 +48,7 @@ fn make_parked_call(
     signature: &Signature,
     callee: &ParkedCallee,
     called_as: &Signature,
-    way_in: &Arc<Function>,
+    resume_entry: &Arc<Function>,
 ) -> Result<(Arc<Function>, Arc<Block>)> {
     let signatures = ParkedCallSignatures {
         parked_call: signature.clone(),
@@ -54,13 +57,13 @@ fn make_parked_call(
             ParkedCallee::Replaceable(_) => Callee::Replaceable,
             ParkedCallee::Host(_) => Callee::Fixed,
         },
-        way_in: way_in.signature().clone(),
+        resume_entry: resume_entry.signature().clone(),
     };
     let gates = &env.functions.gates;
     let (code, frame) = gates.parked_call(signatures, |symbol| match (symbol, callee) {
         (Symbol::Slot(0), ParkedCallee::Replaceable(callee)) => callee.slot().addr(),
         (Symbol::StubTarget, ParkedCallee::Host(address)) => *address,
-        (Symbol::Slot(1), _) => way_in.slot().addr(),
+        (Symbol::Slot(1), _) => resume_entry.slot().addr(),
         _ => unreachable!("a parked call refers to nothing else"),
     })?;
     let function = FunctionCode { start: 0, saved: frame.saved, name: Arc::clone(&name) };

@@ -81,7 +81,7 @@ impl ResumePoints {
 /// What a unit has for the points of its functions.
 #[derive(Default)]
 pub(crate) struct UnitPoints {
-    /// By their ways in.
+    /// By their resume entries.
     pub(crate) points: BTreeMap<FuncId, UnitPoint>,
     /// By the names that their parked calls are called by.
     pub(crate) parked_calls: BTreeMap<FuncId, UnitParkedCall>,
@@ -97,7 +97,7 @@ pub(crate) struct UnitPoint {
 
 /// The parked call of a point at a call.
 pub(crate) struct UnitParkedCall {
-    pub(crate) way_in: FuncId,
+    pub(crate) resume_entry: FuncId,
     pub(crate) callee: FuncId,
     /// What the callee is called as.
     pub(crate) called_as: Signature,
@@ -106,7 +106,7 @@ pub(crate) struct UnitParkedCall {
 /// What is declared for a point.
 struct Declared {
     names: PointNames,
-    way_in: FuncId,
+    resume_entry: FuncId,
     code: FuncId,
     plain: Option<FuncId>,
 }
@@ -184,10 +184,10 @@ impl Unit {
             declared.push(self.declare_point(id, &name, &func, &resumable, point)?);
         }
         let names: Vec<_> = declared.iter().map(|point| point.names.clone()).collect();
-        for (point, Declared { names: own, way_in, code, plain }) in
+        for (point, Declared { names: own, resume_entry, code, plain }) in
             resumable.points().iter().zip(&declared)
         {
-            self.define(*way_in, resumable.resume_entry(point, own))?;
+            self.define(*resume_entry, resumable.resume_entry(point, own))?;
             self.define(*code, resumable.code(point, &names))?;
             if let Some((plain, func)) = plain.zip(resumable.fallback(point, own)) {
                 self.define(plain, func)?;
@@ -215,7 +215,7 @@ impl Unit {
     ) -> ModuleResult<Declared> {
         let key = PointKey::new(point);
         let signature = resumable.resume_entry_signature(point);
-        let way_in =
+        let resume_entry =
             self.declare_function(&format!("{name}@{key}"), Linkage::Preemptible, &signature)?;
         let local = format!("{name}@{}", point.id);
         let signature = resumable.code_signature(point);
@@ -241,7 +241,7 @@ impl Unit {
                     self.declare_function(&parked_call, Linkage::Import, &signature)?;
                 self.points
                     .parked_calls
-                    .insert(parked_call, UnitParkedCall { way_in, callee, called_as });
+                    .insert(parked_call, UnitParkedCall { resume_entry, callee, called_as });
                 let signature = resumable.fallback_signature(point);
                 let plain =
                     self.declare_function(&format!("{local} plain"), Linkage::Local, &signature)?;
@@ -252,10 +252,13 @@ impl Unit {
                 (position, Some(plain), None)
             }
         };
-        self.points.points.insert(way_in, UnitPoint { function, key, flag });
-        let names =
-            PointNames { resume_entry: function_name(way_in), code: function_name(code), position };
-        Ok(Declared { names, way_in, code, plain })
+        self.points.points.insert(resume_entry, UnitPoint { function, key, flag });
+        let names = PointNames {
+            resume_entry: function_name(resume_entry),
+            code: function_name(code),
+            position,
+        };
+        Ok(Declared { names, resume_entry, code, plain })
     }
 
     /// What a marked call calls, if that stays when the version goes.
@@ -307,13 +310,13 @@ impl Unit {
         }
         let key = PointKey::new(point).with_live(from.clone());
         let signature = resumable.converting_signature(point, &converted);
-        let way_in =
+        let resume_entry =
             self.declare_function(&format!("{name}@{key}"), Linkage::Preemptible, &signature)?;
         let names = &declared.names;
         let func =
             resumable.converting_resume_entry(point, names, &function_name(*converter), &converted);
-        self.define(way_in, func)?;
-        self.points.points.insert(way_in, UnitPoint { function, key, flag: None });
+        self.define(resume_entry, func)?;
+        self.points.points.insert(resume_entry, UnitPoint { function, key, flag: None });
         Ok(())
     }
 }
