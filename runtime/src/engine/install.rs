@@ -11,7 +11,7 @@ use lastout_instrument::Dispatch;
 use crate::code::Patches;
 use crate::function::handle::Handle;
 use crate::function::names::Names;
-use crate::function::resume_points::{Cover, ParkedCall, Uncovered};
+use crate::function::resume_points::{Offer, ParkedCall, Withdrawn};
 use crate::function::{Closing, Function, ReservedLane};
 use crate::host::fork::Pass;
 use crate::types::FunctionType;
@@ -100,7 +100,7 @@ pub(crate) struct Replaced {
     pub(crate) closing: Vec<Closing>,
     pub(crate) pass: Pass,
     /// To be dropped after that.
-    pub(crate) uncovered: Vec<Uncovered>,
+    pub(crate) withdrawn: Vec<Withdrawn>,
 }
 
 impl Publication {
@@ -167,11 +167,11 @@ impl Publication {
         }
         // Before anything of theirs is published.
         let mut tables: Vec<_> = resumable.iter().map(|points| points.lock()).collect();
-        let covers = resumable.iter().zip(&mut tables).map(|(points, table)| {
+        let offers = resumable.iter().zip(&mut tables).map(|(points, table)| {
             let uses = image.map_or(&[][..], Image::uses).iter().filter(|used| used.is_of(points));
-            uses.map(|used| table.cover(used)).collect::<Vec<_>>()
+            uses.map(|used| table.offer(used)).collect::<Vec<_>>()
         });
-        let covers: Vec<_> = covers.collect();
+        let offers: Vec<_> = offers.collect();
         let (parts, wholes): (Vec<_>, Vec<_>) = roots.into_iter().partition(|root| root.part);
         let mut lanes = Vec::with_capacity(parts.len() + wholes.len() + parked_calls.len());
         let mut open = |lane: ReservedLane, body, payload| {
@@ -197,9 +197,9 @@ impl Publication {
             open(lane, body, payload);
         }
         for (lane, parked_call) in parked_calls {
-            let mut covers = covers.iter().flatten();
-            let cover = covers.find(|cover| cover.lease.is_for(&parked_call.resume_entry));
-            if let Some(Cover { lease, .. }) = cover
+            let mut offers = offers.iter().flatten();
+            let offer = offers.find(|offer| offer.lease.is_for(&parked_call.resume_entry));
+            if let Some(Offer { lease, .. }) = offer
                 && !parked_call.function.is_published()
             {
                 let (body, payload) = parked_call.version(Arc::clone(lease), drop_queue);
@@ -212,12 +212,12 @@ impl Publication {
             }
             open(lane, body, payload);
         }
-        let mut uncovered = Vec::with_capacity(tables.len());
-        for (table, covers) in tables.iter_mut().zip(covers) {
+        let mut withdrawn = Vec::with_capacity(tables.len());
+        for (table, offers) in tables.iter_mut().zip(offers) {
             // SAFETY: the table has been locked since before anything was published.
-            let mut left = unsafe { table.uncover_others(covers) };
+            let mut left = unsafe { table.withdraw_others(offers) };
             replaced.append(&mut left.closing);
-            uncovered.push(left);
+            withdrawn.push(left);
         }
         // Not before all that is new is current: callers turn away from a closed gate to what is,
         // and would find half a unit.
@@ -237,7 +237,7 @@ impl Publication {
         }
         drop(tables);
         let pass = names.unlock();
-        Ok((installed, Replaced { closing: replaced, pass, uncovered }))
+        Ok((installed, Replaced { closing: replaced, pass, withdrawn }))
     }
 }
 

@@ -169,7 +169,7 @@ impl Engine {
         let (installed, replaced) =
             publication.publish(&self.units, &self.names, &self.drop_queue)?;
         self.functions().retirement.retire(replaced.closing, replaced.pass);
-        drop(replaced.uncovered);
+        drop(replaced.withdrawn);
         Ok(installed)
     }
 
@@ -210,15 +210,15 @@ impl Engine {
 
     /// Takes the versions from functions, and lets them go after `names` is unlocked.
     fn retire_all(&self, names: Guard<'_, Table>, functions: Vec<Arc<Function>>) {
-        let (mut removed, mut uncovered) = (Vec::new(), Vec::new());
+        let (mut removed, mut withdrawn) = (Vec::new(), Vec::new());
         for function in &functions {
             // SAFETY: `names` is locked, so this thread is the only one publishing.
             removed.extend(unsafe { function.unpublish() });
             if let Some(points) = function.known_points() {
                 // SAFETY: nothing is published, and the table is locked.
-                let mut left = unsafe { points.lock().uncover_others(Vec::new()) };
+                let mut left = unsafe { points.lock().withdraw_others(Vec::new()) };
                 removed.append(&mut left.closing);
-                uncovered.push(left);
+                withdrawn.push(left);
             }
         }
         for closing in &removed {
@@ -226,7 +226,7 @@ impl Engine {
             unsafe { closing.close() };
         }
         self.functions().retirement.retire(removed, names.unlock());
-        drop(uncovered);
+        drop(withdrawn);
     }
 
     /// A handle to the function of this name.

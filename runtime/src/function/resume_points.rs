@@ -12,16 +12,16 @@
 //! - if the point is at a call, *parked calls*: functions of one version, in which frames are while
 //!   the call is in progress. There are several if versions call different functions.
 //!
-//! # Covered points
+//! # Offered points
 //!
-//! A point is *covered* while the version that is current has it. Then its resume entry is current too,
+//! A point is *offered* while the version that is current has it. Then its resume entry is current too,
 //! its parked calls can be entered, and all flags are set but that of the current version.
 //!
-//! When an install leaves a point uncovered, flags are cleared and parked calls closed: who comes
+//! When an install leaves a point withdrawn, flags are cleared and parked calls closed: who comes
 //! to a gate that is closed goes home. But who is in a parked call has no home any more, since the
 //! version that it is from may be gone, and must still find a resume entry. So the resume entry stays current
 //! as long as anybody has a [`Lease`], and a parked call's has one until the last frame has left
-//! it. The last lease to go takes the resume entry away, unless the point is covered again.
+//! it. The last lease to go takes the resume entry away, unless the point is offered again.
 //!
 //! A frame that leaves a parked call is counted in at the resume entry before it is counted out there, so
 //! it does not matter that it may be the one that takes the resume entry away.
@@ -102,8 +102,8 @@ struct Point {
     flags: Vec<usize>,
     parked_calls: Vec<(ParkedCallKey, Weak<ParkedCall>)>,
     lease: Weak<Lease>,
-    /// While it is covered.
-    covered: Option<Arc<Lease>>,
+    /// While it is offered.
+    offered: Option<Arc<Lease>>,
 }
 
 /// A unit has a point, until this is dropped.
@@ -114,7 +114,7 @@ pub(crate) struct Use {
     flag: Option<usize>,
 }
 
-/// Keeps a resume entry current, whether or not the point is covered.
+/// Keeps a resume entry current, whether or not the point is offered.
 pub(crate) struct Lease {
     points: Arc<Points>,
     key: PointKey,
@@ -163,7 +163,7 @@ struct ParkedVersion {
 }
 
 impl ParkedCall {
-    /// A version of it, for as long as the point is covered: where its code is, and what it owns.
+    /// A version of it, for as long as the point is offered: where its code is, and what it owns.
     pub(crate) fn version(&self, lease: Arc<Lease>, disposal: &Arc<Disposal>) -> (usize, Payload) {
         let callee = match &self.callee {
             ParkedCallee::Replaceable(callee) => Some(callee),
@@ -285,7 +285,7 @@ impl Drop for Use {
 }
 
 /// A point that a unit has which is about to be current.
-pub(crate) struct Cover {
+pub(crate) struct Offer {
     pub(crate) lease: Arc<Lease>,
     /// Where the unit's flag is.
     flag: Option<usize>,
@@ -297,10 +297,10 @@ impl Lease {
     }
 }
 
-/// What an install has left behind when it has changed which points are covered: to be dropped when
+/// What an install has left behind when it has changed which points are offered: to be dropped when
 /// nothing is locked.
 #[derive(Default)]
-pub(crate) struct Uncovered {
+pub(crate) struct Withdrawn {
     /// Parked calls, unpublished and still to be closed.
     pub(crate) closing: Vec<Closing>,
     _leases: Vec<Arc<Lease>>,
@@ -312,8 +312,8 @@ impl Table {
         self.points.get_mut(key).expect("a point is there as long as something uses it")
     }
 
-    /// What it takes to cover the point that a unit has.
-    pub(crate) fn cover(&mut self, used: &Use) -> Cover {
+    /// What it takes to offer the point that a unit has.
+    pub(crate) fn offer(&mut self, used: &Use) -> Offer {
         let point = self.point(&used.key);
         let lease = point.lease.upgrade().unwrap_or_else(|| {
             let (points, resume_entry) = (Arc::clone(&used.points), Arc::clone(&used.resume_entry));
@@ -321,24 +321,24 @@ impl Table {
             point.lease = Arc::downgrade(&lease);
             lease
         });
-        Cover { lease, flag: used.flag }
+        Offer { lease, flag: used.flag }
     }
 
-    /// Has these points be covered, whose resume entries have been published, and no others.
+    /// Has these points be offered, whose resume entries have been published, and no others.
     ///
     /// # Safety
     ///
     /// The table was locked before the resume entries were published.
-    pub(crate) unsafe fn uncover_others(&mut self, covered: Vec<Cover>) -> Uncovered {
-        let mut uncovered = Uncovered::default();
+    pub(crate) unsafe fn withdraw_others(&mut self, offered: Vec<Offer>) -> Withdrawn {
+        let mut withdrawn = Withdrawn::default();
         let leases: HashMap<_, _> =
-            covered.iter().map(|cover| (&cover.lease.key, &cover.lease)).collect();
+            offered.iter().map(|offer| (&offer.lease.key, &offer.lease)).collect();
         for (key, point) in &mut self.points {
             let lease = leases.get(key).map(|&lease| Arc::clone(lease));
             let is_covered = lease.is_some();
-            let before = std::mem::replace(&mut point.covered, lease);
+            let before = std::mem::replace(&mut point.offered, lease);
             for &flag in &point.flags {
-                let own = covered.iter().any(|cover| cover.flag == Some(flag));
+                let own = offered.iter().any(|offer| offer.flag == Some(flag));
                 // SAFETY: as `set_flag` asks for. Code only reads it.
                 let flag =
                     unsafe { AtomicUsize::from_ptr(std::ptr::with_exposed_provenance_mut(flag)) };
@@ -349,13 +349,13 @@ impl Table {
                     point.parked_calls.iter().filter_map(|(_, parked_call)| parked_call.upgrade())
                 {
                     // SAFETY: as the caller says.
-                    uncovered.closing.extend(unsafe { parked_call.function.unpublish() });
-                    uncovered._parked_calls.push(parked_call);
+                    withdrawn.closing.extend(unsafe { parked_call.function.unpublish() });
+                    withdrawn._parked_calls.push(parked_call);
                 }
             }
-            uncovered._leases.extend(before);
+            withdrawn._leases.extend(before);
         }
-        uncovered
+        withdrawn
     }
 }
 
@@ -364,7 +364,7 @@ impl Drop for Lease {
         let table = self.points.table.lock();
         let kept = table.points.get(&self.key).is_some_and(|point| {
             // Another may have been made since this one was on its way out.
-            point.covered.is_some() || point.lease.strong_count() > 0
+            point.offered.is_some() || point.lease.strong_count() > 0
         });
         if kept {
             return;
