@@ -60,7 +60,7 @@ const LANE_LAYOUT: LaneLayout = LaneLayout {
     cell_offset: offset_of!(FunctionLane, cell_offset) as i32,
     current: offset_of!(Function, current) as i32,
     lane: offset_of!(Function, lane) as i32,
-    no_version: offset_of!(Function, zeros) as i32,
+    no_version: offset_of!(Function, no_version) as i32,
 };
 
 /// What gates are told of functions.
@@ -96,8 +96,8 @@ impl FunctionLane {
         let lane = unsafe { &*lane };
         // SAFETY: whoever is on the way in is called by something that keeps the function.
         let function = unsafe { &*lane.function.load(Ordering::Relaxed) };
-        // Who stays has not failed.
-        if function.stay.is_none() {
+        // A frame that has a fallback has not failed.
+        if function.fallback.is_none() {
             context::met_removed(&function.name);
         }
     }

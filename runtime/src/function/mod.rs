@@ -48,11 +48,11 @@ pub(crate) struct Function {
     /// The first lane, next to the slot: most calls need nothing else of the function. `None` if
     /// the function can be tail-called: then all its lanes are of the pool.
     first: Option<FunctionLane>,
-    /// What a call goes to if there is no version and the function can be tail-called.
-    zeros: usize,
-    /// If the function belongs to a point at which frames move: what has them stay, which then is
-    /// in the record of zeros.
-    stay: Option<Box<Block>>,
+    /// What a call goes to if there is no version and the function can be tail-called: code that
+    /// returns zeros, or code that calls the fallback of a frame that would move.
+    no_version: usize,
+    /// The latter, if the function belongs to a point at which frames move.
+    fallback: Option<Box<Block>>,
     /// The points of the function, once a version has had any.
     points: OnceLock<Arc<Points>>,
     name: Arc<str>,
@@ -97,7 +97,7 @@ impl Function {
         signature: &Signature,
         env: &Arc<FunctionEnv>,
     ) -> Result<Arc<Self>> {
-        Self::with_stay(name, signature, None, env)
+        Self::with_fallback(name, signature, None, env)
     }
 
     /// A function that belongs to a point at which frames move: the last argument of a call is the
@@ -107,14 +107,14 @@ impl Function {
         signature: &Signature,
         env: &Arc<FunctionEnv>,
     ) -> Result<Arc<Self>> {
-        let stay = env.gates.stay(signature)?;
-        Self::with_stay(name, signature, Some(Box::new(stay)), env)
+        let fallback = env.gates.call_fallback(signature)?;
+        Self::with_fallback(name, signature, Some(Box::new(fallback)), env)
     }
 
-    fn with_stay(
+    fn with_fallback(
         name: Arc<str>,
         signature: &Signature,
-        stay: Option<Box<Block>>,
+        fallback: Option<Box<Block>>,
         env: &Arc<FunctionEnv>,
     ) -> Result<Arc<Self>> {
         let prototype = env.gates.prototype(signature)?;
@@ -130,8 +130,8 @@ impl Function {
             first: first.inspect(|first| {
                 first.function.store(this.as_ptr().cast_mut(), Ordering::Relaxed);
             }),
-            zeros: stay.as_ref().map(|stay| stay.address()).or(zeros).unwrap_or_default(),
-            stay,
+            no_version: fallback.as_ref().map(|code| code.address()).or(zeros).unwrap_or_default(),
+            fallback,
             points: OnceLock::new(),
             name,
             prototype,
@@ -154,7 +154,7 @@ impl Function {
     }
 
     fn can_be_tail_called(&self) -> bool {
-        self.zeros != 0
+        matches!(self.prototype.kind, GateKind::Tail { .. })
     }
 
     /// A lane that is not the first, and its gate.

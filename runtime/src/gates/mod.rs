@@ -111,11 +111,11 @@ impl Gates {
 
     /// What a call of a point's function goes to while there is no version: it calls its last
     /// argument with the others.
-    pub(crate) fn stay(&self, signature: &Signature) -> Result<Block> {
+    pub(crate) fn call_fallback(&self, signature: &Signature) -> Result<Block> {
         let resolve = |_| unreachable!("it refers to nothing");
-        let (stay, _) = self.instantiate(Kind::Stay(signature.clone()), resolve)?;
-        stay.describe(Arc::new(Description::Helper));
-        Ok(stay)
+        let (code, _) = self.instantiate(Kind::CallFallback(signature.clone()), resolve)?;
+        code.describe(Arc::new(Description::Helper));
+        Ok(code)
     }
 
     /// The code of a parked call, and what is in its frame.

@@ -54,7 +54,7 @@ pub(crate) enum Kind {
     /// What gates call on the slow path.
     Stub,
     /// What has frames stay where there is no function of this signature to move by.
-    Stay(Signature),
+    CallFallback(Signature),
     /// A parked call.
     ParkedCall(ParkedCallSignatures),
 }
@@ -156,7 +156,7 @@ impl Templates {
                     None => host_entry(outer, inner, self.layout, self.options, isa)?,
                 }
             }
-            Kind::Stay(signature) => call_fallback(signature),
+            Kind::CallFallback(signature) => call_fallback(signature),
             Kind::ParkedCall(ParkedCallSignatures {
                 parked_call: signature,
                 call,

@@ -108,7 +108,7 @@ struct Declared {
     names: PointNames,
     resume_entry: FuncId,
     code: FuncId,
-    plain: Option<FuncId>,
+    fallback: Option<FuncId>,
 }
 
 fn refuse<T>(why: String) -> ModuleResult<T> {
@@ -184,13 +184,13 @@ impl Unit {
             declared.push(self.declare_point(id, &name, &func, &resumable, point)?);
         }
         let names: Vec<_> = declared.iter().map(|point| point.names.clone()).collect();
-        for (point, Declared { names: own, resume_entry, code, plain }) in
+        for (point, Declared { names: own, resume_entry, code, fallback }) in
             resumable.points().iter().zip(&declared)
         {
             self.define(*resume_entry, resumable.resume_entry(point, own))?;
             self.define(*code, resumable.code(point, &names))?;
-            if let Some((plain, func)) = plain.zip(resumable.fallback(point, own)) {
-                self.define(plain, func)?;
+            if let Some((fallback, func)) = fallback.zip(resumable.fallback(point, own)) {
+                self.define(fallback, func)?;
             }
         }
         for converter in &points.converters {
@@ -220,7 +220,7 @@ impl Unit {
         let local = format!("{name}@{}", point.id);
         let signature = resumable.code_signature(point);
         let code = self.declare_function(&local, Linkage::Local, &signature)?;
-        let (position, plain, flag) = match point.position {
+        let (position, fallback, flag) = match point.position {
             PointPosition::Block(_) => {
                 let flag = self.declare_anonymous_data(true, false)?;
                 let mut zero = DataDescription::new();
@@ -243,13 +243,16 @@ impl Unit {
                     .parked_calls
                     .insert(parked_call, UnitParkedCall { resume_entry, callee, called_as });
                 let signature = resumable.fallback_signature(point);
-                let plain =
-                    self.declare_function(&format!("{local} plain"), Linkage::Local, &signature)?;
+                let fallback = self.declare_function(
+                    &format!("{local} fallback"),
+                    Linkage::Local,
+                    &signature,
+                )?;
                 let position = PositionNames::Call {
                     parked_call: function_name(parked_call),
-                    fallback: function_name(plain),
+                    fallback: function_name(fallback),
                 };
-                (position, Some(plain), None)
+                (position, Some(fallback), None)
             }
         };
         self.points.points.insert(resume_entry, UnitPoint { function, key, flag });
@@ -258,7 +261,7 @@ impl Unit {
             code: function_name(code),
             position,
         };
-        Ok(Declared { names, resume_entry, code, plain })
+        Ok(Declared { names, resume_entry, code, fallback })
     }
 
     /// What a marked call calls, if that stays when the version goes.
