@@ -15,7 +15,7 @@
 //! exchanged. In between everybody else may publish: if the version is replaced or removed, the
 //! callers go on in it, to leave it, and this fails. A fork can come in between, too: the child has
 //! the detour in the lane and nobody who would let callers go, so there they do not wait, and the
-//! [first to settle](settle) puts the body back.
+//! [first to recover_after_fork](recover_after_fork) puts the body back.
 //!
 //! Each lane has a detour of its own, made when it is first needed: with one for each function, who
 //! has waited in one lane would not know the body of it when callers of the next are held.
@@ -66,7 +66,7 @@ impl Holds {
 }
 
 /// Has callers go on in a process that was forked, who were held by a thread that it lacks.
-pub(crate) fn settle(engine: &Engine) {
+pub(crate) fn recover_after_fork(engine: &Engine) {
     let lock = engine.names.lock();
     let mut holds = engine.holds.0.lock();
     let stale = |(_, of): &(CurrentVersion, u64)| *of != fork::generation();
@@ -177,7 +177,7 @@ fn place(payload: &Payload) -> Result<Place, &'static str> {
 enum Failed {
     /// Threads were inside.
     Inside(Vec<Frames>),
-    /// Another thread has replaced or removed it, or settled in a process that was forked.
+    /// Another thread has replaced or removed it, or recovered in a process that was forked.
     Lost,
     Error(Error),
 }

@@ -104,7 +104,7 @@ impl Engine {
         if !unit.belongs_to(&self.units) {
             return Err(Error::ForeignUnit);
         }
-        self.settle();
+        self.recover_after_fork();
         let linked = link(&self.units, &self.names, &unit)?;
         let attached = || std::mem::take(&mut unit.attached);
         self.publish(Publication::new(&self.drop_queue, linked, attached)?)
@@ -139,7 +139,7 @@ impl Engine {
         if !unit.belongs_to(&self.units) {
             return Err(Error::ForeignUnit);
         }
-        self.settle();
+        self.recover_after_fork();
         in_place::replace(self, unit, limit)
     }
 
@@ -153,15 +153,15 @@ impl Engine {
     /// ([`Error::Instrument`]), or is at the null address ([`Error::Undefined`]); or there is no
     /// memory. Then the owner lets go of the code, and what was current before still is.
     pub fn adopt(&self, adopted: Adopted) -> Result<Installed> {
-        self.settle();
+        self.recover_after_fork();
         let linked = adopted.link(&self.units, &self.names)?;
         self.publish(Publication::new(&self.drop_queue, linked, Vec::new)?)
     }
 
     /// Has a process that was forked do first what is to be done there.
-    fn settle(&self) {
-        if self.functions().retirement.settle(&self.functions().lanes) {
-            in_place::settle(self);
+    fn recover_after_fork(&self) {
+        if self.functions().retirement.recover_after_fork(&self.functions().lanes) {
+            in_place::recover_after_fork(self);
         }
     }
 
@@ -200,7 +200,7 @@ impl Engine {
     ///
     /// [`Error::UnknownFunction`] if there is none of this name.
     pub fn remove(&self, name: &str) -> Result<()> {
-        self.settle();
+        self.recover_after_fork();
         let unknown = || Error::UnknownFunction(name.to_owned());
         let mut names = self.names.lock();
         let function = names.remove(name).ok_or_else(unknown)?;
@@ -285,7 +285,7 @@ impl Engine {
     /// [`DropPolicy::Collector`](crate::DropPolicy::Collector) has them wait for this. Returns how
     /// many versions that were.
     pub fn collect(&self) -> usize {
-        self.settle();
+        self.recover_after_fork();
         self.functions().retirement.retry();
         self.drop_queue.collect()
     }
@@ -310,7 +310,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.settle();
+        self.recover_after_fork();
         let mut names = self.names.lock();
         let functions = names.take_all();
         self.retire_all(names, functions);

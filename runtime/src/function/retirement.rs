@@ -20,8 +20,8 @@ pub(crate) struct Retirement {
     /// Versions that are closed and still wait for one, because the system has refused the last.
     unfenced: Lock<Vec<Closing>>,
     left: Lock<Left>,
-    /// The [generation](fork::generation) of the process that has settled last.
-    settled: AtomicU64,
+    /// The [generation](fork::generation) of the process that has recovered last.
+    recovered: AtomicU64,
 }
 
 /// Functions with versions that were let go, and maybe not freed yet.
@@ -46,7 +46,7 @@ impl Retirement {
             fences: AtomicU64::new(0),
             unfenced: Lock::default(),
             left: Lock::default(),
-            settled: AtomicU64::new(fork::generation()),
+            recovered: AtomicU64::new(fork::generation()),
         }
     }
 
@@ -89,9 +89,9 @@ impl Retirement {
     /// inside of that it does not have, or were about to free. Returns whether it is that time.
     ///
     /// Must not be called with a lock held: dropping a payload may run anything.
-    pub(crate) fn settle(&self, lanes: &LanePool) -> bool {
+    pub(crate) fn recover_after_fork(&self, lanes: &LanePool) -> bool {
         let generation = fork::generation();
-        if self.settled.swap(generation, Ordering::Relaxed) == generation {
+        if self.recovered.swap(generation, Ordering::Relaxed) == generation {
             return false;
         }
         let pass = Pass::new();

@@ -10,7 +10,7 @@
 //! The child also lacks the other threads, and with them whoever was inside of a version and is to
 //! free it. All that the handler does about that is to note whose contexts these were: much of what
 //! a child may be for, and `exec` in the first place, has no use for more, and destructors are not
-//! to be run there. [`Retirement::settle`](crate::function::retirement::Retirement::settle) does the rest.
+//! to be run there. [`Retirement::recover_after_fork`](crate::function::retirement::Retirement::recover_after_fork) does the rest.
 
 use std::cell::{Cell, UnsafeCell};
 use std::ops::{Deref, DerefMut};
