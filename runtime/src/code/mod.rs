@@ -15,7 +15,7 @@
 //!
 //! Blocks are packed into cache lines: with a page each, functions compete for the few sets that
 //! the starts of pages fall into in the instruction cache and the TLB. Gaps that touch are joined,
-//! the smallest that will do is used first ([`extents`]), and pages that hold nothing are given
+//! the smallest that will do is used first ([`free_ranges`]), and pages that hold nothing are given
 //! back ([`pages`]).
 //!
 //! # Writing code
@@ -44,7 +44,7 @@
 //! that is copied by other means must not install or free anything.
 
 pub(crate) mod block;
-mod extents;
+mod free_ranges;
 pub(crate) mod libcalls;
 pub(crate) mod memory;
 pub(crate) mod object;

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use wasmtime_internal_jit_icache_coherence as icache;
 
-use super::extents::Extents;
+use super::free_ranges::FreeRanges;
 use super::pages::Pages;
 use super::patch::WritableView;
 use crate::arch::TRAP_BYTE;
@@ -27,7 +27,7 @@ pub(super) struct Section {
     len: usize,
     page: usize,
     backing: Backing,
-    extents: Extents,
+    free: FreeRanges,
     pages: Pages,
     used_units: usize,
 }
@@ -96,7 +96,7 @@ impl Section {
             len,
             page,
             backing,
-            extents: Extents::new((len / LINE) as u32),
+            free: FreeRanges::new((len / LINE) as u32),
             pages: Pages::new(len / page, (page / LINE) as u32),
             used_units: 0,
         })
@@ -124,17 +124,17 @@ impl Section {
         }
         let units = u32::try_from(len.div_ceil(LINE)).ok();
         let align = align.div_ceil(LINE).next_power_of_two() as u32;
-        let extent = units.and_then(|units| self.extents.allocate(units, align));
+        let extent = units.and_then(|units| self.free.allocate(units, align));
         extent.ok_or_else(|| Error::OutOfCodeMemory {
             needed: len,
-            available: self.extents.free_units() as usize * LINE,
+            available: self.free.free_units() as usize * LINE,
         })
     }
 
     /// Gives back an extent that was never in use.
     pub(super) fn release(&mut self, extent: Range<u32>) {
         if !extent.is_empty() {
-            self.extents.release(extent);
+            self.free.release(extent);
         }
     }
 
@@ -214,7 +214,7 @@ impl Section {
             return;
         }
         self.pages.vacate(&extent);
-        self.extents.release(extent);
+        self.free.release(extent);
         if self.is_shared() {
             // Another process has these pages too. They are given back once there is a copy.
             return;

@@ -1,6 +1,6 @@
 mod blocks;
-mod extents;
 mod forked;
+mod free_ranges;
 mod freed;
 mod pages;
 #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! Extents against one flag for each unit.
+//! FreeRanges against one flag for each unit.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::extents::Extents;
+use super::super::free_ranges::FreeRanges;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -68,7 +68,7 @@ proptest! {
         steps in steps(),
         order in any::<u64>(),
     ) {
-        let mut extents = Extents::new(len);
+        let mut extents = FreeRanges::new(len);
         let mut model = Model(vec![false; len as usize]);
         let mut held = Vec::new();
         for step in steps {
@@ -98,14 +98,14 @@ proptest! {
 
 #[test]
 fn a_range_without_units_has_room_for_nothing() {
-    let mut extents = Extents::new(0);
+    let mut extents = FreeRanges::new(0);
     assert_eq!(extents.allocate(1, 1), None);
     assert_eq!(extents.free_units(), 0);
 }
 
 #[test]
 fn more_than_can_be_counted_is_refused() {
-    let mut extents = Extents::new(u32::MAX);
+    let mut extents = FreeRanges::new(u32::MAX);
     assert_eq!(extents.allocate(u32::MAX, 64), None);
     assert_eq!(extents.allocate(u32::MAX, 1), Some(0..u32::MAX));
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 /// could ever be; `range-alloc` looks at every gap to find the best. A tree by length makes that a
 /// search, and with the gaps in order of their place joining them is a look at both neighbours.
 #[derive(Debug)]
-pub(crate) struct Extents {
+pub(crate) struct FreeRanges {
     /// The length of each gap, by where it starts.
     by_start: BTreeMap<u32, u32>,
     /// Length and start of each gap.
@@ -21,7 +21,7 @@ pub(crate) struct Extents {
     free: u32,
 }
 
-impl Extents {
+impl FreeRanges {
     /// A range of `len` units, all of them free.
     pub(crate) fn new(len: u32) -> Self {
         let mut extents = Self { by_start: BTreeMap::new(), by_len: BTreeSet::new(), free: 0 };
