@@ -296,10 +296,10 @@ impl Holding<'_> {
         let callees = calls.register(memory, &turn);
         let image = Image::new(code, callees, attached());
         let version = Version::new(Arc::clone(target.function().name()));
-        let disposal = Arc::clone(&engine.drop_queue);
+        let drop_queue = Arc::clone(&engine.drop_queue);
         names.installs += 1;
         image.set_number(names.installs);
-        let payload = Payload::new(Arc::new(image), version.clone(), disposal);
+        let payload = Payload::new(Arc::new(image), version.clone(), drop_queue);
         payload.publish(names.installs);
         // SAFETY: the names are locked, the version is current, and nobody is inside before the
         // callers go on.

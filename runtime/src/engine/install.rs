@@ -19,7 +19,7 @@ use crate::unit::env::UnitEnv;
 use crate::unit::image::Image;
 use crate::unit::link::{Linked, Root};
 use crate::version::Version;
-use crate::version::payload::{Disposal, Owned, Payload};
+use crate::version::payload::{DropQueue, Owned, Payload};
 use crate::{Error, Result};
 
 /// What an install has put into the engine.
@@ -106,7 +106,7 @@ pub(crate) struct Replaced {
 impl Publication {
     /// Finds a lane for each root. On an error nothing has changed.
     pub(crate) fn new(
-        drop_queue: &Arc<Disposal>,
+        drop_queue: &Arc<DropQueue>,
         linked: Linked,
         attached: impl FnOnce() -> Vec<Box<dyn Any + Send>>,
     ) -> Result<Self> {
@@ -144,7 +144,7 @@ impl Publication {
         self,
         env: &UnitEnv,
         names: &Names,
-        drop_queue: &Arc<Disposal>,
+        drop_queue: &Arc<DropQueue>,
     ) -> Result<(Installed, Replaced)> {
         let Self { roots, parked_calls, functions } = self;
         let wholes = || roots.iter().filter(|root| !root.part);

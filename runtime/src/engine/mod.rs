@@ -28,7 +28,7 @@ use crate::unit::env::UnitEnv;
 use crate::unit::link::link;
 use crate::unwind::{self, location_of_code};
 use crate::version::location::Location;
-use crate::version::payload::{Disposal, DropPolicy};
+use crate::version::payload::{DropPolicy, DropQueue};
 use crate::version::{ThreadFrames, VersionInfo};
 use crate::{Error, Result};
 
@@ -42,7 +42,7 @@ use crate::{Error, Result};
 pub struct Engine {
     pub(crate) units: Arc<UnitEnv>,
     pub(crate) names: Names,
-    pub(crate) drop_queue: Arc<Disposal>,
+    pub(crate) drop_queue: Arc<DropQueue>,
     pub(crate) holds: Holds,
 }
 
@@ -52,7 +52,7 @@ impl Engine {
         Self {
             units: Arc::new(units),
             names: Names::default(),
-            drop_queue: Arc::new(Disposal::new(drop_policy)),
+            drop_queue: Arc::new(DropQueue::new(drop_policy)),
             holds: Holds::default(),
         }
     }

@@ -40,7 +40,7 @@ use crate::function::call_sites::Callee;
 use crate::function::{Closing, Function};
 use crate::host::fork::{Guard, Lock};
 use crate::version::Version;
-use crate::version::payload::{Disposal, Payload};
+use crate::version::payload::{DropQueue, Payload};
 
 /// What makes points of different versions the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -164,7 +164,11 @@ struct ParkedVersion {
 
 impl ParkedCall {
     /// A version of it, for as long as the point is offered: where its code is, and what it owns.
-    pub(crate) fn version(&self, lease: Arc<Lease>, disposal: &Arc<Disposal>) -> (usize, Payload) {
+    pub(crate) fn version(
+        &self,
+        lease: Arc<Lease>,
+        drop_queue: &Arc<DropQueue>,
+    ) -> (usize, Payload) {
         let callee = match &self.callee {
             ParkedCallee::Replaceable(callee) => Some(callee),
             ParkedCallee::Host(_) => None,
@@ -174,7 +178,7 @@ impl ParkedCall {
         let code = Arc::clone(&self.code);
         let owned = Arc::new(ParkedVersion { _lease: lease, _callees: callees, _code: code });
         let version = Version::new(Arc::clone(self.function.name()));
-        (self.code.address(), Payload::new(owned, version, Arc::clone(disposal)))
+        (self.code.address(), Payload::new(owned, version, Arc::clone(drop_queue)))
     }
 }
 

@@ -27,7 +27,7 @@ pub enum DropPolicy {
 }
 
 /// An engine's way of dropping payloads, and how many there have been.
-pub(crate) struct Disposal {
+pub(crate) struct DropQueue {
     policy: DropPolicy,
     installed: AtomicU64,
     freed: AtomicU64,
@@ -37,7 +37,7 @@ pub(crate) struct Disposal {
     collect_at_once: AtomicBool,
 }
 
-impl Disposal {
+impl DropQueue {
     pub(crate) fn new(policy: DropPolicy) -> Self {
         Self {
             policy,
@@ -118,7 +118,7 @@ impl Disposal {
     }
 }
 
-impl Drop for Disposal {
+impl Drop for DropQueue {
     fn drop(&mut self) {
         self.collect();
     }
@@ -134,26 +134,26 @@ pub(crate) struct Payload {
 struct Resident {
     owned: Owned,
     version: Version,
-    disposal: Arc<Disposal>,
+    drop_queue: Arc<DropQueue>,
     next: *mut Resident,
 }
 
-// SAFETY: `next` is only used while the resident is on the stack of its `Disposal`; everything else
+// SAFETY: `next` is only used while the resident is on the stack of its `DropQueue`; everything else
 // can be sent.
 unsafe impl Send for Resident {}
 
 impl Payload {
     /// What a version will own, once it is [published](Self::publish).
-    pub(crate) fn new(owned: Owned, version: Version, disposal: Arc<Disposal>) -> Self {
-        let resident = Resident { owned, version, disposal, next: ptr::null_mut() };
+    pub(crate) fn new(owned: Owned, version: Version, drop_queue: Arc<DropQueue>) -> Self {
+        let resident = Resident { owned, version, drop_queue, next: ptr::null_mut() };
         Self { resident: Some(Box::new(resident)) }
     }
 
     /// Notes that its version is about to be installed, and the number of that.
     pub(crate) fn publish(&self, number: u64) {
-        let Resident { version, disposal, .. } = self.resident();
+        let Resident { version, drop_queue, .. } = self.resident();
         version.set_number(number);
-        disposal.installed.fetch_add(1, Ordering::Release);
+        drop_queue.installed.fetch_add(1, Ordering::Release);
     }
 
     /// What the version owns, if that is a `T`.
@@ -179,11 +179,11 @@ impl Payload {
 impl Drop for Payload {
     fn drop(&mut self) {
         let Some(resident) = self.resident.take() else { return };
-        match resident.disposal.policy {
+        match resident.drop_queue.policy {
             DropPolicy::Leaver => {
                 release(resident);
             }
-            DropPolicy::Collector => Arc::clone(&resident.disposal).push(resident),
+            DropPolicy::Collector => Arc::clone(&resident.drop_queue).push(resident),
         }
     }
 }
@@ -225,7 +225,7 @@ fn release(resident: Box<Resident>) -> usize {
 
 /// Frees a payload; whether a version is freed with it.
 fn free(resident: Resident) -> bool {
-    let Resident { owned, version, disposal, next: _ } = resident;
+    let Resident { owned, version, drop_queue, next: _ } = resident;
     drop(owned);
     if !version.free_part() {
         return false;
@@ -233,7 +233,7 @@ fn free(resident: Resident) -> bool {
     // What has not been installed is no version: parked calls are not, for one.
     let installed = version.number() > 0;
     if installed {
-        disposal.freed.fetch_add(1, Ordering::Release);
+        drop_queue.freed.fetch_add(1, Ordering::Release);
     }
     version.advance(VersionState::Freed);
     installed
