@@ -10,7 +10,7 @@ use lastout_reclaim::Counting;
 use super::block::{Allocated, Content, Contents, Draft, Room, Sizes};
 use super::section::{self, Section, Use};
 use crate::arch::TRAP_BYTE;
-use crate::host::fork::Lock;
+use crate::host::fork::ForkSafeMutex;
 use crate::host::sys::Reserved;
 use crate::unwind::code_map::CodeMap;
 use crate::unwind::{Registered, Table};
@@ -23,9 +23,9 @@ pub(crate) const MAX_SIZE: usize = 1 << 30;
 pub(crate) struct Memory {
     /// Where the section of code starts.
     pub(super) code: usize,
-    pub(super) sections: Lock<Sections>,
+    pub(super) sections: ForkSafeMutex<Sections>,
     /// Held by whoever changes call sites in published code.
-    pub(super) patching: Lock<()>,
+    pub(super) patching: ForkSafeMutex<()>,
     /// What has the system's unwinder, and our own, find the map.
     _unwind_registration: (Option<Table>, Registered),
     /// What there is, for those who find an address of it on a stack. Dropped after what has it
@@ -101,8 +101,8 @@ impl Memory {
         let registration = (table, Registered::new(map.range(), &raw const *map));
         Ok(Arc::new(Self {
             code,
-            sections: Lock::new(sections),
-            patching: Lock::default(),
+            sections: ForkSafeMutex::new(sections),
+            patching: ForkSafeMutex::default(),
             _unwind_registration: registration,
             map,
             _reserved: (reserved, writable),

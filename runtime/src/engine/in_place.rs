@@ -37,7 +37,7 @@ use crate::engine::Engine;
 use crate::engine::install::Installed;
 use crate::function::CurrentVersion;
 use crate::function::names::Table;
-use crate::host::fork::{self, Guard, Lock};
+use crate::host::fork::{self, ForkSafeMutex, Guard};
 use crate::host::threads;
 use crate::unit::Unit;
 use crate::unit::image::{Code, Image};
@@ -49,7 +49,7 @@ use crate::{Error, Result};
 /// The versions whose callers are held, each with the [generation](fork::generation) of the process
 /// that does.
 #[derive(Default)]
-pub(crate) struct Holds(Lock<Vec<(CurrentVersion, u64)>>);
+pub(crate) struct Holds(ForkSafeMutex<Vec<(CurrentVersion, u64)>>);
 
 impl Holds {
     fn note(&self, target: &CurrentVersion) {

@@ -20,7 +20,7 @@ use slab::Slab;
 use crate::code::Patches;
 use crate::code::patch::Site;
 use crate::function::Function;
-use crate::host::fork::Lock;
+use crate::host::fork::ForkSafeMutex;
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +29,7 @@ mod tests;
 #[derive(Default)]
 pub(crate) struct Sites {
     /// Made for the first unit that has some.
-    units: OnceLock<Box<Lock<ByUnit>>>,
+    units: OnceLock<Box<ForkSafeMutex<ByUnit>>>,
 }
 
 /// The sites of each unit.

@@ -15,7 +15,7 @@ use crate::Result;
 use crate::code::Block;
 use crate::gates::SlowPath;
 use crate::host::context;
-use crate::host::fork::Lock;
+use crate::host::fork::ForkSafeMutex;
 use crate::host::threads;
 use crate::version::payload::Payload;
 use crate::version::{Version, VersionState};
@@ -135,7 +135,7 @@ impl LaneRef {
 /// else keeps it. So it stays, for as long as anything of the engine does, and other functions use
 /// it again: to whoever looks late, all lanes are alike.
 #[derive(Default)]
-pub(crate) struct LanePool(Lock<VecDeque<Arc<FunctionLane>>>);
+pub(crate) struct LanePool(ForkSafeMutex<VecDeque<Arc<FunctionLane>>>);
 
 impl LanePool {
     /// A lane that is free, of the pool or a new one, for a function.

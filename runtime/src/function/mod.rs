@@ -13,7 +13,7 @@ use crate::function::env::FunctionEnv;
 use crate::function::resume_points::Points;
 use crate::gates::LaneAddresses;
 use crate::gates::template::{GateKind, Prototype};
-use crate::host::fork::{Lock, Pass};
+use crate::host::fork::{ForkSafeMutex, Pass};
 use crate::host::threads;
 use crate::unwind::code_map::{Description, GateCode};
 use crate::version::{ThreadFrames, Version, VersionInfo, VersionState};
@@ -57,7 +57,7 @@ pub(crate) struct Function {
     points: OnceLock<Arc<Points>>,
     name: Arc<str>,
     prototype: Arc<Prototype>,
-    lanes: Lock<FunctionLanes>,
+    lanes: ForkSafeMutex<FunctionLanes>,
     sites: Sites,
     entry: OnceLock<Box<Block>>,
     env: Arc<FunctionEnv>,
@@ -135,7 +135,7 @@ impl Function {
             points: OnceLock::new(),
             name,
             prototype,
-            lanes: Lock::default(),
+            lanes: ForkSafeMutex::default(),
             sites: Sites::default(),
             entry: OnceLock::new(),
             env: Arc::clone(env),

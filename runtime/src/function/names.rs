@@ -8,12 +8,12 @@ use cranelift_codegen::ir::Signature;
 use crate::Result;
 use crate::function::Function;
 use crate::function::env::FunctionEnv;
-use crate::host::fork::{Guard, Lock};
+use crate::host::fork::{ForkSafeMutex, Guard};
 
 /// The table of names. Whoever holds its lock is the one that publishes.
 #[derive(Default)]
 pub(crate) struct Names {
-    table: Lock<Table>,
+    table: ForkSafeMutex<Table>,
 }
 
 impl Names {

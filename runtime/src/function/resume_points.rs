@@ -38,7 +38,7 @@ use crate::Result;
 use crate::code::Block;
 use crate::function::call_sites::Callee;
 use crate::function::{Closing, Function};
-use crate::host::fork::{Guard, Lock};
+use crate::host::fork::{ForkSafeMutex, Guard};
 use crate::version::Version;
 use crate::version::payload::{DropQueue, Payload};
 
@@ -84,7 +84,7 @@ impl fmt::Display for PointKey {
 #[derive(Default)]
 pub(crate) struct Points {
     /// Whoever holds the lock is the one that publishes resume entries and parked calls.
-    table: Lock<Table>,
+    table: ForkSafeMutex<Table>,
 }
 
 /// Those that a version has that is alive.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use lastout_reclaim::Counting;
 
 use crate::function::{Closing, Function, LanePool};
-use crate::host::fork::{self, Lock, Pass};
+use crate::host::fork::{self, ForkSafeMutex, Pass};
 use crate::host::sys;
 use crate::host::threads;
 
@@ -18,8 +18,8 @@ pub(crate) struct Retirement {
     /// How many heavy fences there have been.
     fences: AtomicU64,
     /// Versions that are closed and still wait for one, because the system has refused the last.
-    unfenced: Lock<Vec<Closing>>,
-    left: Lock<Left>,
+    unfenced: ForkSafeMutex<Vec<Closing>>,
+    left: ForkSafeMutex<Left>,
     /// The [generation](fork::generation) of the process that has recovered last.
     recovered: AtomicU64,
 }
@@ -44,8 +44,8 @@ impl Retirement {
         Self {
             counting,
             fences: AtomicU64::new(0),
-            unfenced: Lock::default(),
-            left: Lock::default(),
+            unfenced: ForkSafeMutex::default(),
+            left: ForkSafeMutex::default(),
             recovered: AtomicU64::new(fork::generation()),
         }
     }

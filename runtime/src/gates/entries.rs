@@ -11,12 +11,12 @@ use crate::code::Block;
 use crate::gates::Gates;
 use crate::gates::template::Kind;
 use crate::host::context;
-use crate::host::fork::Lock;
+use crate::host::fork::ForkSafeMutex;
 use crate::unwind::code_map::Description;
 
 /// Entries for typed calls, one for each pair of signatures.
 #[derive(Default)]
-pub(crate) struct HostEntries(Lock<HashMap<(Signature, Signature), Arc<Block>>>);
+pub(crate) struct HostEntries(ForkSafeMutex<HashMap<(Signature, Signature), Arc<Block>>>);
 
 impl Gates {
     /// The entry through which the host calls functions of the signature `inner` as if it was

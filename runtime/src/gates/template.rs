@@ -19,7 +19,7 @@ use crate::code::libcalls;
 use crate::code::object::Object;
 use crate::code::relocation;
 use crate::code::{Block, Memory, Room, Sizes};
-use crate::host::fork::Lock;
+use crate::host::fork::ForkSafeMutex;
 use crate::unwind::Saved;
 use crate::unwind::code_map::Description;
 use crate::{Error, Result};
@@ -75,8 +75,8 @@ pub(crate) struct Templates {
     unprobed: OwnedTargetIsa,
     options: GateOptions,
     layout: LaneLayout,
-    prototypes: Lock<HashMap<Signature, Arc<Prototype>>>,
-    compiled: Lock<HashMap<Kind, Arc<Object>>>,
+    prototypes: ForkSafeMutex<HashMap<Signature, Arc<Prototype>>>,
+    compiled: ForkSafeMutex<HashMap<Kind, Arc<Object>>>,
 }
 
 impl Templates {

@@ -1,7 +1,7 @@
 //! Locks that are never held while the process forks.
 //!
 //! `fork` copies memory as it is, and of the threads only the one that called it. A lock that
-//! another thread was holding would never be released in the child. So whoever holds a [`Lock`]
+//! another thread was holding would never be released in the child. So whoever holds a [`ForkSafeMutex`]
 //! also holds a pass, and `pthread_atfork` handlers see to it that there is none while a process
 //! is being copied.
 //!
@@ -74,11 +74,11 @@ pub(crate) fn generation() -> u64 {
 
 /// A mutex that nobody holds while the process forks.
 #[derive(Default)]
-pub(crate) struct Lock<T> {
+pub(crate) struct ForkSafeMutex<T> {
     mutex: Mutex<T>,
 }
 
-impl<T> Lock<T> {
+impl<T> ForkSafeMutex<T> {
     pub(crate) const fn new(value: T) -> Self {
         Self { mutex: Mutex::new(value) }
     }

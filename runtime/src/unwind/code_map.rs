@@ -18,7 +18,7 @@ use lastout_instrument::{GateFrame, MACHINE_GATE};
 use lastout_reclaim::{Counting, Lane};
 
 use crate::arch::TRAP_BYTE;
-use crate::host::fork::Lock;
+use crate::host::fork::ForkSafeMutex;
 use crate::host::sys;
 use crate::unwind::Saved;
 use crate::version::payload::Payload;
@@ -31,7 +31,7 @@ pub(crate) struct CodeMap {
     /// For each line of the section whether a gate in machine code starts there.
     gates: Bits,
     /// Everything else, by the line in which it starts.
-    blocks: Lock<BTreeMap<u32, Arc<Description>>>,
+    blocks: ForkSafeMutex<BTreeMap<u32, Arc<Description>>>,
     /// How the gates count that are in the section.
     counting: Counting,
     /// Whether traps of the code are caught.
@@ -198,7 +198,7 @@ impl CodeMap {
         counting: Counting,
         catches_traps: bool,
     ) -> io::Result<Self> {
-        let (gates, blocks) = (Bits::new(len / LINE)?, Lock::default());
+        let (gates, blocks) = (Bits::new(len / LINE)?, ForkSafeMutex::default());
         Ok(Self { start, len, gates, blocks, counting, catches_traps })
     }
 
