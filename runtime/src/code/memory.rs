@@ -8,12 +8,12 @@ use std::sync::Arc;
 use lastout_reclaim::Counting;
 
 use super::block::{Allocated, Content, Contents, Draft, Room, Sizes};
-use super::section::{self, Section, Use};
+use super::section::{self, Purpose, Section};
 use crate::arch::TRAP_BYTE;
 use crate::host::fork::ForkSafeMutex;
 use crate::host::sys::Reserved;
 use crate::unwind::code_map::CodeMap;
-use crate::unwind::{Registered, Table};
+use crate::unwind::{Registration, UnwindTable};
 use crate::{Error, Result};
 
 /// The largest size of a section: what is in two of them is in reach of each other.
@@ -27,7 +27,7 @@ pub(crate) struct Memory {
     /// Held by whoever changes call sites in published code.
     pub(super) patching: ForkSafeMutex<()>,
     /// What has the system's unwinder, and our own, find the map.
-    _unwind_registration: (Option<Table>, Registered),
+    _unwind_registration: (Option<UnwindTable>, Registration),
     /// What there is, for those who find an address of it on a stack. Dropped after what has it
     /// found.
     pub(super) map: Box<CodeMap>,
@@ -82,23 +82,23 @@ impl Memory {
         let size = size.max(1).next_multiple_of(rustix::param::page_size());
         let reserved = Reserved::new(3 * size)?;
         let writable = if strict { None } else { Some(Reserved::new(2 * size)?) };
-        let section = |used_for, index| {
+        let section = |purpose, index| {
             let writable = writable.as_ref().map(|reserved| reserved.start + index * size);
             // SAFETY: the addresses are this memory's, and each section gets its own.
-            unsafe { Section::new(used_for, reserved.start + index * size, size, writable) }
+            unsafe { Section::new(purpose, reserved.start + index * size, size, writable) }
         };
         let sections = Sections {
-            read_only: section(Use::ReadOnly, 0)?,
-            code: section(Use::Code, 1)?,
-            writable: section(Use::Writable, 2)?,
+            read_only: section(Purpose::ReadOnly, 0)?,
+            code: section(Purpose::Code, 1)?,
+            writable: section(Purpose::Writable, 2)?,
             quarantine: Quarantine { limit: quarantine, bytes: 0, blocks: VecDeque::new() },
             refused: Vec::new(),
         };
         let code = sections.code.address(&(0..0));
         let map = Box::new(CodeMap::new(code, size, counting, catches_traps)?);
         // SAFETY: the map is dropped after this, and after the last block of code in the memory.
-        let table = unsafe { Table::register(&map)? };
-        let registration = (table, Registered::new(map.range(), &raw const *map));
+        let table = unsafe { UnwindTable::register(&map)? };
+        let registration = (table, Registration::new(map.range(), &raw const *map));
         Ok(Arc::new(Self {
             code,
             sections: ForkSafeMutex::new(sections),

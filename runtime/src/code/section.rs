@@ -52,7 +52,7 @@ struct File {
 
 /// What a section is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Use {
+pub(super) enum Purpose {
     Code,
     ReadOnly,
     Writable,
@@ -66,16 +66,16 @@ impl Section {
     ///
     /// All those addresses are reserved for it.
     pub(super) unsafe fn new(
-        used_for: Use,
+        purpose: Purpose,
         address: usize,
         len: usize,
         writable: Option<usize>,
     ) -> io::Result<Self> {
         let page = rustix::param::page_size();
-        let view = match used_for {
-            Use::Code => Some(View::Execute),
-            Use::ReadOnly => Some(View::Read),
-            Use::Writable => None,
+        let view = match purpose {
+            Purpose::Code => Some(View::Execute),
+            Purpose::ReadOnly => Some(View::Read),
+            Purpose::Writable => None,
         };
         let backing = match view {
             Some(view) => {

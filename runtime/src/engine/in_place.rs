@@ -36,7 +36,7 @@ use crate::code::{Block, Footprint};
 use crate::engine::Engine;
 use crate::engine::install::Installed;
 use crate::function::CurrentVersion;
-use crate::function::names::Table;
+use crate::function::names::NameTable;
 use crate::host::fork::{self, ForkSafeMutex, Guard};
 use crate::host::threads;
 use crate::unit::Unit;
@@ -154,7 +154,7 @@ fn only_function(unit: &Unit) -> Result<(FuncId, String)> {
 }
 
 /// Where a version is that can be written over.
-struct Place {
+struct OverwriteTarget {
     block: Arc<Block>,
     footprint: Footprint,
     /// Where the function's code starts.
@@ -162,11 +162,11 @@ struct Place {
 }
 
 /// Where the code and data of a version are, or why it cannot be written over.
-fn place(payload: &Payload) -> Result<Place, &'static str> {
+fn place(payload: &Payload) -> Result<OverwriteTarget, &'static str> {
     match payload.owned().map(Image::code) {
         Some(Code::Block { block, only: Some(body), .. }) => {
             let block = Arc::clone(block);
-            Ok(Place { footprint: block.footprint(), block, body: *body })
+            Ok(OverwriteTarget { footprint: block.footprint(), block, body: *body })
         }
         Some(Code::Block { .. }) => Err("its unit has several functions that can be replaced"),
         Some(Code::Adopted { .. }) | None => Err("its code is not a unit's"),
@@ -255,7 +255,7 @@ impl Holding<'_> {
         drop(names);
     }
 
-    fn end(&self, _names: &Guard<'_, Table>) {
+    fn end(&self, _names: &Guard<'_, NameTable>) {
         if self.engine.holds.forget(&self.target, self.since) {
             // SAFETY: the names are locked, so this thread is the only one publishing, and it has
             // held the callers until now.
@@ -266,7 +266,7 @@ impl Holding<'_> {
     /// Writes the other version, with nobody inside, and lets the callers go on there.
     fn write(
         self,
-        mut names: Guard<'_, Table>,
+        mut names: Guard<'_, NameTable>,
         undisturbed: Undisturbed,
         block: &Arc<Block>,
         linked: LinkedOver,

@@ -19,7 +19,7 @@ use crate::engine::install::{Installed, Publication};
 use crate::function::Function;
 use crate::function::env::FunctionEnv;
 use crate::function::handle::Handle;
-use crate::function::names::{Names, Table};
+use crate::function::names::{NameTable, Names};
 use crate::host::fork::Guard;
 use crate::types::FunctionType;
 use crate::unit::Unit;
@@ -209,7 +209,7 @@ impl Engine {
     }
 
     /// Takes the versions from functions, and lets them go after `names` is unlocked.
-    fn retire_all(&self, names: Guard<'_, Table>, functions: Vec<Arc<Function>>) {
+    fn retire_all(&self, names: Guard<'_, NameTable>, functions: Vec<Arc<Function>>) {
         let (mut removed, mut withdrawn) = (Vec::new(), Vec::new());
         for function in &functions {
             // SAFETY: `names` is locked, so this thread is the only one publishing.

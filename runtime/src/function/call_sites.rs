@@ -71,12 +71,12 @@ impl Sites {
 /// which are patched until this is dropped.
 pub(crate) struct Callee {
     function: Arc<Function>,
-    registered: Option<Registered>,
+    registered: Option<RegisteredSites>,
 }
 
 /// How a unit calls a function.
 #[derive(Clone, Copy)]
-struct Registered {
+struct RegisteredSites {
     key: usize,
     calls: Calls,
 }
@@ -99,14 +99,14 @@ impl Callee {
     pub(crate) fn register(function: Arc<Function>, sites: Vec<Site>, calls: Calls) -> Self {
         let key = function.sites().add(sites.into());
         function.env().calls.add(calls);
-        Self { function, registered: Some(Registered { key, calls }) }
+        Self { function, registered: Some(RegisteredSites { key, calls }) }
     }
 }
 
 impl Callee {
     /// From now on the sites are not patched any more.
     pub(crate) fn deregister(&mut self) {
-        if let Some(Registered { key, calls }) = self.registered.take() {
+        if let Some(RegisteredSites { key, calls }) = self.registered.take() {
             self.function.sites().remove(key);
             self.function.env().calls.subtract(calls);
         }

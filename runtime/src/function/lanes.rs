@@ -248,7 +248,7 @@ impl Closing {
     /// # Safety
     ///
     /// A heavy fence was executed after the version was closed.
-    pub(crate) unsafe fn let_go(&self) {
+    pub(crate) unsafe fn retire(&self) {
         // SAFETY: the lane was closed, and the caller says that there was a fence since.
         unsafe { self.lane().retire() };
     }

@@ -13,11 +13,11 @@ use crate::host::fork::{ForkSafeMutex, Guard};
 /// The table of names. Whoever holds its lock is the one that publishes.
 #[derive(Default)]
 pub(crate) struct Names {
-    table: ForkSafeMutex<Table>,
+    table: ForkSafeMutex<NameTable>,
 }
 
 impl Names {
-    pub(crate) fn lock(&self) -> Guard<'_, Table> {
+    pub(crate) fn lock(&self) -> Guard<'_, NameTable> {
         self.table.lock()
     }
 
@@ -51,7 +51,7 @@ impl Names {
 }
 
 #[derive(Default)]
-pub(crate) struct Table {
+pub(crate) struct NameTable {
     names: HashMap<Arc<str>, Name>,
     unknown: usize,
     /// How many of them there were left after the last sweep.
@@ -69,7 +69,7 @@ enum Name {
     Unknown(Weak<Function>),
 }
 
-impl Table {
+impl NameTable {
     pub(crate) fn known(&self, name: &str) -> Option<&Arc<Function>> {
         match self.names.get(name)? {
             Name::Known(function) => Some(function),

@@ -84,12 +84,12 @@ impl fmt::Display for PointKey {
 #[derive(Default)]
 pub(crate) struct Points {
     /// Whoever holds the lock is the one that publishes resume entries and parked calls.
-    table: ForkSafeMutex<Table>,
+    table: ForkSafeMutex<PointTable>,
 }
 
 /// Those that a version has that is alive.
 #[derive(Default)]
-pub(crate) struct Table {
+pub(crate) struct PointTable {
     points: HashMap<PointKey, Point>,
 }
 
@@ -107,7 +107,7 @@ struct Point {
 }
 
 /// A unit has a point, until this is dropped.
-pub(crate) struct Use {
+pub(crate) struct PointUse {
     points: Arc<Points>,
     key: PointKey,
     resume_entry: Arc<Function>,
@@ -188,8 +188,8 @@ impl Points {
         self: &Arc<Self>,
         key: &PointKey,
         make: impl FnOnce() -> Result<Arc<Function>>,
-    ) -> Result<Use> {
-        let existing = |table: &Table| table.points.get(key)?.resume_entry.upgrade();
+    ) -> Result<PointUse> {
+        let existing = |table: &PointTable| table.points.get(key)?.resume_entry.upgrade();
         let found = existing(&self.table.lock());
         let resume_entry = match found {
             Some(resume_entry) => resume_entry,
@@ -205,11 +205,11 @@ impl Points {
         point.resume_entry = Arc::downgrade(&resume_entry);
         point.uses += 1;
         drop(table);
-        Ok(Use { points: Arc::clone(self), key: key.clone(), resume_entry, flag: None })
+        Ok(PointUse { points: Arc::clone(self), key: key.clone(), resume_entry, flag: None })
     }
 
     /// The right to publish what belongs to points.
-    pub(crate) fn lock(&self) -> Guard<'_, Table> {
+    pub(crate) fn lock(&self) -> Guard<'_, PointTable> {
         self.table.lock()
     }
 
@@ -229,7 +229,7 @@ impl Points {
     }
 }
 
-impl Use {
+impl PointUse {
     /// Whether it is a point of the function with these points.
     pub(crate) fn is_of(&self, points: &Arc<Points>) -> bool {
         Arc::ptr_eq(&self.points, points)
@@ -254,7 +254,7 @@ impl Use {
         make: impl FnOnce(&ParkedCallee) -> Result<(Arc<Function>, Arc<Block>)>,
     ) -> Result<Arc<ParkedCall>> {
         let key = ParkedCallKey::new(&callee, called_as);
-        let existing = |table: &mut Table| {
+        let existing = |table: &mut PointTable| {
             let parked_calls = &mut table.point(&self.key).parked_calls;
             parked_calls.retain(|(_, parked_call)| parked_call.strong_count() > 0);
             parked_calls.iter().find(|(other, _)| *other == key)?.1.upgrade()
@@ -276,7 +276,7 @@ impl Use {
     }
 }
 
-impl Drop for Use {
+impl Drop for PointUse {
     fn drop(&mut self) {
         let mut table = self.points.table.lock();
         let point = table.point(&self.key);
@@ -311,13 +311,13 @@ pub(crate) struct Withdrawn {
     _parked_calls: Vec<Arc<ParkedCall>>,
 }
 
-impl Table {
+impl PointTable {
     fn point(&mut self, key: &PointKey) -> &mut Point {
         self.points.get_mut(key).expect("a point is there as long as something uses it")
     }
 
     /// What it takes to offer the point that a unit has.
-    pub(crate) fn offer(&mut self, used: &Use) -> Offer {
+    pub(crate) fn offer(&mut self, used: &PointUse) -> Offer {
         let point = self.point(&used.key);
         let lease = point.lease.upgrade().unwrap_or_else(|| {
             let (points, resume_entry) = (Arc::clone(&used.points), Arc::clone(&used.resume_entry));

@@ -70,7 +70,7 @@ impl Retirement {
         let mut left = self.left.lock();
         for closing in &closed {
             // SAFETY: all of them were closed before the fence.
-            unsafe { closing.let_go() };
+            unsafe { closing.retire() };
             closing.function().into_iter().for_each(|function| left.note(function));
         }
         let swept = left.sweep();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::code::Block;
 use crate::function::call_sites::Callee;
-use crate::function::resume_points::{ParkedCall, Use};
+use crate::function::resume_points::{ParkedCall, PointUse};
 use crate::unwind::code_map::Description;
 
 /// An installed unit: its code, its data, and what these need to live. Shared by the versions that
@@ -26,7 +26,7 @@ pub(crate) struct Image {
 /// What a unit has to do with points at which frames move.
 #[derive(Default)]
 pub(crate) struct LinkedPoints {
-    pub(crate) uses: Vec<Use>,
+    pub(crate) uses: Vec<PointUse>,
     pub(crate) parked_calls: Vec<Arc<ParkedCall>>,
 }
 
@@ -102,7 +102,7 @@ impl Image {
     }
 
     /// The points of its functions.
-    pub(crate) fn uses(&self) -> &[Use] {
+    pub(crate) fn uses(&self) -> &[PointUse] {
         self.points.as_ref().map_or(&[], |points| &points.uses)
     }
 

@@ -34,9 +34,9 @@ pub(crate) mod traps;
 mod walk;
 
 pub(crate) use backtrace::{backtrace, location_of_code};
-pub(crate) use registry::Registered;
+pub(crate) use registry::Registration;
 pub(crate) use saved::Saved;
-pub(crate) use table::Table;
+pub(crate) use table::UnwindTable;
 pub use throw::throw;
 
 /// Whether generated code can be left otherwise than by returning on this host.

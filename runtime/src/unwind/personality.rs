@@ -12,7 +12,7 @@ use crate::unwind::code_map::CodeMap;
 /// # Safety
 ///
 /// For the system's unwinder, which calls it for frames in the range of a
-/// [`Table`](super::Table).
+/// [`UnwindTable`](super::UnwindTable).
 pub(super) unsafe extern "C" fn personality(
     _version: c_int,
     actions: c_int,

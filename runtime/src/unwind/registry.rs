@@ -10,39 +10,39 @@ use crate::unwind::code_map::CodeMap;
 #[cfg(test)]
 mod tests;
 
-/// A place in the list, which only grows: those of maps that are gone are used again.
-struct Place {
-    next: AtomicPtr<Place>,
+/// A entry in the list, which only grows: those of maps that are gone are used again.
+struct RegistryEntry {
+    next: AtomicPtr<RegistryEntry>,
     /// Null if it is nobody's.
     map: AtomicPtr<CodeMap>,
     start: AtomicUsize,
     end: AtomicUsize,
 }
 
-static FIRST: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
+static FIRST: AtomicPtr<RegistryEntry> = AtomicPtr::new(ptr::null_mut());
 
 /// What says where the code of a map is, until it is dropped.
-pub(crate) struct Registered(&'static Place);
+pub(crate) struct Registration(&'static RegistryEntry);
 
-impl Registered {
+impl Registration {
     /// Has the code in this range found to be that of `map`.
     pub(crate) fn new(range: Range<usize>, map: *const CodeMap) -> Self {
         let Range { start, end } = range;
         let map = map.cast_mut();
-        let take = |place: &&Place| {
+        let take = |entry: &&RegistryEntry| {
             let (free, mine) = (ptr::null_mut(), map);
-            place.map.compare_exchange(free, mine, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            entry.map.compare_exchange(free, mine, Ordering::Acquire, Ordering::Relaxed).is_ok()
         };
-        let place = places().find(take).unwrap_or_else(|| add(map));
+        let entry = entries().find(take).unwrap_or_else(|| add(map));
         // In this order: nobody looks for code of a map before it has some.
-        place.end.store(end, Ordering::Relaxed);
-        place.start.store(start, Ordering::Release);
-        Self(place)
+        entry.end.store(end, Ordering::Relaxed);
+        entry.start.store(start, Ordering::Release);
+        Self(entry)
     }
 }
 
-fn add(map: *mut CodeMap) -> &'static Place {
-    let place = Box::leak(Box::new(Place {
+fn add(map: *mut CodeMap) -> &'static RegistryEntry {
+    let entry = Box::leak(Box::new(RegistryEntry {
         next: AtomicPtr::new(ptr::null_mut()),
         map: AtomicPtr::new(map),
         start: AtomicUsize::new(usize::MAX),
@@ -50,16 +50,16 @@ fn add(map: *mut CodeMap) -> &'static Place {
     }));
     let mut first = FIRST.load(Ordering::Relaxed);
     loop {
-        place.next.store(first, Ordering::Relaxed);
-        let new = ptr::from_mut(place);
+        entry.next.store(first, Ordering::Relaxed);
+        let new = ptr::from_mut(entry);
         match FIRST.compare_exchange_weak(first, new, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => return place,
+            Ok(_) => return entry,
             Err(newer) => first = newer,
         }
     }
 }
 
-impl Drop for Registered {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.0.start.store(usize::MAX, Ordering::Relaxed);
         self.0.end.store(0, Ordering::Relaxed);
@@ -67,13 +67,13 @@ impl Drop for Registered {
     }
 }
 
-fn places() -> impl Iterator<Item = &'static Place> {
+fn entries() -> impl Iterator<Item = &'static RegistryEntry> {
     let mut at = FIRST.load(Ordering::Acquire);
     std::iter::from_fn(move || {
-        // SAFETY: places are never freed.
-        let place = unsafe { at.as_ref() }?;
-        at = place.next.load(Ordering::Relaxed);
-        Some(place)
+        // SAFETY: entries are never freed.
+        let entry = unsafe { at.as_ref() }?;
+        at = entry.next.load(Ordering::Relaxed);
+        Some(entry)
     })
 }
 
@@ -92,16 +92,16 @@ pub(super) fn at<'a>(address: usize) -> Option<&'a CodeMap> {
 }
 
 fn find(address: usize) -> Option<*const CodeMap> {
-    places().find_map(|place| place.map_at(address))
+    entries().find_map(|entry| entry.map_at(address))
 }
 
-impl Place {
-    /// The map of the code at an address, if that is this place's.
+impl RegistryEntry {
+    /// The map of the code at an address, if that is this entry's.
     fn map_at(&self, address: usize) -> Option<*const CodeMap> {
         let start = self.start.load(Ordering::Acquire);
         let inside = start <= address && address < self.end.load(Ordering::Acquire);
         let map = self.map.load(Ordering::Acquire);
-        // The place may become another map's meanwhile, and what was read be of one and the other.
+        // The entry may become another map's meanwhile, and what was read be of one and the other.
         // The map that is looked for is alive: where that is this one, nothing changes.
         // Of others only their own addresses are inside, unless the start has changed since.
         (inside && self.start.load(Ordering::Acquire) == start).then_some(map.cast_const())

@@ -20,11 +20,11 @@ use crate::unwind::code_map::CodeMap;
 mod tests;
 
 /// A table for all code in a range, registered until it is dropped.
-pub(crate) struct Table {
+pub(crate) struct UnwindTable {
     bytes: Box<[u8]>,
 }
 
-impl Table {
+impl UnwindTable {
     /// A table for all code of a map; `None` where there is no unwinder that would know what to do
     /// with it.
     ///
@@ -47,7 +47,7 @@ impl Table {
     }
 }
 
-impl Drop for Table {
+impl Drop for UnwindTable {
     fn drop(&mut self) {
         let _pass = Pass::new();
         #[cfg(test)]

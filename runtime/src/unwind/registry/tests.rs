@@ -2,7 +2,7 @@ use std::ptr::without_provenance;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::{Registered, find, places};
+use super::{Registration, entries, find};
 use crate::host::process::among_others;
 use crate::unwind::code_map::CodeMap;
 
@@ -20,11 +20,11 @@ fn a_memory_is_found_by_its_addresses_until_it_is_dropped() {
     let range = |number: usize| (NOWHERE + 0x1000 * number, NOWHERE + 0x1000 * (number + 1));
     let register = |number: usize| {
         let (start, end) = range(number);
-        Registered::new(start..end, map(number))
+        Registration::new(start..end, map(number))
     };
     let mut registered: Vec<_> = (2..6).map(|number| Some(register(number))).collect();
     let found = |address: usize| find(address).map(|map| (map.addr() - NOWHERE) / 64);
-    let alive = |registered: &[Option<Registered>]| {
+    let alive = |registered: &[Option<Registration>]| {
         for (number, registered) in (2..).zip(registered) {
             let (start, end) = range(number);
             let expected = registered.as_ref().map(|_| number);
@@ -42,13 +42,13 @@ fn a_memory_is_found_by_its_addresses_until_it_is_dropped() {
 #[test]
 fn places_are_used_again() {
     let _alone = crate::host::process::alone();
-    drop(Registered::new(NOWHERE..NOWHERE + 1, map(1)));
-    let before = places().count();
+    drop(Registration::new(NOWHERE..NOWHERE + 1, map(1)));
+    let before = entries().count();
     for number in 0..100 {
-        let both = [0, 1].map(|it| Registered::new(NOWHERE + it..NOWHERE + it + 1, map(number)));
+        let both = [0, 1].map(|it| Registration::new(NOWHERE + it..NOWHERE + it + 1, map(number)));
         drop(both);
     }
-    assert!(places().count() <= before + 1);
+    assert!(entries().count() <= before + 1);
 }
 
 #[test]
@@ -58,14 +58,14 @@ fn a_place_that_changes_hands_is_not_taken_for_what_is_looked_for() {
     const LOOKED_FOR: usize = NOWHERE + 0x2_0000;
     const ABOVE: usize = NOWHERE + 0x3_0000;
 
-    let _lasting = Registered::new(LOOKED_FOR..LOOKED_FOR + 0x1000, map(2));
+    let _lasting = Registration::new(LOOKED_FOR..LOOKED_FOR + 0x1000, map(2));
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            // By turns below and above, in one place.
+            // By turns below and above, in one entry.
             while !over.load(Ordering::Relaxed) {
-                drop(Registered::new(BELOW..BELOW + 0x1000, map(1)));
-                drop(Registered::new(ABOVE..ABOVE + 0x1000, map(3)));
+                drop(Registration::new(BELOW..BELOW + 0x1000, map(1)));
+                drop(Registration::new(ABOVE..ABOVE + 0x1000, map(3)));
             }
         });
         let wrong = (0..2_000_000).find_map(|_| {

@@ -1,7 +1,7 @@
 //! What the handler has to know of the processor.
 
 /// Where a thread was when it got a signal.
-pub(super) struct Place {
+pub(super) struct Interrupted {
     pub(super) pc: usize,
     pub(super) sp: usize,
     pub(super) frame_pointer: usize,
@@ -11,14 +11,14 @@ pub(super) struct Place {
 mod this {
     use libc::{REG_RBP, REG_RDI, REG_RDX, REG_RIP, REG_RSI, REG_RSP, ucontext_t};
 
-    use super::Place;
+    use super::Interrupted;
     use crate::unwind::traps::signals::fail;
 
     /// Where a thread was when it got a signal, if traps can be caught on this processor.
-    pub(in super::super) fn place(context: &ucontext_t) -> Option<Place> {
+    pub(in super::super) fn interrupted(context: &ucontext_t) -> Option<Interrupted> {
         let register = |number: i32| context.uc_mcontext.gregs[number as usize] as usize;
         let (pc, sp) = (register(REG_RIP), register(REG_RSP));
-        Some(Place { pc, sp, frame_pointer: register(REG_RBP) })
+        Some(Interrupted { pc, sp, frame_pointer: register(REG_RBP) })
     }
 
     /// Has the thread go on in [`fail`] after the handler, with the registers of the frame that
@@ -63,11 +63,11 @@ mod this {
 mod this {
     use libc::ucontext_t;
 
-    use super::Place;
+    use super::Interrupted;
     use crate::unwind::traps::signals::fail;
 
     /// Traps are caught on x86-64 only.
-    pub(in super::super) fn place(_context: &ucontext_t) -> Option<Place> {
+    pub(in super::super) fn interrupted(_context: &ucontext_t) -> Option<Interrupted> {
         None
     }
 
@@ -76,4 +76,4 @@ mod this {
     }
 }
 
-pub(super) use this::{go_on, place};
+pub(super) use this::{go_on, interrupted};

@@ -13,7 +13,7 @@ use libc::{
 };
 
 use super::machine;
-use super::machine::Place;
+use super::machine::Interrupted;
 use crate::host::context;
 use crate::unwind::backtrace::{location_of_code, location_of_frame};
 use crate::unwind::code_map::Description;
@@ -84,7 +84,9 @@ unsafe fn catch(signal: c_int, info: &siginfo_t, context: &mut ucontext_t) -> bo
     if info.si_code <= 0 {
         return false;
     }
-    let Some(Place { pc, sp, frame_pointer }) = machine::place(context) else { return false };
+    let Some(Interrupted { pc, sp, frame_pointer }) = machine::interrupted(context) else {
+        return false;
+    };
     let Some(map) = registry::at(pc) else { return false };
     if !map.catches_traps() {
         return false;
