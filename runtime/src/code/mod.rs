@@ -1,4 +1,6 @@
-//! Where code lies: the seam between what is linked and what it is linked into.
+//! Bytes of code and data in memory: sections, blocks, relocations, and changing code that runs.
+//! This layer may know bytes and the code map, where it notes what they are; it must not know
+//! signatures, nor what the code is for.
 //!
 //! A [`Draft`] is memory that can be written and not run; publishing turns it into a [`Block`],
 //! which can be run and not written, and which gives the memory back when it is dropped.

@@ -12,7 +12,7 @@ use lastout_reclaim::{Counting, register_membarrier};
 
 use crate::code::{MAX_SIZE, Memory};
 use crate::engine::Engine;
-use crate::function::call_sites::AllCalls;
+use crate::function::callee::AllCalls;
 use crate::function::env::FunctionEnv;
 use crate::function::retirement::Retirement;
 use crate::function::{self, LanePool};

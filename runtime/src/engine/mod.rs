@@ -1,4 +1,5 @@
-//! The engine: functions by name, and what can be done with them.
+//! The face of the crate: engines, their builder, installing, and replacing in place. This layer may
+//! know all others.
 
 pub(crate) mod builder;
 mod in_place;

@@ -1,7 +1,7 @@
 //! What the functions of an engine share, for as long as any of them lives.
 
 use crate::function::LanePool;
-use crate::function::call_sites::AllCalls;
+use crate::function::callee::AllCalls;
 use crate::function::retirement::Retirement;
 use crate::gates::Gates;
 

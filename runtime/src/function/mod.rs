@@ -1,4 +1,6 @@
-//! A function: what stays while its versions come and go.
+//! Functions, which stay while their versions come and go: lanes, callers that are held, call sites,
+//! points, names, handles, and retiring what was replaced. This layer may know lanes, and how a version
+//! is published; it must not know units. Its own files may know each other.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -20,6 +22,7 @@ use crate::version::{ThreadFrames, Version, VersionInfo, VersionState};
 use crate::{Error, Result};
 
 pub(crate) mod call_sites;
+pub(crate) mod callee;
 pub(crate) mod env;
 pub(crate) mod handle;
 mod hold;

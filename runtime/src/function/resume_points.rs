@@ -36,7 +36,7 @@ use lastout_instrument::resume::{Live, ResumePoint};
 
 use crate::Result;
 use crate::code::Block;
-use crate::function::call_sites::Callee;
+use crate::function::callee::Callee;
 use crate::function::{Closing, Function};
 use crate::host::fork::{ForkSafeMutex, Guard};
 use crate::version::Version;

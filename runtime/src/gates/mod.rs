@@ -1,4 +1,6 @@
-//! What is made for the functions of a signature: gates, entries, and what these call.
+//! What is made for the functions of a signature: gates, entries, and the stubs that these call. This
+//! layer may know signatures and symbols; it must not know which function a gate is for: where its
+//! lane is, and what to call when a version is gone, it is told.
 
 mod entries;
 pub(crate) mod hooks;

@@ -7,7 +7,7 @@ use crate::code::patch::Site;
 use crate::code::relocation;
 use crate::code::{Block, Draft, Memory, Patches};
 use crate::function::Function;
-use crate::function::call_sites::Callee;
+use crate::function::callee::Callee;
 use crate::{Error, Result};
 
 /// The replaceable functions that a unit refers to, and how its code calls them.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::code::Block;
-use crate::function::call_sites::Callee;
+use crate::function::callee::Callee;
 use crate::function::resume_points::{ParkedCall, PointUse};
 use crate::unwind::code_map::Description;
 

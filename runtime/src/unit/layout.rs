@@ -10,7 +10,7 @@ use crate::code::Sizes;
 use crate::code::object::Object;
 use crate::code::patch::{Site, Word};
 use crate::code::relocation::{self, JUMP, JUMP_SIZE, VENEER_SIZE};
-use crate::function::call_sites::Calls;
+use crate::function::callee::Calls;
 use crate::unit::Unit;
 
 /// Whether functions of this linkage are known in the engine by their names.

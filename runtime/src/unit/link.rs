@@ -18,7 +18,7 @@ use crate::code::patch::Site;
 use crate::code::relocation::{self, JUMP};
 use crate::code::{Contents, Footprint};
 use crate::function::Function;
-use crate::function::call_sites::Callee;
+use crate::function::callee::Callee;
 use crate::function::names::Names;
 use crate::unit::Unit;
 use crate::unit::env::UnitEnv;

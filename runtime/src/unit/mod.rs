@@ -1,4 +1,8 @@
-//! A unit in the making.
+//! From CLIF to code that can be published: units, their layout, linking, and the image that their
+//! versions own. This layer may know the functions that a unit defines and calls; it must not know
+//! which version is current.
+//!
+//! This file is the unit in the making.
 
 pub(crate) mod adopted;
 mod calls;

@@ -1,4 +1,8 @@
-//! Leaving generated code otherwise than by returning: panics, exceptions, traps.
+//! Frames of generated code: finding them, and leaving them otherwise than by returning. This layer
+//! may know addresses, frames and the `Lane<Payload>` that a frame is counted in; it must not know
+//! the memory that code is in, nor functions.
+//!
+//! Generated code is left by panics, exceptions and traps.
 //!
 //! All code that is generated or written down here has *frame pointer frames*: the word at the
 //! frame pointer is the caller's frame pointer, and the one above it the return address. So one

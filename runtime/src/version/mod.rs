@@ -1,4 +1,8 @@
-//! What can be asked about a version, while it lives and afterwards.
+//! The lowest layer: what a version is, what it owns, and places in its code, as data. It may know
+//! the standard library and types of Cranelift's; it must not know that there are functions. Errors,
+//! the types of calls and what is particular to a machine are files beside it.
+//!
+//! This file is what can be asked about a version, while it lives and afterwards.
 
 pub(crate) mod location;
 pub(crate) mod payload;

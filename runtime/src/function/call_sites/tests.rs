@@ -7,10 +7,10 @@ use lastout_tests::call;
 use lastout_tests::clif::define;
 use lastout_tests::support::{OnDrop, caller, constant};
 
-use super::{Callee, Calls};
 use crate::code::patch::{AtomicWord, Site, Word};
 use crate::code::relocation::{JUMP, JUMP_SIZE};
 use crate::function::Function;
+use crate::function::callee::{Callee, Calls};
 use crate::host::process;
 use crate::host::process::Mapping;
 use crate::unit::image::{Code, Image, Owner};
