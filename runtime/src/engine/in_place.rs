@@ -23,8 +23,6 @@
 //! A signal handler may call the function on the thread that holds its callers. It is let through,
 //! and while the thread decides and writes, it takes no signals.
 
-use std::mem::MaybeUninit;
-use std::ptr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,6 +36,7 @@ use crate::engine::install::Installed;
 use crate::function::CurrentVersion;
 use crate::function::names::NameTable;
 use crate::host::fork::{self, ForkSafeMutex, Guard};
+use crate::host::signals::BlockedSignals;
 use crate::host::threads;
 use crate::unit::Unit;
 use crate::unit::image::{Code, Image};
@@ -225,18 +224,18 @@ impl Holding<'_> {
                 self.give_up();
                 return Err(Failed::Lost);
             }
-            let undisturbed = Undisturbed::new();
+            let blocked = BlockedSignals::new();
             // SAFETY: this thread holds the callers, and there was a heavy fence since.
             match unsafe { self.target.decide() } {
-                Ok(()) => return self.write(names, undisturbed, block, linked, attached),
+                Ok(()) => return self.write(names, blocked, block, linked, attached),
                 Err(inside) if over => {
-                    drop((undisturbed, names));
+                    drop((blocked, names));
                     self.give_up();
                     return Err(Failed::Inside(inside));
                 }
                 Err(_) => {}
             }
-            drop((undisturbed, names));
+            drop((blocked, names));
             pauses.next();
         }
     }
@@ -267,7 +266,7 @@ impl Holding<'_> {
     fn write(
         self,
         mut names: Guard<'_, NameTable>,
-        undisturbed: Undisturbed,
+        blocked: BlockedSignals,
         block: &Arc<Block>,
         linked: LinkedOver,
         attached: impl FnOnce() -> Vec<Box<dyn std::any::Any + Send>>,
@@ -310,7 +309,7 @@ impl Holding<'_> {
         drop(turn);
         engine.functions().retirement.serialize();
         self.end(&names);
-        drop((undisturbed, names));
+        drop((blocked, names));
         // What is dropped with it may run anything.
         drop(replaced);
         Ok(Installed::in_place(version, root))
@@ -341,34 +340,5 @@ impl Pauses {
         let pause = LONGEST.min(Duration::from_micros(1 << sleeps.min(10)));
         let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
         thread::sleep(left.map_or(pause, |left| left.min(pause)));
-    }
-}
-
-/// The thread takes no signals but those of its own faults, until this is dropped.
-struct Undisturbed {
-    before: libc::sigset_t,
-}
-
-impl Undisturbed {
-    fn new() -> Self {
-        let own = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
-        let mut all = MaybeUninit::uninit();
-        let mut before = MaybeUninit::uninit();
-        // SAFETY: the sets are written before they are read, and the signals exist.
-        unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            own.iter().for_each(|&signal| {
-                libc::sigdelset(all.as_mut_ptr(), signal);
-            });
-            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-            Self { before: before.assume_init() }
-        }
-    }
-}
-
-impl Drop for Undisturbed {
-    fn drop(&mut self) {
-        // SAFETY: the set is what the thread had before.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) };
     }
 }

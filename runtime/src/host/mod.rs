@@ -7,5 +7,6 @@ pub(crate) mod fiber;
 pub(crate) mod fork;
 #[cfg(test)]
 pub(crate) mod process;
+pub(crate) mod signals;
 pub(crate) mod sys;
 pub(crate) mod threads;

@@ -15,12 +15,12 @@
 mod machine;
 mod signals;
 
-use crate::{Error, Result};
+use crate::{Error, Result, host};
 
 /// Has traps caught from now on, in this process, of the engines that want it.
 pub(crate) fn catch() -> Result<()> {
     if !super::SUPPORTED {
         return Err(Error::NoUnwinding);
     }
-    signals::install()
+    Ok(host::signals::catch_faults(signals::catch)?)
 }
