@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::code_map::{CodeMap, Description, Role};
+use super::machine::{FRAME_POINTER, number};
 use super::system::{self, Context, NO_REASON};
-use super::walk::{self, FRAME_POINTER};
+use super::walk;
 use crate::version::location::{Location, Part};
 use crate::version::payload::Payload;
 
@@ -66,7 +67,7 @@ pub(crate) fn backtrace(map: &CodeMap) -> Vec<Location> {
         unsafe {
             let returned = system::returned(context);
             if state.map.contains(returned) {
-                let frame_pointer = system::register(context, FRAME_POINTER);
+                let frame_pointer = system::register(context, number(FRAME_POINTER.0));
                 let found = location_of_frame(state.map, returned, frame_pointer);
                 state.found.extend(found);
             }

@@ -28,6 +28,7 @@
 
 mod backtrace;
 pub(crate) mod code_map;
+mod machine;
 mod personality;
 mod registry;
 mod saved;

@@ -2,8 +2,9 @@
 
 use std::ffi::c_int;
 
+use super::machine::{FRAME_POINTER, KEPT, LANE, PINNED, number};
 use super::system::{self, CLEANUP_PHASE, CONTINUE_UNWIND, Context, Exception};
-use super::walk::{FRAME_POINTER, PINNED, RBX, count_out};
+use super::walk::count_out;
 use crate::unwind::code_map::CodeMap;
 
 /// Leaves a frame of generated code for good: counts it out if it is one of a gate, and puts back
@@ -25,13 +26,13 @@ pub(super) unsafe extern "C" fn personality(
     }
     // SAFETY: the context is that of a frame in the range of a table, which has the map of that
     // code. All these registers are such that the unwinder has them.
-    let (map, returned, frame_pointer, rbx, ledger) = unsafe {
+    let (map, returned, frame_pointer, lane, ledger) = unsafe {
         (
             &*system::data(context).cast::<CodeMap>(),
             system::returned(context),
-            system::register(context, FRAME_POINTER),
-            system::register(context, RBX),
-            system::register(context, PINNED),
+            system::register(context, number(FRAME_POINTER.0)),
+            system::register(context, number(LANE.0)),
+            system::register(context, number(PINNED.0)),
         )
     };
     // SAFETY: the unwinder is at that frame.
@@ -40,13 +41,13 @@ pub(super) unsafe extern "C" fn personality(
     };
     if let Some(counted) = frame.counted {
         // SAFETY: the frame is counted in, by the thread that is leaving it.
-        unsafe { count_out(counted, frame_pointer, rbx, ledger, map.counting()) };
+        unsafe { count_out(counted, frame_pointer, lane, ledger, map.counting()) };
     }
-    for (register, place) in frame.saved.places(frame_pointer) {
+    for (kept, place) in frame.saved.places(frame_pointer) {
         // SAFETY: the function has saved the register there, in its frame.
         unsafe {
             let value = std::ptr::with_exposed_provenance::<usize>(place).read();
-            system::set_register(context, c_int::from(register as i16), value);
+            system::set_register(context, number(KEPT[kept]), value);
         }
     }
     if let Some(outer) = frame.outer {
@@ -54,7 +55,7 @@ pub(super) unsafe extern "C" fn personality(
         // SAFETY: as above.
         unsafe {
             let value = std::ptr::with_exposed_provenance::<usize>(place).read();
-            system::set_register(context, PINNED, value);
+            system::set_register(context, number(PINNED.0), value);
         }
     }
     CONTINUE_UNWIND

@@ -3,16 +3,14 @@
 use cranelift_codegen::CompiledCode;
 use cranelift_codegen::gimli::read::{CallFrameInstruction, CieOrFde, UnwindSection};
 use cranelift_codegen::gimli::write::{Address, EhFrame, EndianVec, FrameTable};
-use cranelift_codegen::gimli::{self, BaseAddresses, NativeEndian, X86_64};
+use cranelift_codegen::gimli::{self, BaseAddresses, NativeEndian};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInfo;
 
+use super::machine::{FRAME_POINTER, KEPT};
+
 #[cfg(test)]
 mod tests;
-
-/// The registers that calls keep, but for the frame pointer, which is where it always is, and the
-/// pinned register, which is nobody's to save: by their numbers in unwind tables.
-const KEPT: [u16; 4] = [X86_64::RBX.0, X86_64::R12.0, X86_64::R13.0, X86_64::R14.0];
 
 /// For each register that calls keep, how many words below the frame pointer a function has saved
 /// it; 0 if it has not.
@@ -58,11 +56,12 @@ impl Saved {
         saved
     }
 
-    /// The registers that are saved, each with the address where it is in a frame.
-    pub(crate) fn places(self, frame_pointer: usize) -> impl Iterator<Item = (u16, usize)> {
-        let saved = KEPT.into_iter().zip(self.0).filter(|&(_, words)| words != 0);
-        saved.map(move |(register, words)| {
-            (register, frame_pointer - usize::from(words) * size_of::<usize>())
+    /// The registers that are saved, each by its place in [`KEPT`], with the address where it is in a
+    /// frame.
+    pub(crate) fn places(self, frame_pointer: usize) -> impl Iterator<Item = (usize, usize)> {
+        let saved = self.0.into_iter().enumerate().filter(|&(_, words)| words != 0);
+        saved.map(move |(kept, words)| {
+            (kept, frame_pointer - usize::from(words) * size_of::<usize>())
         })
     }
 }
@@ -80,7 +79,7 @@ fn saves(
         let mut instructions = fde.instructions(section, &bases);
         while let Some(instruction) = instructions.next()? {
             if let CallFrameInstruction::Offset { register, factored_offset } = instruction
-                && register != X86_64::RBP
+                && register != FRAME_POINTER
             {
                 saves.push((register.0, factored_offset as i64));
             }

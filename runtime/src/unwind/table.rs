@@ -9,8 +9,9 @@ use cranelift_codegen::gimli::write::{
     Address, CallFrameInstruction, CommonInformationEntry, EhFrame, EndianVec,
     FrameDescriptionEntry, FrameTable,
 };
-use cranelift_codegen::gimli::{DW_EH_PE_absptr, Encoding, Format, NativeEndian, X86_64};
+use cranelift_codegen::gimli::{DW_EH_PE_absptr, Encoding, Format, NativeEndian};
 
+use super::machine::{FRAME_POINTER, RETURN_ADDRESS};
 use super::personality::personality;
 use super::{SUPPORTED, system};
 use crate::host::fork::Pass;
@@ -62,13 +63,13 @@ impl Drop for UnwindTable {
 fn bytes(code: Range<usize>, data: *const c_void) -> io::Result<Box<[u8]>> {
     let address = |address: usize| Address::Constant(address as u64);
     let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
-    let mut common = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
+    let mut common = CommonInformationEntry::new(encoding, 1, -8, RETURN_ADDRESS);
     common.personality = Some((DW_EH_PE_absptr, address(personality as *const () as usize)));
     common.lsda_encoding = Some(DW_EH_PE_absptr);
     common.fde_address_encoding = DW_EH_PE_absptr;
-    common.add_instruction(CallFrameInstruction::Cfa(X86_64::RBP, 16));
-    common.add_instruction(CallFrameInstruction::Offset(X86_64::RA, -8));
-    common.add_instruction(CallFrameInstruction::Offset(X86_64::RBP, -16));
+    common.add_instruction(CallFrameInstruction::Cfa(FRAME_POINTER, 16));
+    common.add_instruction(CallFrameInstruction::Offset(RETURN_ADDRESS, -8));
+    common.add_instruction(CallFrameInstruction::Offset(FRAME_POINTER, -16));
     let len = u32::try_from(code.len()).map_err(io::Error::other)?;
     let mut range = FrameDescriptionEntry::new(address(code.start), len);
     range.lsda = Some(address(data.expose_provenance()));

@@ -2,8 +2,9 @@
 
 use std::ffi::{c_int, c_void};
 
+use super::machine::{FRAME_POINTER, KEPT, PINNED, Registers, number};
 use super::system::{self, Context, END_OF_STACK, NO_REASON, STOP};
-use super::walk::{self, FRAME_POINTER, PINNED, RBX, Registers, Target};
+use super::walk::{self, Target};
 use super::{SUPPORTED, registry};
 use crate::CallError;
 use crate::host::context;
@@ -60,7 +61,7 @@ unsafe extern "C" fn look(context: *mut Context, search: *mut c_void) -> c_int {
     }
     // SAFETY: the unwinder is at this frame of the calling thread.
     unsafe {
-        let frame_pointer = system::register(context, FRAME_POINTER);
+        let frame_pointer = system::register(context, number(FRAME_POINTER.0));
         search.target = walk::search(returned, frame_pointer, Some(search.tag));
     }
     STOP
@@ -97,19 +98,16 @@ unsafe extern "C-unwind" fn stop(
     if !target.is_handler() {
         context::fail(CallError::Exception(Box::new(Exception { tag, payload })));
     }
-    let register = |number| {
+    let register = |register: u16| {
         // SAFETY: calls keep these registers, so the unwinder has them.
-        unsafe { system::register(context, number) }
+        unsafe { system::register(context, number(register)) }
     };
     let registers = Registers {
         pc,
         sp: 0,
-        rbp: register(FRAME_POINTER),
-        rbx: register(RBX),
-        r12: register(12),
-        r13: register(13),
-        r14: register(14),
-        r15: register(PINNED),
+        frame_pointer: register(FRAME_POINTER.0),
+        kept: KEPT.map(register),
+        pinned: register(PINNED.0),
         payload,
     };
     // SAFETY: the unwinder is at this frame, from which the target was found. All frames between

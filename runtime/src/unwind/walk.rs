@@ -1,34 +1,11 @@
 //! From one frame of generated code to the next, without the system's unwinder.
 
-use std::ffi::c_int;
-
 use lastout_reclaim::{Counting, Lane};
 
+use super::machine::{Registers, resume};
 use super::registry;
 use crate::unwind::code_map::{Counted, Description, Found, Role};
 use crate::version::payload::Payload;
-
-/// Registers as unwind tables number them: the frame pointer, `rbx`, the pinned register.
-pub(super) const FRAME_POINTER: c_int = 6;
-pub(super) const RBX: c_int = 3;
-pub(super) const PINNED: c_int = 15;
-
-/// What calls keep, in some frame, and where that frame goes on.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub(super) struct Registers {
-    pub(super) pc: usize,
-    /// 0 where it is not known, which is not in a function that has just begun.
-    pub(super) sp: usize,
-    pub(super) rbp: usize,
-    pub(super) rbx: usize,
-    pub(super) r12: usize,
-    pub(super) r13: usize,
-    pub(super) r14: usize,
-    pub(super) r15: usize,
-    /// What a handler gets.
-    pub(super) payload: [u64; 2],
-}
 
 /// The word at an address.
 unsafe fn word(at: usize) -> usize {
@@ -45,24 +22,25 @@ unsafe fn word(at: usize) -> usize {
 pub(super) unsafe fn count_out(
     counted: Counted,
     frame_pointer: usize,
-    rbx: usize,
+    lane_register: usize,
     ledger: usize,
     counting: Counting,
 ) {
     let ledger = std::ptr::with_exposed_provenance(ledger);
     // SAFETY: as the caller says; who is counted in at a lane may use it.
-    unsafe { (*lane(counted, frame_pointer, rbx)).leave_by_unwinding(ledger, counting) };
+    unsafe { (*lane(counted, frame_pointer, lane_register)).leave_by_unwinding(ledger, counting) };
 }
 
 /// The lane that a frame is counted in at.
 ///
 /// # Safety
 ///
-/// The frame is there, with this frame pointer and, if it is one of an entry, this in `rbx`.
+/// The frame is there, with this frame pointer and, if it is one of an entry, this in the
+/// register that entries have the lane in.
 pub(super) unsafe fn lane(
     counted: Counted,
     frame_pointer: usize,
-    rbx: usize,
+    lane_register: usize,
 ) -> *const Lane<Payload> {
     match counted {
         Counted::At(lane) => lane,
@@ -71,20 +49,11 @@ pub(super) unsafe fn lane(
             let lane = unsafe { word(frame_pointer.wrapping_add_signed(at as isize)) };
             std::ptr::with_exposed_provenance(lane)
         }
-        Counted::InRegister => std::ptr::with_exposed_provenance(rbx),
+        Counted::InRegister => std::ptr::with_exposed_provenance(lane_register),
     }
 }
 
 impl Registers {
-    fn register(&mut self, number: u16) -> &mut usize {
-        match number {
-            3 => &mut self.rbx,
-            12 => &mut self.r12,
-            13 => &mut self.r13,
-            _ => &mut self.r14,
-        }
-    }
-
     /// Goes on to the caller of a frame, having counted it out.
     ///
     /// # Safety
@@ -94,25 +63,26 @@ impl Registers {
     unsafe fn leave(&mut self, frame: &Found, counting: Counting) {
         if let Some(counted) = frame.counted {
             // SAFETY: as the caller says.
-            unsafe { count_out(counted, self.rbp, self.rbx, self.r15, counting) };
+            unsafe { count_out(counted, self.frame_pointer, self.lane(), self.pinned, counting) };
         }
         // A function that traps before it has made room has not saved anything yet: its stack
         // limit was too low.
-        if self.sp != self.rbp {
-            for (register, place) in frame.saved.places(self.rbp) {
+        if self.sp != self.frame_pointer {
+            for (register, place) in frame.saved.places(self.frame_pointer) {
                 // SAFETY: the function has saved it there.
-                *self.register(register) = unsafe { word(place) };
+                self.kept[register] = unsafe { word(place) };
             }
         }
         if let Some(outer) = frame.outer {
+            let place = self.frame_pointer.wrapping_add_signed(outer as isize);
             // SAFETY: as above.
-            self.r15 = unsafe { word(self.rbp.wrapping_add_signed(outer as isize)) };
+            self.pinned = unsafe { word(place) };
         }
-        self.sp = self.rbp + 16;
+        self.sp = self.frame_pointer + 16;
         // SAFETY: every frame has these two words.
         unsafe {
-            self.pc = word(self.rbp + 8);
-            self.rbp = word(self.rbp);
+            self.pc = word(self.frame_pointer + 8);
+            self.frame_pointer = word(self.frame_pointer);
         }
     }
 }
@@ -140,7 +110,11 @@ impl Target {
 /// # Safety
 ///
 /// It is a frame on the stack of the calling thread, with this frame pointer.
-pub(super) unsafe fn search(mut pc: usize, mut rbp: usize, tag: Option<u32>) -> Option<Target> {
+pub(super) unsafe fn search(
+    mut pc: usize,
+    mut frame_pointer: usize,
+    tag: Option<u32>,
+) -> Option<Target> {
     let mut frames = 0;
     loop {
         let map = registry::returned_to(pc)?;
@@ -161,7 +135,7 @@ pub(super) unsafe fn search(mut pc: usize, mut rbp: usize, tag: Option<u32>) -> 
         }
         frames += 1;
         // SAFETY: every frame has these two words.
-        (pc, rbp) = unsafe { (word(rbp + 8), word(rbp)) };
+        (pc, frame_pointer) = unsafe { (word(frame_pointer + 8), word(frame_pointer)) };
     }
 }
 
@@ -194,35 +168,8 @@ pub(super) unsafe fn go_on(mut registers: Registers, target: Target) -> ! {
     }
     if let Some((handler, stack)) = target.handler {
         registers.pc = handler;
-        registers.sp = registers.rbp - stack as usize;
+        registers.sp = registers.frame_pointer - stack as usize;
     }
     // SAFETY: these are the registers of the frame that goes on.
     unsafe { resume(&registers) }
-}
-
-/// Goes on in the frame that these are the registers of.
-#[cfg(target_arch = "x86_64")]
-#[unsafe(naked)]
-unsafe extern "C" fn resume(registers: *const Registers) -> ! {
-    std::arch::naked_asm!(
-        "mov rcx, [rdi]",
-        "mov rsi, [rdi + 8]",
-        "mov rbp, [rdi + 16]",
-        "mov rbx, [rdi + 24]",
-        "mov r12, [rdi + 32]",
-        "mov r13, [rdi + 40]",
-        "mov r14, [rdi + 48]",
-        "mov r15, [rdi + 56]",
-        "mov rax, [rdi + 64]",
-        "mov rdx, [rdi + 72]",
-        // From here on a signal may write over the registers' values.
-        "mov rsp, rsi",
-        "jmp rcx",
-    )
-}
-
-/// Nothing is thrown on other hosts.
-#[cfg(not(target_arch = "x86_64"))]
-unsafe fn resume(_registers: *const Registers) -> ! {
-    unreachable!("frames are unwound on x86-64 only")
 }

@@ -12,7 +12,6 @@
 //! is about. So this one runs on the alternate stack, which Rust gives to each of its threads, and
 //! leaves stack overflows to others: Cranelift notes no instruction as trapping for that.
 
-mod machine;
 mod signals;
 
 use crate::{Error, Result, host};

@@ -5,13 +5,13 @@ use std::ptr;
 
 use libc::{SIGTRAP, siginfo_t, ucontext_t};
 
-use super::machine::{self, Interrupted};
 use crate::CallError;
 use crate::host::context;
 use crate::unwind::backtrace::{location_of_code, location_of_frame};
 use crate::unwind::code_map::Description;
+use crate::unwind::machine::{self, Interrupted, Registers};
 use crate::unwind::registry;
-use crate::unwind::walk::{self, Registers};
+use crate::unwind::walk;
 use crate::version::location::{Trap, TrapCause};
 
 /// Has the thread that trapped go on with unwinding, if somebody is there to be told.
@@ -54,7 +54,7 @@ pub(super) unsafe fn catch(signal: c_int, info: &siginfo_t, context: &mut uconte
     if unsafe { walk::search(returned, frame_pointer, None) }.is_none() {
         return false;
     }
-    machine::go_on(context, returned, at);
+    machine::go_on_after_signal(context, returned, at, fail);
     true
 }
 
@@ -67,7 +67,7 @@ pub(super) unsafe extern "C" fn fail(registers: *const Registers, at: usize) -> 
     // SAFETY: they are on the stack, above this.
     let registers = unsafe { *registers };
     // SAFETY: the handler has found that there is one, in the same way.
-    let target = unsafe { walk::search(registers.pc, registers.rbp, None) };
+    let target = unsafe { walk::search(registers.pc, registers.frame_pointer, None) };
     let Some(target) = target else { std::process::abort() };
     // SAFETY: the registers are those of a frame on the stack of this thread.
     match unsafe { trap(&registers, at) } {
@@ -87,7 +87,7 @@ unsafe fn trap(registers: &Registers, at: usize) -> Option<Trap> {
     let map = registry::returned_to(registers.pc)?;
     if at == 0 {
         // SAFETY: as the caller says.
-        let location = unsafe { location_of_frame(map, registers.pc, registers.rbp) }?;
+        let location = unsafe { location_of_frame(map, registers.pc, registers.frame_pointer) }?;
         return Some(Trap { cause: TrapCause::Freed, location });
     }
     let (unit, start, _) = map.unit(at)?;

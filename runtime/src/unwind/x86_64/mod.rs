@@ -1,0 +1,116 @@
+//! x86-64: registers by their numbers in unwind tables, going on in a frame, and what a signal has
+//! interrupted.
+
+use cranelift_codegen::gimli::{Register, X86_64};
+use libc::{REG_RBP, REG_RCX, REG_RDI, REG_RDX, REG_RIP, REG_RSI, REG_RSP, ucontext_t};
+
+use super::{AfterTrap, Interrupted};
+
+pub(in crate::unwind) const FRAME_POINTER: Register = X86_64::RBP;
+pub(in crate::unwind) const RETURN_ADDRESS: Register = X86_64::RA;
+/// What an entry, and the gate of tail calls, have the lane in that they are counted in at.
+pub(in crate::unwind) const LANE: Register = X86_64::RBX;
+/// The ledger.
+pub(in crate::unwind) const PINNED: Register = X86_64::R15;
+
+/// The registers that calls keep, but for the frame pointer, which is where it always is, and the
+/// pinned register, which is nobody's to save: by their numbers in unwind tables.
+pub(in crate::unwind) const KEPT: [u16; 4] =
+    [X86_64::RBX.0, X86_64::R12.0, X86_64::R13.0, X86_64::R14.0];
+
+/// What calls keep, in some frame, and where that frame goes on.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(in crate::unwind) struct Registers {
+    pub(in crate::unwind) pc: usize,
+    /// 0 where it is not known, which is not in a function that has just begun.
+    pub(in crate::unwind) sp: usize,
+    pub(in crate::unwind) frame_pointer: usize,
+    /// Those in [`KEPT`], in that order.
+    pub(in crate::unwind) kept: [usize; KEPT.len()],
+    pub(in crate::unwind) pinned: usize,
+    /// What a handler gets.
+    pub(in crate::unwind) payload: [u64; 2],
+}
+
+impl Registers {
+    /// What is in the register that has the lane.
+    pub(in crate::unwind) fn lane(&self) -> usize {
+        self.kept[0]
+    }
+}
+
+const _: () = assert!(KEPT[0] == LANE.0);
+
+/// Goes on in the frame that these are the registers of.
+///
+/// # Safety
+///
+/// The frame is on the stack of the calling thread, and those below it are left for good.
+#[unsafe(naked)]
+pub(in crate::unwind) unsafe extern "C" fn resume(registers: *const Registers) -> ! {
+    std::arch::naked_asm!(
+        "mov rcx, [rdi]",
+        "mov rsi, [rdi + 8]",
+        "mov rbp, [rdi + 16]",
+        "mov rbx, [rdi + 24]",
+        "mov r12, [rdi + 32]",
+        "mov r13, [rdi + 40]",
+        "mov r14, [rdi + 48]",
+        "mov r15, [rdi + 56]",
+        "mov rax, [rdi + 64]",
+        "mov rdx, [rdi + 72]",
+        // From here on a signal may write over the registers' values.
+        "mov rsp, rsi",
+        "jmp rcx",
+    )
+}
+
+/// Where a thread was when it got a signal, if traps can be caught on this processor.
+pub(in crate::unwind) fn interrupted(context: &ucontext_t) -> Option<Interrupted> {
+    let register = |number: i32| context.uc_mcontext.gregs[number as usize] as usize;
+    let (pc, sp) = (register(REG_RIP), register(REG_RSP));
+    Some(Interrupted { pc, sp, frame_pointer: register(REG_RBP) })
+}
+
+/// Has the thread go on in `then` after the handler, with the registers of the frame that would
+/// have gone on at `returned`.
+pub(in crate::unwind) fn go_on_after_signal(
+    context: &mut ucontext_t,
+    returned: usize,
+    at: usize,
+    then: AfterTrap,
+) {
+    let registers = &mut context.uc_mcontext.gregs;
+    let sp = registers[REG_RSP as usize] as usize;
+    let mut set = |number: i32, value: usize| registers[number as usize] = value as i64;
+    // Below what the frame has there, and as a call would leave it.
+    set(REG_RSP, ((sp - 256) & !15) - 8);
+    set(REG_RDI, returned);
+    set(REG_RSI, at);
+    set(REG_RDX, sp);
+    set(REG_RCX, then as *const () as usize);
+    set(REG_RIP, collect as *const () as usize);
+}
+
+/// Collects the registers that calls keep, and goes on in `then`.
+#[unsafe(naked)]
+unsafe extern "C" fn collect(returned: usize, at: usize, sp: usize, then: AfterTrap) -> ! {
+    std::arch::naked_asm!(
+        // `Registers`, from its end.
+        "push 0",
+        "push 0",
+        "push r15",
+        "push r14",
+        "push r13",
+        "push r12",
+        "push rbx",
+        "push rbp",
+        "push rdx",
+        "push rdi",
+        "mov rdi, rsp",
+        "and rsp, -16",
+        "call rcx",
+        "ud2",
+    )
+}
