@@ -3,30 +3,13 @@
 use cranelift_codegen::gimli::Register;
 use libc::ucontext_t;
 
-use super::{AfterTrap, Interrupted};
+use super::{AfterTrap, Interrupted, Registers};
 
 pub(in crate::unwind) const FRAME_POINTER: Register = Register(0);
 pub(in crate::unwind) const RETURN_ADDRESS: Register = Register(0);
 pub(in crate::unwind) const LANE: Register = Register(0);
 pub(in crate::unwind) const PINNED: Register = Register(0);
 pub(in crate::unwind) const KEPT: [u16; 4] = [0; 4];
-
-/// As on a processor on which frames are unwound.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::unwind) struct Registers {
-    pub(in crate::unwind) pc: usize,
-    pub(in crate::unwind) sp: usize,
-    pub(in crate::unwind) frame_pointer: usize,
-    pub(in crate::unwind) kept: [usize; KEPT.len()],
-    pub(in crate::unwind) pinned: usize,
-    pub(in crate::unwind) payload: [u64; 2],
-}
-
-impl Registers {
-    pub(in crate::unwind) fn lane(&self) -> usize {
-        self.kept[0]
-    }
-}
 
 pub(in crate::unwind) unsafe extern "C" fn resume(registers: *const Registers) -> ! {
     unreachable!("no frame goes on elsewhere: {registers:p}")

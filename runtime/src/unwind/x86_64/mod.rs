@@ -4,7 +4,7 @@
 use cranelift_codegen::gimli::{Register, X86_64};
 use libc::{REG_RBP, REG_RCX, REG_RDI, REG_RDX, REG_RIP, REG_RSI, REG_RSP, ucontext_t};
 
-use super::{AfterTrap, Interrupted};
+use super::{AfterTrap, Interrupted, Registers};
 
 pub(in crate::unwind) const FRAME_POINTER: Register = X86_64::RBP;
 pub(in crate::unwind) const RETURN_ADDRESS: Register = X86_64::RA;
@@ -17,30 +17,6 @@ pub(in crate::unwind) const PINNED: Register = X86_64::R15;
 /// pinned register, which is nobody's to save: by their numbers in unwind tables.
 pub(in crate::unwind) const KEPT: [u16; 4] =
     [X86_64::RBX.0, X86_64::R12.0, X86_64::R13.0, X86_64::R14.0];
-
-/// What calls keep, in some frame, and where that frame goes on.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub(in crate::unwind) struct Registers {
-    pub(in crate::unwind) pc: usize,
-    /// 0 where it is not known, which is not in a function that has just begun.
-    pub(in crate::unwind) sp: usize,
-    pub(in crate::unwind) frame_pointer: usize,
-    /// Those in [`KEPT`], in that order.
-    pub(in crate::unwind) kept: [usize; KEPT.len()],
-    pub(in crate::unwind) pinned: usize,
-    /// What a handler gets.
-    pub(in crate::unwind) payload: [u64; 2],
-}
-
-impl Registers {
-    /// What is in the register that has the lane.
-    pub(in crate::unwind) fn lane(&self) -> usize {
-        self.kept[0]
-    }
-}
-
-const _: () = assert!(KEPT[0] == LANE.0);
 
 /// Goes on in the frame that these are the registers of.
 ///
