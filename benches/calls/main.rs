@@ -1,7 +1,7 @@
 //! What calls cost, by the way in which they are made: one callee in a loop, and whole programs.
 //!
 //! ```text
-//! cargo bench -p lastout --bench calls [-- --json]
+//! cargo bench --bench calls [-- --json]
 //! ```
 //!
 //! Ratios are to bare slot calls, which leak what is replaced. Every way is timed in every round,

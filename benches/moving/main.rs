@@ -2,7 +2,7 @@
 //! other ways of replacing a function.
 //!
 //! ```text
-//! cargo bench -p lastout --bench moving [-- --json] [--moves N]
+//! cargo bench --bench moving [-- --json] [--moves N]
 //! ```
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //! a slot, and call sites that are patched.
 //!
 //! ```text
-//! cargo bench -p lastout --bench updates [-- [--json] [--chart docs/updates.svg]]
+//! cargo bench --bench updates [-- [--json] [--chart docs/updates.svg]]
 //! ```
 //!
 //! A relative path of the chart is one in the workspace. Both ways are measured in every round, in

@@ -2,7 +2,7 @@
 //! calls where they lie.
 //!
 //! ```text
-//! cargo bench -p lastout --bench memory [-- [--json] [--cycles N]]
+//! cargo bench --bench memory [-- [--json] [--cycles N]]
 //! ```
 //!
 //! Every part runs in a process of its own, so that no part finds memory that another has left.

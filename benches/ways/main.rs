@@ -1,7 +1,7 @@
 //! What each way into and out of a function costs, beside the way that programs have without.
 //!
 //! ```text
-//! cargo bench -p lastout --bench ways [-- --json]
+//! cargo bench --bench ways [-- --json]
 //! ```
 
 use std::collections::BTreeMap;
