@@ -10,6 +10,7 @@
 //! text, compiled by `cranelift-jit`.
 
 mod args;
+mod clif;
 mod oracle;
 mod program;
 mod report;

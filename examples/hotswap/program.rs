@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use lastout::{Engine, Error};
-use lastout_tests::clif;
+use lastout::Engine;
 
 use crate::args::Args;
-use crate::oracle;
+use crate::{Error, clif, oracle};
 
 /// What the oracle says the function returns for each of the inputs that the workers use.
 pub(crate) type Expected = Arc<[i64]>;
@@ -57,24 +56,14 @@ impl Program {
     }
 
     fn new(path: &str, text: String) -> Result<Self, String> {
-        let (name, expected) = oracle::run(&text).map_err(|error| match error {
-            oracle::Error::Clif(clif::Error::Syntax { line, message }) => {
-                format!("{path}:{line}: {message}")
-            }
-            oracle::Error::Clif(clif::Error::Function { line, function, error }) => {
-                format!("{path}:{line}: function {function}: {error}")
-            }
-            error => format!("{path}:1: {error}"),
-        })?;
+        let (name, expected) = oracle::run(&text).map_err(|error| format!("{path}:{error}"))?;
         Ok(Self { path: path.to_owned(), name, expected: expected.into(), text })
     }
 
     /// Compiles the program, and makes it the one that runs.
     pub(crate) fn install(&self, engine: &Engine) -> Result<(), Error> {
         let mut unit = engine.unit();
-        if let Err(clif::Error::Function { error, .. }) = clif::define(&mut unit, &self.text) {
-            return Err(error.into());
-        }
+        clif::define(&mut unit, &self.text)?;
         engine.install(unit)?;
         Ok(())
     }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use cranelift_codegen::Context;
-use lastout::{Engine, Installed, ResumePoints};
-use lastout_tests::{clif, moving};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use lastout::cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, types};
+use lastout::cranelift_codegen::isa::CallConv;
+use lastout::cranelift_module::{Linkage, Module, ModuleResult};
+use lastout::{Engine, Installed, ResumePoints, Unit};
 
 use crate::Error;
 
@@ -47,68 +49,88 @@ impl fmt::Display for Rule {
 }
 
 /// `serve() -> i64`: takes one question after the other, and counts those that it has answered. With
-/// the last rule it returns how many that were.
+/// the last rule it returns how many that were. Its frames move at the head of the loop.
 pub(crate) fn install_serve(engine: &Engine, rule: Rule) -> Result<Installed, Error> {
-    let Rule { factor, plus } = rule;
-    let goes_on = i64::from(rule != Rule::LAST);
-    install(
-        engine,
-        &format!(
-            "function %serve() -> i64 tail {{
-                fn0 = %question() -> i64 system_v
-                fn1 = %answer(i64, i64) system_v
-             block0:
-                v0 = iconst.i64 0
-                v1 = iconst.i64 {factor}
-                v2 = iconst.i64 {plus}
-                v3 = iconst.i64 1
-                jump block1(v0)
-             block1(v4: i64):
-                v5 = call fn0()
-                v6 = imul v5, v1
-                v7 = iadd v6, v2
-                call fn1(v5, v7)
-                v8 = iadd v4, v3
-                v9 = iconst.i64 {goes_on}
-                brif v9, block1(v8), block2
-             block2:
-                return v8
-             }}"
-        ),
-    )
-}
-
-/// `ask(i64) -> i64`: makes a call, and answers with what comes back and its argument.
-pub(crate) fn install_ask(engine: &Engine, rule: Rule) -> Result<Installed, Error> {
-    let Rule { factor, plus } = rule;
-    install(
-        engine,
-        &format!(
-            "function %ask(i64) -> i64 tail {{
-                fn0 = %endless() -> i64 system_v
-             block0(v0: i64):
-                v1 = call fn0()
-                v2 = iadd v0, v1
-                v3 = iconst.i64 {factor}
-                v4 = imul v2, v3
-                v5 = iconst.i64 {plus}
-                v6 = iadd v4, v5
-                return v6
-             }}"
-        ),
-    )
-}
-
-/// Installs a function that moves at its loop, if it has one, and else at its call.
-fn install(engine: &Engine, text: &str) -> Result<Installed, Error> {
     let mut unit = engine.unit();
-    clif::define_by(&mut unit, text, |unit, id, func| {
-        let mut points = ResumePoints::new();
-        match moving::loop_headers(&func).first() {
-            Some(&header) => points.block(1, header),
-            None => points.call(1, moving::calls(&func)[0]),
-        };
-        unit.define_resumable_function(id, &mut Context::for_function(func), &points).map(drop)
+    let question = unit.declare_function("question", Linkage::Import, &signature(&unit, 0, 1))?;
+    let answer = unit.declare_function("answer", Linkage::Import, &signature(&unit, 2, 0))?;
+    define(&mut unit, "serve", 0, |unit, builder, points| {
+        let question = unit.declare_func_in_func(question, builder.func);
+        let answer = unit.declare_func_in_func(answer, builder.func);
+        let [entry, head, end] = [(); 3].map(|()| builder.create_block());
+
+        builder.switch_to_block(entry);
+        let none = builder.ins().iconst(types::I64, 0);
+        builder.ins().jump(head, &[none.into()]);
+
+        let answered = builder.append_block_param(head, types::I64);
+        builder.switch_to_block(head);
+        let asked = builder.ins().call(question, &[]);
+        let asked = builder.inst_results(asked)[0];
+        let product = builder.ins().imul_imm_s(asked, rule.factor);
+        let sum = builder.ins().iadd_imm_s(product, rule.plus);
+        builder.ins().call(answer, &[asked, sum]);
+        let answered = builder.ins().iadd_imm_s(answered, 1);
+        let goes_on = builder.ins().iconst(types::I64, i64::from(rule != Rule::LAST));
+        builder.ins().brif(goes_on, head, &[answered.into()], end, &[]);
+
+        builder.switch_to_block(end);
+        builder.ins().return_(&[answered]);
+        points.block(1, head);
     })?;
     Ok(engine.install(unit)?)
+}
+
+/// `ask(i64) -> i64`: makes a call, and answers what comes back and its argument. Its frames move
+/// while the call is in progress.
+pub(crate) fn install_ask(engine: &Engine, rule: Rule) -> Result<Installed, Error> {
+    let mut unit = engine.unit();
+    let endless = unit.declare_function("endless", Linkage::Import, &signature(&unit, 0, 1))?;
+    define(&mut unit, "ask", 1, |unit, builder, points| {
+        let endless = unit.declare_func_in_func(endless, builder.func);
+        let entry = builder.create_block();
+        builder.append_block_params_for_function_params(entry);
+
+        builder.switch_to_block(entry);
+        let argument = builder.block_params(entry)[0];
+        let call = builder.ins().call(endless, &[]);
+        let returned = builder.inst_results(call)[0];
+        let question = builder.ins().iadd(argument, returned);
+        let product = builder.ins().imul_imm_s(question, rule.factor);
+        let sum = builder.ins().iadd_imm_s(product, rule.plus);
+        builder.ins().return_(&[sum]);
+        points.call(1, call);
+    })?;
+    Ok(engine.install(unit)?)
+}
+
+/// So many parameters and results, all of them `i64`, of a host function.
+fn signature(unit: &Unit, parameters: usize, results: usize) -> Signature {
+    let mut signature = unit.make_signature();
+    signature.params = vec![AbiParam::new(types::I64); parameters];
+    signature.returns = vec![AbiParam::new(types::I64); results];
+    signature
+}
+
+/// Defines a function with so many parameters and one result. `build` builds its body and marks its
+/// points.
+fn define(
+    unit: &mut Unit,
+    name: &str,
+    parameters: usize,
+    build: impl FnOnce(&mut Unit, &mut FunctionBuilder<'_>, &mut ResumePoints),
+) -> ModuleResult<()> {
+    // Frames move by tail calls.
+    let signature = Signature { call_conv: CallConv::Tail, ..signature(unit, parameters, 1) };
+    let id = unit.declare_function(name, Linkage::Export, &signature)?;
+    let mut context = unit.make_context();
+    context.func.signature = signature;
+    let mut buffers = FunctionBuilderContext::new();
+    let mut builder = FunctionBuilder::new(&mut context.func, &mut buffers);
+    let mut points = ResumePoints::new();
+    build(unit, &mut builder, &mut points);
+    builder.seal_all_blocks();
+    builder.finalize(unit.isa().frontend_config());
+    unit.define_resumable_function(id, &mut context, &points)?;
+    Ok(())
 }
