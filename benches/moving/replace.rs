@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::Backoff;
 use lastout::cranelift_codegen::ir::Function;
 use lastout::{Dispatch, Engine, ResumePoints, Unit};
 use lastout_tests::measure::median;
@@ -232,14 +233,13 @@ impl Technique {
         for version in 1..=TIMES {
             let unit = self.unit(engine, version)?;
             // The other thread is where it is to be found.
-            if self.suspended {
-                while HELD.load(Ordering::SeqCst) < version {
-                    std::hint::spin_loop();
-                }
-            } else {
-                while seen().is_none_or(|seen| seen.version != version - 1) {
-                    std::hint::spin_loop();
-                }
+            let backoff = Backoff::new();
+            let arrived = || match self.suspended {
+                true => HELD.load(Ordering::SeqCst) >= version,
+                false => seen().is_some_and(|seen| seen.version == version - 1),
+            };
+            while !arrived() {
+                backoff.snooze();
             }
             let began = Instant::now();
             (self.install)(engine, unit)?;

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::Backoff;
 use lastout::{Dispatch, Engine, Handle, Unit};
 use lastout_tests::clif;
 
@@ -141,8 +142,9 @@ fn round(engine: &Engine, threads: usize) -> Result<Round> {
             // SAFETY: the door stays until the threads have ended.
             scope.spawn(|| unsafe { caller.call(address) });
         }
+        let backoff = Backoff::new();
         while door.inside.load(Ordering::SeqCst) < threads {
-            thread::yield_now();
+            backoff.snooze();
         }
         let installed = engine.install(unit);
         let returned = Instant::now();

@@ -1,9 +1,10 @@
 //! A loop of generated code that does nothing but call a function, and its callee.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Instant;
-use std::{hint, thread};
 
+use crossbeam_utils::Backoff;
 use lastout::{Dispatch, Engine, Handle};
 use lastout_tests::{clif, timed};
 
@@ -61,8 +62,9 @@ impl Looping {
                 }
                 Ok(())
             });
+            let backoff = Backoff::new();
             while !started.load(Ordering::Relaxed) && !another.is_finished() {
-                hint::spin_loop();
+                backoff.snooze();
             }
             let time = self.time();
             // In any case, or the other thread would not end.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::Backoff;
 use lastout::Handle;
 use lastout_tests::clif;
 
@@ -79,8 +80,9 @@ fn round(subject: &Subject, place: usize) -> Result<[f64; 3]> {
     };
     thread::scope(|scope| {
         let threads = calls.each_ref().map(|calls| scope.spawn(|| run(calls)));
+        let backoff = Backoff::new();
         while calls.iter().any(|calls| calls.0.load(Ordering::Relaxed) == 0) {
-            thread::yield_now();
+            backoff.snooze();
         }
         // Calls per second since then.
         let rate = |(began, before): (Instant, u64)| {
