@@ -45,8 +45,8 @@ const WAYS: [(&str, &str); 15] = [
     ("arc_clone", "std's Arc: clone"),
 ];
 
-/// What others have that keeps a callee from being freed while it is called: all of it, and what
-/// of it writes to no word that other callers write to. The function that counts in a shared word
+/// Rivals that keep a callee from being freed while it is called: all of them, and those of them
+/// that write to no word that other callers write to. The function that counts in a shared word
 /// is not safe: nothing keeps it between the slot and the count.
 const RIVALS: [(&str, &[&str]); 2] = [
     ("cheapest_safe_rival", &["arc_swap", "epoch", "seize", "haphazard", "rwlock", "arc_clone"]),

@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::default_libcall_names;
+use crossbeam_utils::CachePadded;
 use lastout_tests::clif;
 
 use crate::Error;
 
 /// A word that no other shares a cache line with.
 #[derive(Default)]
-#[repr(align(128))]
-pub(crate) struct Word(AtomicUsize);
+pub(crate) struct Word(CachePadded<AtomicUsize>);
 
 impl Word {
     /// One that stays.

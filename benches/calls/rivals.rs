@@ -1,7 +1,7 @@
 //! Other ways to keep a version alive while it is called, from Rust.
 //!
 //! Each holds the same function as its version, a heap object that could be replaced and dropped,
-//! and calls it through what its crate's documentation says a reader is to do.
+//! and calls it as its crate's documentation tells readers to.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -96,7 +96,7 @@ fn rwlock(callee: Callee) -> Loop {
     })
 }
 
-/// A clone for each call, of a version that somebody keeps meanwhile.
+/// A clone for each call, of a version that another owner keeps meanwhile.
 fn arc_clone(callee: Callee) -> Loop {
     let version = Arc::new(callee);
     repeat(move |value| {

@@ -39,7 +39,7 @@ impl Call<'_> {
     }
 }
 
-/// The literal scheme: what a function does on its way in, and on its way out, to be counted in
+/// The literal scheme: what a function does where it begins and where it ends, to be counted in
 /// the word at an address. It takes the value numbers from 900 to 904.
 pub(crate) fn counting(counter: Option<usize>) -> [String; 2] {
     let Some(address) = counter else { return Default::default() };

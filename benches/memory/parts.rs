@@ -125,7 +125,7 @@ fn times() -> Result<Value> {
     })?;
     let module_free = micros(RUNS, |_| {
         if let Some(module) = modules.pop() {
-            // SAFETY: nobody has called anything in the module.
+            // SAFETY: no code of the module has been called.
             unsafe { module.free_memory() };
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What points cost that nobody moves at.
+//! What points cost while no frame moves at them.
 
 use std::hint::black_box;
 use std::time::Instant;

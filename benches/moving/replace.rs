@@ -62,7 +62,7 @@ fn install(engine: &Engine, unit: Unit) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes the new version over the old, once nobody is inside.
+/// Writes the new version over the old, once no thread is inside.
 fn in_place(engine: &Engine, unit: Unit) -> Result<(), Error> {
     engine.replace_in_place(unit, Duration::from_secs(10))?;
     Ok(())
@@ -136,13 +136,13 @@ struct Seen {
 
 static SEEN: Mutex<Option<Seen>> = Mutex::new(None);
 static STOP: AtomicBool = AtomicBool::new(false);
-/// How many times the thread has been held, and let go.
+/// How many times the thread has been held, and released.
 static HELD: AtomicI64 = AtomicI64::new(0);
 static RELEASED: AtomicI64 = AtomicI64::new(0);
 
 extern "C" fn tick(version: i64) -> i64 {
     let now = Instant::now();
-    let mut seen = SEEN.lock().expect("nobody panics with it");
+    let mut seen = SEEN.lock().expect("no thread panics with it");
     match &mut *seen {
         Some(seen) if seen.version == version => seen.last = now,
         Some(Seen { last, .. }) => {
@@ -160,7 +160,7 @@ extern "C" fn hold() -> i64 {
         std::hint::spin_loop();
     }
     // The frame goes on from here.
-    if let Some(seen) = &mut *SEEN.lock().expect("nobody panics with it") {
+    if let Some(seen) = &mut *SEEN.lock().expect("no thread panics with it") {
         seen.last = Instant::now();
     }
     0
@@ -186,7 +186,7 @@ impl Technique {
             .host_function("hold", hold as Hold)
             .build()?;
         STOP.store(false, Ordering::SeqCst);
-        *SEEN.lock().expect("nobody panics with it") = None;
+        *SEEN.lock().expect("no thread panics with it") = None;
         engine.install(self.unit(&engine, 0)?)?;
         let mut unit = engine.unit();
         let driver = "function %drive(i64) -> i64 system_v {
@@ -226,7 +226,7 @@ impl Technique {
     }
 
     fn replace_many(&self, engine: &Engine) -> Result<Vec<Times>, Error> {
-        let seen = || *SEEN.lock().expect("nobody panics with it");
+        let seen = || *SEEN.lock().expect("no thread panics with it");
         let mut times = Vec::new();
         HELD.store(0, Ordering::SeqCst);
         RELEASED.store(0, Ordering::SeqCst);

@@ -17,10 +17,10 @@ type Line = (String, RGBColor, Vec<(f64, f64)>);
 
 const SIZE: (u32, u32) = (960, 440);
 
-// Of the two ways: far enough apart also for those who see no difference between red and green.
+// The colours of the two ways: far enough apart for readers who cannot tell red from green.
 const BLUE: RGBColor = RGBColor(0, 90, 181);
 const ORANGE: RGBColor = RGBColor(213, 94, 0);
-// Of what is called.
+// The colours of what is called.
 const GREEN: RGBColor = RGBColor(0, 120, 90);
 const PURPLE: RGBColor = RGBColor(130, 80, 160);
 const GOLD: RGBColor = RGBColor(160, 110, 0);

@@ -108,7 +108,7 @@ struct Payload(Sender<Instant>);
 
 impl Drop for Payload {
     fn drop(&mut self) {
-        // Nobody waits for the last one.
+        // The last one has no receiver any more.
         self.0.send(Instant::now()).ok();
     }
 }

@@ -57,7 +57,8 @@ fn main() -> Result<()> {
 }
 
 /// A path of a file in the workspace, if it is relative: a bench runs in the folder of its package,
-/// of which nobody thinks. It had better be found out now that the file cannot be made.
+/// and the caller is in that of the workspace. A folder that cannot be made fails now, before
+/// minutes of measuring.
 fn in_workspace(path: PathBuf) -> Result<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     if let Some(folder) = path.parent() {

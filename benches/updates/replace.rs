@@ -1,4 +1,4 @@
-//! What it takes to replace functions that nobody is inside of: by the number of call sites, by the
+//! What it takes to replace functions that no thread is inside of: by the number of call sites, by the
 //! number of functions there are, and by how many are replaced at once.
 
 use std::iter;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::Backoff;
+use crossbeam_utils::{Backoff, CachePadded};
 use lastout::Handle;
 use lastout_tests::clif;
 
@@ -56,10 +56,8 @@ pub(crate) fn rates() -> Result<Rates> {
     Ok(Rates { replacements: of(0), calls_meanwhile: of(1), calls_before: of(2) })
 }
 
-/// A counter with a cache line, and the one that is fetched with it, to itself.
-#[derive(Default)]
-#[repr(align(128))]
-struct Calls(AtomicU64);
+/// A counter that shares no cache line with another.
+type Calls = CachePadded<AtomicU64>;
 
 fn round(subject: &Subject, place: usize) -> Result<[f64; 3]> {
     const BATCH: i64 = 1_000;
@@ -69,19 +67,19 @@ fn round(subject: &Subject, place: usize) -> Result<[f64; 3]> {
     let units = units.collect::<Result<Vec<_>>>()?;
     let stop = AtomicBool::new(false);
     let calls: [Calls; THREADS] = Default::default();
-    let all_calls = || calls.iter().map(|calls| calls.0.load(Ordering::Relaxed)).sum::<u64>();
+    let all_calls = || calls.iter().map(|calls| calls.load(Ordering::Relaxed)).sum::<u64>();
     let run = |calls: &Calls| -> Result<()> {
         while !stop.load(Ordering::Relaxed) {
             // SAFETY: the loop is sound for all numbers of calls but 0, and so is what it calls.
             unsafe { function.call(BATCH, 1) }?;
-            calls.0.fetch_add(BATCH as u64, Ordering::Relaxed);
+            calls.fetch_add(BATCH as u64, Ordering::Relaxed);
         }
         Ok(())
     };
     thread::scope(|scope| {
         let threads = calls.each_ref().map(|calls| scope.spawn(|| run(calls)));
         let backoff = Backoff::new();
-        while calls.iter().any(|calls| calls.0.load(Ordering::Relaxed) == 0) {
+        while calls.iter().any(|calls| calls.load(Ordering::Relaxed) == 0) {
             backoff.snooze();
         }
         // Calls per second since then.

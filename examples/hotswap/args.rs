@@ -21,7 +21,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The arguments, or `None` if they were a cry for help, which was answered.
+    /// The arguments, or `None` if they asked for help, which was printed.
     pub(crate) fn parse() -> Result<Option<Self>, lexopt::Error> {
         let processors = std::thread::available_parallelism().map_or(2, |count| count.get());
         let mut args = Self {

@@ -98,7 +98,7 @@ fn replace_without_pause(
     Ok(())
 }
 
-/// Installs the watched file whenever it has been written, until the time is up, if ever.
+/// Installs the watched file whenever it has been written, until the time is up.
 fn reload_on_save(
     args: &Args,
     engine: &Engine,

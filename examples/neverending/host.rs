@@ -9,12 +9,12 @@ use lastout::Engine;
 use crate::Error;
 use crate::program::Rule;
 
-/// What the call returns that does not return for long.
+/// What `endless` returns in the end.
 pub(crate) const CALLED: i64 = 37;
 
 /// The number of the last rule that may have been installed.
 static ALLOWED: AtomicI64 = AtomicI64::new(0);
-/// That of the last that was used.
+/// The number of the last rule that was used.
 static USED: AtomicI64 = AtomicI64::new(0);
 static QUESTIONS: AtomicI64 = AtomicI64::new(0);
 static ANSWERS: AtomicU64 = AtomicU64::new(0);
@@ -31,7 +31,7 @@ pub(crate) fn engine() -> Result<Engine, Error> {
     Ok(engine)
 }
 
-/// Has a rule be right from now on. The ones before it still are, until it has been used.
+/// Makes a rule right from now on. The rules before it stay right until it has been used.
 pub(crate) fn allow(rule: Rule) {
     ALLOWED.store(rule.number(), Ordering::SeqCst);
 }
@@ -41,7 +41,7 @@ pub(crate) fn answers() -> u64 {
     ANSWERS.load(Ordering::SeqCst)
 }
 
-/// How many of them wrongly.
+/// How many questions have been answered wrongly.
 pub(crate) fn wrong_answers() -> u64 {
     WRONG.load(Ordering::SeqCst)
 }
@@ -53,7 +53,7 @@ pub(crate) fn wait_for_answers(count: u64) {
     }
 }
 
-/// Waits until a rule is used; how long it took since `started`.
+/// Waits until a rule is used. Returns how long that took since `started`.
 pub(crate) fn wait_for_answer_of(
     rule: Rule,
     started: Instant,
@@ -68,8 +68,8 @@ pub(crate) fn wait_for_answer_of(
     Some(started.elapsed())
 }
 
-/// Has the call return.
-pub(crate) fn let_go() {
+/// Makes the call of `endless` return.
+pub(crate) fn end_call() {
     RETURN.store(true, Ordering::SeqCst);
 }
 

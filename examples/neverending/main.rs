@@ -46,7 +46,7 @@ struct Args {
     json: bool,
 }
 
-/// The arguments, or `None` if they were a cry for help, which was answered.
+/// The arguments, or `None` if they asked for help, which was printed.
 fn parse() -> Result<Option<Args>, Error> {
     let mut args = Args { seconds: 3.0, json: false };
     let mut parser = lexopt::Parser::from_env();
@@ -128,8 +128,8 @@ fn run(args: &Args) -> Result<bool, Error> {
             }
             Ok(())
         })();
-        // Whatever has happened, both return now: the loop since its last version says so.
-        host::let_go();
+        // Whatever has happened, both return now: the loop because its last version ends it.
+        host::end_call();
         let ended = program::install_serve(&engine, Rule::LAST);
         replaced?;
         ended?;

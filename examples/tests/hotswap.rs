@@ -31,7 +31,7 @@ impl Program {
     }
 
     fn save(&self, text: &str) {
-        // Renamed into place, so that nobody reads half of it.
+        // Renamed into place, so that the example never reads half of it.
         let draft = self.0.with_extension("draft");
         std::fs::write(&draft, text).expect("the temporary folder can be written");
         std::fs::rename(&draft, &self.0).expect("the temporary folder can be written");
