@@ -3,6 +3,7 @@
 pub mod child;
 pub mod clif;
 pub mod conformance;
+pub mod coroutine;
 pub mod emit;
 pub mod layers;
 pub mod measure;

@@ -3,11 +3,11 @@
 use std::sync::Mutex;
 use std::thread;
 
+use lastout_tests::coroutine::Task;
 use lastout_tests::support::{Callback, Door, Drops, calling_back, install, install_counted};
 use lastout_tests::{builder, call};
 
 use super::process::{fork, split};
-use super::task::Task;
 use super::{exercise, turn};
 
 #[test]
