@@ -4,11 +4,11 @@
 use std::cell::Cell;
 
 use lastout::{Adopted, Engine, FunctionType, Handle};
-use lastout_tests::support::{caller, constant, install, step, steps};
+use lastout_tests::support::{caller, constant, handle, install, step, steps, turn};
 use lastout_tests::{builder, call};
 
+use super::STRICT;
 use super::process::{Stage, split};
-use super::{STRICT, handle, turn};
 
 extern "C" fn hundred() -> i64 {
     100

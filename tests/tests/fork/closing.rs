@@ -6,10 +6,9 @@ use std::thread;
 
 use lastout::{Adopted, Engine, FunctionType};
 use lastout_tests::builder;
-use lastout_tests::support::OnDrop;
+use lastout_tests::support::{OnDrop, turn};
 
 use super::process::fork;
-use super::turn;
 
 extern "C" fn one() -> i64 {
     1

@@ -2,6 +2,8 @@
 //!
 //! Where the two should not be apart, the one that is not writing runs what the other has written:
 //! another version's code, or traps, which end it with a signal.
+//!
+//! Tests take turns, since some count the descriptors of the process.
 
 mod call_sites;
 mod closing;
@@ -16,13 +18,14 @@ mod storm;
 mod vanished;
 
 use std::fs;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use lastout::cranelift_module::{DataDescription, Linkage, Module};
-use lastout::{CallError, Engine, Handle, Unit};
+use lastout::{CallError, Engine, Unit};
 use lastout_tests::support::{
-    COUNTINGS, Callback, Drops, caller, calling_back, constant, install, install_counted,
+    COUNTINGS, Callback, Drops, caller, calling_back, constant, handle, install, install_counted,
+    turn,
 };
 use lastout_tests::{builder, call, clif, engine};
 
@@ -30,18 +33,6 @@ use process::{Stage, fork, split};
 
 /// Both ways to write code: through a second view, and with the kernel's help.
 const STRICT: [bool; 2] = [false, true];
-
-/// One test at a time, since some count the descriptors of the process.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-type Nullary = Handle<fn() -> i64>;
-
-fn handle(engine: &Engine, name: &str) -> Nullary {
-    engine.function(name).unwrap()
-}
 
 /// A function that adds a number in read-only data to one in writable data, and returns that.
 fn counting_by(engine: &Engine, name: &str, step: i64) -> Unit {

@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use std::thread;
 
 use lastout_tests::moving::{asking, install_counted};
-use lastout_tests::support::{self, Callback, Door, Drops};
+use lastout_tests::support::{self, Callback, Door, Drops, turn};
 use lastout_tests::{builder, call};
 
+use super::exercise;
 use super::process::{Forked, fork, split};
-use super::{exercise, turn};
 
 #[test]
 fn what_only_a_vanished_thread_would_have_gone_on_in_is_freed() {

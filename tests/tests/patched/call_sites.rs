@@ -8,19 +8,16 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::thread;
 
-use cranelift_codegen::ir::{InstBuilder, Signature, types};
+use cranelift_codegen::ir::{InstBuilder, types};
 use cranelift_module::{FuncId, Linkage, Module};
-use lastout::{
-    Adopted, CallError, Dispatch, Engine, EngineBuilder, Error, FunctionType, Handle, Unit,
-};
+use crossbeam_utils::Backoff;
+use lastout::{Adopted, CallError, Dispatch, Engine, EngineBuilder, Error, Unit};
 use lastout_tests::call;
 use lastout_tests::emit::Emitter;
 use lastout_tests::support::{
-    self, COUNTINGS, Callback, Door, OnDrop, caller, calling_back, constant, define_call_at,
-    install, step, steps,
+    self, COUNTINGS, Callback, Door, Nullary, OnDrop, caller, calling_back, constant,
+    define_call_at, handle, install, nullary, step, steps,
 };
-
-type Nullary = Handle<fn() -> i64>;
 
 fn builder() -> EngineBuilder {
     support::builder().dispatch(Dispatch::PatchedSites)
@@ -29,14 +26,6 @@ fn builder() -> EngineBuilder {
 /// An engine of which steps are counted.
 fn counted() -> Engine {
     builder().interleave(step).build().unwrap()
-}
-
-fn signature(engine: &Engine) -> Signature {
-    <fn() -> i64>::signature(engine.isa())
-}
-
-fn handle(engine: &Engine, name: &str) -> Nullary {
-    engine.function(name).unwrap()
 }
 
 /// How many calls are patched, in place and by a jump.
@@ -79,7 +68,7 @@ impl Callers {
 /// multiple of eight.
 fn calls_at(engine: &Engine, callee: &str, places: &[(&str, usize)]) -> Unit {
     let mut unit = engine.unit();
-    let callee = unit.declare_function(callee, Linkage::Import, &signature(engine)).unwrap();
+    let callee = unit.declare_function(callee, Linkage::Import, &nullary()).unwrap();
     for &(name, offset) in places {
         define_call_at(&mut unit, name, callee, offset);
     }
@@ -168,7 +157,7 @@ fn calls_of_other_functions_stay_as_they_are() {
     install(&engine, &(constant("one", 10) + &constant("other", 20)));
     let mut unit = engine.unit();
     let [one, other] = ["one", "other"]
-        .map(|name| unit.declare_function(name, Linkage::Import, &signature(&engine)).unwrap());
+        .map(|name| unit.declare_function(name, Linkage::Import, &nullary()).unwrap());
     for offset in 0..8 {
         define_call_at(&mut unit, &format!("one_at{offset}"), one, offset);
         define_call_at(&mut unit, &format!("other_at{offset}"), other, offset);
@@ -221,7 +210,7 @@ fn calls_are_no_longer_patched_once_their_unit_is_gone() {
     let missing = calls_at(&engine, "missing", &EVERYWHERE);
     assert!(matches!(engine.install(missing), Err(Error::MissingImport(_))));
     let mut undefined = calls_at(&engine, "callee", &EVERYWHERE);
-    undefined.declare_function("undefined", Linkage::Export, &signature(&engine)).unwrap();
+    undefined.declare_function("undefined", Linkage::Export, &nullary()).unwrap();
     assert!(matches!(engine.install(undefined), Err(Error::Undefined(_))));
     assert_eq!(patched(&engine), (0, 0));
 }
@@ -280,9 +269,10 @@ impl Meeting {
     /// Waits for the other thread, without sleeping: both go on at the same moment.
     fn wait(&self) {
         let round = self.arrived.fetch_add(1, Ordering::SeqCst) / 2;
+        let backoff = Backoff::new();
         while self.arrived.load(Ordering::SeqCst) < 2 * (round + 1) {
             assert!(!self.failed.load(Ordering::SeqCst), "the other thread has failed");
-            thread::yield_now();
+            backoff.snooze();
         }
     }
 
@@ -382,7 +372,7 @@ fn units_come_and_go_while_what_they_call_is_replaced() {
 
 /// A function that calls another one this often, and returns the sum.
 fn define_sum(emitter: &mut Emitter, unit: &mut Unit, name: &str, callee: &str, calls: usize) {
-    let signature = <fn() -> i64>::signature(unit.isa());
+    let signature = nullary();
     let id = unit.declare_function(name, Linkage::Export, &signature).unwrap();
     let callee: FuncId = unit.declare_function(callee, Linkage::Import, &signature).unwrap();
     let body = emitter.define(unit, id, |builder, unit, _| {
@@ -436,7 +426,7 @@ fn calls_that_stay_in_their_version_are_not_patched() {
             let engine = counted();
             let mut unit = engine.unit();
             let declare = |unit: &mut Unit, linkage| {
-                unit.declare_function("callee", linkage, &signature(&engine)).unwrap()
+                unit.declare_function("callee", linkage, &nullary()).unwrap()
             };
             if !import_first {
                 declare(&mut unit, linkage);
@@ -548,7 +538,7 @@ fn calls_of_adopted_code_are_patched() {
     for value in 2..5 {
         let mut adopted = Adopted::new(|| {});
         // SAFETY: the function is of this signature, and stays.
-        unsafe { adopted.export("callee", &signature(&engine), seven as *const u8) };
+        unsafe { adopted.export("callee", &nullary(), seven as *const u8) };
         engine.adopt(adopted).unwrap();
         callers.check(7);
         install(&engine, &constant("callee", value));
@@ -560,7 +550,7 @@ fn calls_of_adopted_code_are_patched() {
 #[test]
 fn calls_of_a_declared_function_find_its_first_version() {
     let engine = counted();
-    engine.declare("callee", &signature(&engine)).unwrap();
+    engine.declare("callee", &nullary()).unwrap();
     engine.install(calls_at(&engine, "callee", &EVERYWHERE)).unwrap();
     assert_eq!(patched(&engine), (5, 3));
     for (name, _) in EVERYWHERE {

@@ -1,5 +1,7 @@
 //! Functions that are called by a signal handler, wherever the thread is: it is made to execute one
 //! instruction after the other, with a signal after each.
+//!
+//! Tests take turns, since a machine that has other things to do takes long for signals.
 
 #![cfg(target_arch = "x86_64")]
 
@@ -10,17 +12,11 @@ mod stepping;
 
 use std::cell::RefCell;
 
-use lastout::{CallError, Engine, Fiber, Handle};
-use lastout_tests::support::{COUNTINGS, caller, constant, install};
+use lastout::{CallError, Engine, Fiber};
+use lastout_tests::support::{COUNTINGS, Nullary, caller, constant, handle, install, turn};
 use lastout_tests::{builder, call};
 
-use stepping::{Wrong, stepping, turn};
-
-type Nullary = Handle<fn() -> i64>;
-
-fn handle(engine: &Engine, name: &str) -> Nullary {
-    engine.function(name).unwrap()
-}
+use stepping::{Wrong, stepping};
 
 /// The stable entry of a function.
 fn entry(handle: &Nullary) -> extern "C" fn() -> i64 {

@@ -4,11 +4,11 @@ use std::thread;
 
 use lastout::cranelift_codegen::Context;
 use lastout::cranelift_module::{FuncId, Linkage, Module};
-use lastout::{Engine, Error, Handle, Installed, Unit, VersionState};
-use lastout_tests::support::{COUNTINGS, Callback, Door, Drops, calling_back, constant, install};
+use lastout::{Engine, Error, Installed, Unit, VersionState};
+use lastout_tests::support::{
+    COUNTINGS, Callback, Door, Drops, Nullary, calling_back, constant, install,
+};
 use lastout_tests::{builder, call, engine};
-
-type Nullary = Handle<fn() -> i64>;
 
 /// Defines the function of a text, under this name and linkage, or without a name.
 fn define(unit: &mut Unit, name: Option<(&str, Linkage)>, text: &str) -> FuncId {

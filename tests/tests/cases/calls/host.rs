@@ -2,13 +2,9 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use lastout::{Engine, Error, Handle};
-use lastout_tests::support::{Callback, calling_back, constant, install, unit};
+use lastout::Error;
+use lastout_tests::support::{Callback, calling_back, constant, handle, install, unit};
 use lastout_tests::{builder, call, engine};
-
-fn handle(engine: &Engine, name: &str) -> Handle<fn() -> i64> {
-    engine.function(name).unwrap()
-}
 
 #[test]
 fn a_typed_host_function_gets_its_arguments_and_returns_its_result() {

@@ -2,24 +2,15 @@
 //! which go to the current one.
 
 use lastout::cranelift_codegen::Context;
-use lastout::cranelift_codegen::ir::{Function, Signature};
+use lastout::cranelift_codegen::ir::Function;
 use lastout::cranelift_module::{DataDescription, FuncId, Linkage, Module};
-use lastout::{Engine, Handle, Unit};
-use lastout_tests::support::{COUNTINGS, caller, constant, install};
+use lastout::{Engine, Unit};
+use lastout_tests::support::{COUNTINGS, caller, constant, handle, install, nullary};
 use lastout_tests::{builder, call, engine};
 
 /// The only function of a text.
 fn parse(text: &str) -> Function {
     cranelift_reader::parse_functions(text).unwrap().remove(0)
-}
-
-/// `() -> i64`.
-fn nullary() -> Signature {
-    parse(&constant("f", 0)).signature.clone()
-}
-
-fn handle(engine: &Engine, name: &str) -> Handle<fn() -> i64> {
-    engine.function(name).unwrap()
 }
 
 fn define(unit: &mut Unit, id: FuncId, function: Function) {

@@ -5,7 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lastout::{CallError, Counting, Engine, Handle};
-use lastout_tests::support::{COUNTINGS, Drops, caller, constant, install, install_counted};
+use lastout_tests::support::{
+    COUNTINGS, Drops, caller, constant, handle, install, install_counted,
+};
 use lastout_tests::{builder, call};
 
 type Action = Box<dyn FnOnce()>;
@@ -42,10 +44,6 @@ fn was_done() -> bool {
 /// An engine that lives as long as the process, so that actions can use it, with its functions.
 fn engine(counting: Counting) -> &'static Engine {
     Box::leak(Box::new(builder!().counting(counting).interleave(step).build().unwrap()))
-}
-
-fn handle(engine: &Engine, name: &str) -> Handle<fn() -> i64> {
-    engine.function(name).unwrap()
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use lastout::cranelift_codegen::Context;
 use lastout::cranelift_module::{DataDescription, DataId, Linkage, Module};
-use lastout::{Engine, Handle, Unit};
-use lastout_tests::support::{Drops, constant, install_counted};
+use lastout::{Engine, Unit};
+use lastout_tests::support::{Drops, constant, handle, install_counted};
 use lastout_tests::{builder, call, engine};
 
 /// Defines the functions of a text and exports them, under their names. Data is `u1:N` there.
@@ -28,10 +28,6 @@ fn define_words(unit: &mut Unit, id: DataId, words: &[i64]) {
     let mut description = DataDescription::new();
     description.define(words.iter().flat_map(|word| word.to_ne_bytes()).collect());
     unit.define_data(id, &description).unwrap();
-}
-
-fn handle(engine: &Engine, name: &str) -> Handle<fn() -> i64> {
-    engine.function(name).unwrap()
 }
 
 /// Returns the address of `u1:data`.

@@ -6,14 +6,10 @@ use lastout::cranelift_module::{
     DataDescription, DataId, FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget,
 };
 use lastout::{Counting, Engine, Error, Handle, Stats, Unit};
-use lastout_tests::support::{Drops, caller, constant, install, unit};
+use lastout_tests::support::{Drops, caller, constant, install, nullary, unit};
 use lastout_tests::{builder, call, clif, engine};
 
 /// `() -> i64`.
-fn nullary() -> Signature {
-    cranelift_reader::parse_functions(&constant("f", 0)).unwrap()[0].signature.clone()
-}
-
 /// An engine with a few functions that must not be disturbed.
 struct Undisturbed {
     engine: Engine,

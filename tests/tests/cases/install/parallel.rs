@@ -6,22 +6,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
-use lastout::cranelift_codegen::ir::Signature;
-use lastout::{CallError, Engine, Error, FunctionType, Handle, Stats, Unit};
-use lastout_tests::support::{COUNTINGS, Drops, caller, constant, install, install_counted, unit};
+use lastout::{CallError, Engine, Error, Unit};
+use lastout_tests::support::{
+    COUNTINGS, Drops, caller, constant, handle, held, install, install_counted, nullary, unit,
+};
 use lastout_tests::{builder, call, clif, engine};
 
 const THREADS: usize = 4;
-
-type Nullary = Handle<fn() -> i64>;
-
-fn nullary(engine: &Engine) -> Signature {
-    <fn() -> i64>::signature(engine.isa())
-}
-
-fn handle(engine: &Engine, name: &str) -> Nullary {
-    engine.function(name).unwrap()
-}
 
 /// Runs a role on each of the threads, all of them starting together.
 fn on_threads(role: impl Fn(usize) + Sync) {
@@ -35,11 +26,6 @@ fn on_threads(role: impl Fn(usize) + Sync) {
             });
         }
     });
-}
-
-/// What is held, less what only counts up and which pages are kept for the next block.
-fn held(stats: Stats) -> (usize, u64, usize, usize) {
-    (stats.functions, stats.alive(), stats.code_bytes, stats.data_bytes)
 }
 
 /// Makes the entries that an engine keeps; returns what it then holds.
@@ -278,7 +264,7 @@ fn rings_of_imports_are_freed() {
                     text(&name(number), &name(number + 1), 1)
                 };
                 for number in 0..len {
-                    engine.declare(&name(number), &nullary(&engine)).unwrap();
+                    engine.declare(&name(number), &nullary()).unwrap();
                 }
                 let rounds = 1 + usize::from(replace);
                 for _ in 0..rounds {
@@ -323,7 +309,7 @@ fn rings_made_and_removed_on_many_threads_are_freed() {
         for round in 0..50 {
             let name = |number: usize| format!("f{thread}_{}", (number + round) % 3);
             for number in 0..3 {
-                engine.declare(&name(number), &nullary(&engine)).unwrap();
+                engine.declare(&name(number), &nullary()).unwrap();
             }
             for number in 0..3 {
                 install_counted(&engine, &caller(&name(number), &name(number + 1), 1), &drops);

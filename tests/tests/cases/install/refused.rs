@@ -6,7 +6,7 @@ use lastout::cranelift_codegen::ir::{Function, Signature};
 use lastout::cranelift_module::{
     DataDescription, FuncId, Linkage, Module, ModuleError, ModuleRelocTarget,
 };
-use lastout_tests::support::constant;
+use lastout_tests::support::{constant, nullary};
 use lastout_tests::{builder, call, engine};
 
 fn parse(text: &str) -> Function {
@@ -26,10 +26,6 @@ fn define(unit: &mut Unit, text: &str) -> Result<FuncId, ModuleError> {
 /// What a definition is refused with.
 fn refused(unit: &mut Unit, text: &str) -> String {
     format!("{:#}", define(unit, text).unwrap_err())
-}
-
-fn nullary() -> Signature {
-    parse(&constant("f", 0)).signature.clone()
 }
 
 #[test]

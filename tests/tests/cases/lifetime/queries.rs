@@ -3,22 +3,16 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lastout::{Engine, Handle, VersionState};
-use lastout_tests::support::{COUNTINGS, Callback, Door, calling_back, constant, install};
+use lastout::VersionState;
+use lastout_tests::support::{COUNTINGS, Callback, Door, calling_back, calls, constant, install};
 use lastout_tests::{builder, call, engine};
-
-type Calling = Handle<fn(usize, i64) -> i64>;
-
-fn calling(engine: &Engine) -> Calling {
-    engine.function("f").unwrap()
-}
 
 #[test]
 fn a_thread_that_is_inside_is_seen_with_its_name() {
     for counting in COUNTINGS {
         let engine = builder!().counting(counting).build().unwrap();
         install(&engine, &calling_back("f", 1));
-        let f = calling(&engine);
+        let f = calls(&engine, "f");
         let door = Door::default();
         let wait = door.callback();
         thread::scope(|scope| {
@@ -56,7 +50,7 @@ fn a_thread_that_is_inside_is_seen_with_its_name() {
 fn the_frames_of_a_recursion_are_counted_one_by_one() {
     let engine = engine!();
     install(&engine, &calling_back("f", 0));
-    let f = calling(&engine);
+    let f = calls(&engine, "f");
     let address = std::sync::atomic::AtomicUsize::new(0);
     let load = || address.load(std::sync::atomic::Ordering::Relaxed);
     let recurse = Callback::new(|depth| {
@@ -74,7 +68,7 @@ fn the_frames_of_a_recursion_are_counted_one_by_one() {
 fn every_thread_inside_is_seen() {
     let engine = engine!();
     install(&engine, &calling_back("f", 0));
-    let f = calling(&engine);
+    let f = calls(&engine, "f");
     let doors: [Door; 3] = Default::default();
     thread::scope(|scope| {
         for door in &doors {
@@ -102,7 +96,7 @@ fn who_waits_for_a_version_to_be_freed_is_woken() {
     let engine = engine!();
     let installed = install(&engine, &calling_back("f", 0));
     let version = installed.version("f").unwrap();
-    let f = calling(&engine);
+    let f = calls(&engine, "f");
     let door = Door::default();
     let wait = door.callback();
     thread::scope(|scope| {

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use lastout::cranelift_codegen::ir::Signature;
 use lastout::{CallError, Engine, Error, Handle};
-use lastout_tests::support::{COUNTINGS, Callback, caller, calling_back, constant, install, unit};
+use lastout_tests::support::{
+    COUNTINGS, Callback, caller, calling_back, constant, handle, install, signature, unit,
+};
 use lastout_tests::{builder, call, engine};
 
 /// The name of the removed function that a call has met.
@@ -15,15 +16,7 @@ fn removed<T: std::fmt::Debug>(result: Result<T, CallError>) -> String {
     }
 }
 
-fn handle(engine: &Engine, name: &str) -> Handle<fn() -> i64> {
-    engine.function(name).unwrap()
-}
-
 /// The signature of the first function of a text.
-fn signature(text: &str) -> Signature {
-    cranelift_reader::parse_functions(text).unwrap()[0].signature.clone()
-}
-
 #[test]
 fn a_removed_function_is_an_error_to_its_handles_and_forgotten_by_name() {
     for counting in COUNTINGS {

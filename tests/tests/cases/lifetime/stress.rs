@@ -20,7 +20,7 @@ use lastout::{
 };
 use lastout_tests::random::Random;
 use lastout_tests::support::{
-    COUNTINGS, Callback, Door, Drops, caller, calling_back, constant, install, unit,
+    COUNTINGS, Callback, Door, Drops, caller, calling_back, constant, held, install, unit,
 };
 use lastout_tests::{builder, call, dispatch};
 
@@ -80,11 +80,6 @@ impl<'a> Numbered<'a> {
     fn count(&self) -> usize {
         self.done.load(Ordering::SeqCst) as usize
     }
-}
-
-/// What is held, less what only counts up.
-fn held(stats: Stats) -> (usize, u64, usize, usize) {
-    (stats.functions, stats.alive(), stats.code_bytes, stats.data_bytes)
 }
 
 /// An engine that has made what it keeps for good: entries for the types of handles below.

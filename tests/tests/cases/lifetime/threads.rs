@@ -11,10 +11,11 @@ use std::thread;
 use std::time::Duration;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use lastout::{CallError, Engine, Fiber, Handle};
+use lastout::{CallError, Fiber};
 use lastout_tests::child::child;
 use lastout_tests::support::{
-    COUNTINGS, Callback, Door, Drops, OnDrop, calling_back, constant, install, install_counted,
+    COUNTINGS, Callback, Door, Drops, OnDrop, calling_back, calls, constant, install,
+    install_counted,
 };
 use lastout_tests::{builder, call, engine};
 
@@ -42,10 +43,6 @@ fn takes_no_more_contexts(mut again: impl FnMut()) {
     if let Some(ended) = ended {
         assert!(ended.well(), "{}", ended.errors);
     }
-}
-
-fn handle(engine: &Engine, name: &str) -> Handle<fn(usize, i64) -> i64> {
-    engine.function(name).unwrap()
 }
 
 /// How a thread ends that is inside of a function.
@@ -117,7 +114,7 @@ fn it_holds_nothing_and_frees_what_it_was_the_last_in() {
         let engine = builder!().counting(counting).build().unwrap();
         let drops = Drops::new();
         install_counted(&engine, &calling_back("f", 0), &drops);
-        let f = handle(&engine, "f");
+        let f = calls(&engine, "f");
         for (number, end) in (1..).zip(ENDS.repeat(3)) {
             let innermost = Callback::new(|x| {
                 install_counted(&engine, &calling_back("f", 0), &drops);
@@ -143,7 +140,7 @@ fn its_context_is_used_again() {
     takes_no_more_contexts(|| {
         let engine = engine!();
         install(&engine, &(calling_back("f", 0) + &constant("gone", 1)));
-        let f = handle(&engine, "f");
+        let f = calls(&engine, "f");
         let gone = engine.function::<fn() -> i64>("gone").unwrap();
         // SAFETY: it is a function of this type, and the handle keeps it.
         let entry: extern "C" fn() -> i64 =
@@ -168,7 +165,7 @@ fn a_context_of_a_fiber_is_used_again() {
     takes_no_more_contexts(|| {
         let engine = engine!();
         install(&engine, &calling_back("f", 0));
-        let f = handle(&engine, "f");
+        let f = calls(&engine, "f");
         let mut fiber = Fiber::new().unwrap();
         let same = Callback::new(|x| x);
         assert_eq!(fiber.run(|| call!(f, same.address(), 1)), Ok(1));
@@ -190,7 +187,7 @@ fn what_a_thread_calls_in_its_last_destructors_is_counted() {
     let engine = Box::leak(Box::new(engine!()));
     let drops = Drops::new();
     install_counted(engine, &calling_back("f", 0), &drops);
-    let f = handle(engine, "f");
+    let f = calls(engine, "f");
     let (engine, replaced) = (&*engine, drops.clone());
     let last = move || {
         let replacing = Callback::new(|x| {
@@ -213,7 +210,7 @@ fn what_a_coroutine_is_inside_of_that_has_lost_its_thread_is_never_freed() {
     let engine = engine!();
     let drops = Drops::new();
     install_counted(&engine, &calling_back("f", 0), &drops);
-    let f = handle(&engine, "f");
+    let f = calls(&engine, "f");
     let lost = thread::scope(|scope| {
         let suspending = scope.spawn(|| {
             let f = f.clone();
@@ -258,7 +255,7 @@ fn others_are_not_disturbed() {
     let engine = engine!();
     let drops = Drops::new();
     install_counted(&engine, &calling_back("f", 10), &drops);
-    let f = handle(&engine, "f");
+    let f = calls(&engine, "f");
     let door = Door::default();
     let wait = door.callback();
     thread::scope(|scope| {

@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use crossbeam_utils::Backoff;
 use lastout::VersionState;
 use lastout_tests::call;
 use lastout_tests::moving::install_counted;
-use lastout_tests::support::{Drops, OnDrop};
+use lastout_tests::support::{Drops, OnDrop, wait_until};
 
 use super::engines;
 
@@ -43,10 +44,13 @@ fn constants_are_those_of_the_version_that_runs() {
         let handle = engine.function::<fn(usize) -> i64>("spin").unwrap();
         std::thread::scope(|scope| {
             let spinning = scope.spawn(|| call!(handle, address).unwrap());
-            while words[0].load(Ordering::SeqCst) < 1000 {}
+            wait_until(|| words[0].load(Ordering::SeqCst) >= 1000);
             install_counted(&engine, &spin(-(1 << 32)), &drops);
             let deadline = std::time::Instant::now() + Duration::from_secs(60);
-            while words[0].load(Ordering::SeqCst) >= 0 && std::time::Instant::now() < deadline {}
+            let backoff = Backoff::new();
+            while words[0].load(Ordering::SeqCst) >= 0 && std::time::Instant::now() < deadline {
+                backoff.snooze();
+            }
             let reached = words[0].load(Ordering::SeqCst);
             words[1].store(1, Ordering::SeqCst);
             assert!(reached < 0, "{name}: {reached}");
@@ -69,7 +73,7 @@ fn a_loop_that_never_ends_moves_and_frees_what_it_has_left() {
             // Whatever fails, the thread is to end.
             let stopping = OnDrop(stop);
             let spinning = scope.spawn(|| call!(handle, address).unwrap());
-            while words[0].load(Ordering::SeqCst) < 1000 {}
+            wait_until(|| words[0].load(Ordering::SeqCst) >= 1000);
             for round in 0..100 {
                 // Back and forth.
                 for plus in [-1 - round, 1] {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use lastout_tests::moving::{install, install_counted};
-use lastout_tests::support::{Callback, Drops};
+use lastout_tests::support::{Callback, Drops, wait_until};
 use lastout_tests::{call, engine};
 
 use super::engines;
@@ -125,9 +125,7 @@ fn a_frame_that_moves_again_and_again_takes_no_stack_and_no_memory() {
             if number > 0 {
                 install(&engine, &text(number));
             }
-            while version.load(Ordering::Acquire) != number {
-                std::thread::yield_now();
-            }
+            wait_until(|| version.load(Ordering::Acquire) == number);
             let stats = engine.stats();
             let now = (depth.load(Ordering::Relaxed), stats.code_bytes, stats.data_bytes);
             if number == 10 {

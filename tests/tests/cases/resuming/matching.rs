@@ -12,7 +12,7 @@ use lastout::{
     Engine, Handle, Installed, Live, ResumePoint, ResumePoints, Unit, Version, VersionState,
 };
 use lastout_tests::moving::{CALLS, asking, calls, install_counted, loop_headers, ty};
-use lastout_tests::support::{Door, Drops};
+use lastout_tests::support::{Door, Drops, wait_until};
 use lastout_tests::{builder, call, clif, engine};
 
 const A_WHILE: Duration = Duration::from_secs(60);
@@ -111,7 +111,7 @@ impl<'scope> Spinning<'scope> {
     /// Waits for some rounds to pass.
     fn go_round(&self) {
         let now = self.words[0].load(Ordering::SeqCst);
-        while self.words[0].load(Ordering::SeqCst) < now + 1000 {}
+        wait_until(|| self.words[0].load(Ordering::SeqCst) >= now + 1000);
     }
 
     fn stop(mut self) -> i64 {

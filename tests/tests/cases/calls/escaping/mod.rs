@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use cranelift_codegen::Context;
 use lastout::cranelift_module::{DataDescription, FuncId, Linkage, Module};
-use lastout::{Engine, FunctionType, Handle, Part, Unit};
-use lastout_tests::support::{COUNTINGS, constant, install};
+use lastout::{Engine, FunctionType, Part, Unit};
+use lastout_tests::support::{COUNTINGS, constant, handle, install};
 use lastout_tests::{builder, call, engine};
 
 type Nullary = extern "C" fn() -> i64;
@@ -23,10 +23,6 @@ fn address_of(name: &str, callee: &str) -> String {
             return v0
          }}\n"
     )
-}
-
-fn handle(engine: &Engine, name: &str) -> Handle<fn() -> i64> {
-    engine.function(name).unwrap()
 }
 
 fn result(engine: &Engine, name: &str) -> usize {

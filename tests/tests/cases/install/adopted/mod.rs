@@ -9,19 +9,14 @@ use std::time::Duration;
 use cranelift_jit::{JITBuilder, JITModule};
 use lastout::cranelift_codegen::ir::Signature;
 use lastout::cranelift_module::{Module, default_libcall_names};
-use lastout::{Adopted, CallError, DropPolicy, Engine, FunctionType, Handle, VersionState};
+use lastout::{Adopted, CallError, DropPolicy, Engine, FunctionType, VersionState};
 use lastout_tests::support::{
-    COUNTINGS, Door, Drops, caller, calling_back, constant, install, install_counted,
+    COUNTINGS, Door, Drops, caller, calling_back, constant, handle, install, install_counted,
 };
 use lastout_tests::{builder, call, clif, engine};
 
-type Nullary = Handle<fn() -> i64>;
 /// Of functions that call `call_back`: what it gets, and a number.
 type CallingBack = fn(usize, i64) -> i64;
-
-fn handle(engine: &Engine, name: &str) -> Nullary {
-    engine.function(name).unwrap()
-}
 
 fn signature_of<F: FunctionType>(engine: &Engine) -> Signature {
     F::signature(engine.isa())

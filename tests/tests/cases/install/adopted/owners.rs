@@ -6,10 +6,10 @@ use std::time::Duration;
 use lastout::cranelift_codegen::ir::{AbiParam, Signature, types};
 use lastout::cranelift_codegen::isa::CallConv;
 use lastout::{Adopted, DropPolicy, Engine, Error, Stats, VersionState};
-use lastout_tests::support::{COUNTINGS, Callback, Drops, calling_back, constant, install};
+use lastout_tests::support::{COUNTINGS, Callback, Drops, calling_back, constant, handle, install};
 use lastout_tests::{builder, call, engine};
 
-use super::{CallingBack, address_of, handle, signature_of};
+use super::{CallingBack, address_of, signature_of};
 
 extern "C" fn minus_one() -> i64 {
     -1

@@ -13,17 +13,15 @@ mod refused;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use lastout::{Counting, DropPolicy, Engine, Error, Handle, Installed, VersionState};
+use lastout::{Counting, DropPolicy, Engine, Error, Installed, VersionState};
 use lastout_tests::support::{
-    COUNTINGS, Callback, Door, Drops, caller, calling_back, constant, install, unit,
+    COUNTINGS, Callback, CallingBack, Door, Drops, Nullary, caller, calling_back, constant,
+    install, unit, wait_until,
 };
 use lastout_tests::{builder, call, engine};
 
 /// Longer than any test takes in which nothing is wrong.
 const LIMIT: Duration = Duration::from_secs(60);
-
-type Nullary = Handle<fn() -> i64>;
-type CallingBack = Handle<fn(usize, i64) -> i64>;
 
 /// Installs the functions of a text with room to grow.
 fn install_roomy(engine: &Engine, text: &str) -> Installed {
@@ -54,14 +52,6 @@ fn begin<'scope>(
     // It is executed when callers are held.
     wait_until(|| engine.stats().heavy_fences > before);
     replacing
-}
-
-fn wait_until(is_so: impl Fn() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !is_so() {
-        assert!(Instant::now() < end, "it never is");
-        thread::yield_now();
-    }
 }
 
 /// Long enough for a thread that does not wait to have come to its end.

@@ -4,10 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lastout_tests::layers::{KINDS, Text, engines, frames};
 use lastout_tests::registers::keeps;
-use lastout_tests::support::{Callback, Drops, install, install_counted};
+use lastout_tests::support::{Callback, Drops, calls, install, install_counted};
 use lastout_tests::{builder, call};
 
-use super::{Catching, calls, caught, throwing};
+use super::{Catching, caught, throwing};
 
 #[test]
 fn handlers_are_asked_by_tag_in_their_order() {

@@ -5,15 +5,9 @@ mod passed;
 mod refused;
 mod uncaught;
 
-use lastout::{Engine, Handle, throw};
+use lastout::throw;
 use lastout_tests::layers::Text;
 use lastout_tests::support::Callback;
-
-type Calls = Handle<fn(usize, i64) -> i64>;
-
-fn calls(engine: &Engine, name: &str) -> Calls {
-    engine.function(name).unwrap()
-}
 
 /// What a callback does with a number: from 100 on it throws it, with the tag that is a hundredth
 /// of it.

@@ -8,10 +8,10 @@ use lastout_tests::child::child;
 use lastout_tests::layers::{KINDS, engines, frames};
 use lastout_tests::measure::leaves_nothing;
 use lastout_tests::registers::keeps;
-use lastout_tests::support::{Callback, Drops, calling_back, install, install_counted};
+use lastout_tests::support::{Callback, Drops, calling_back, calls, install, install_counted};
 use lastout_tests::{builder, call, engine};
 
-use super::{Catching, calls, caught, pass_or_throw, throwing};
+use super::{Catching, caught, pass_or_throw, throwing};
 
 #[test]
 fn what_was_replaced_meanwhile_is_freed_by_the_exception() {

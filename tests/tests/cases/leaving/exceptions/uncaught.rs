@@ -5,10 +5,10 @@ use std::cell::Cell;
 use lastout::{CallError, Exception, Uncaught, throw};
 use lastout_tests::layers::{KINDS, engines, frames};
 use lastout_tests::registers::{call_address, keeps};
-use lastout_tests::support::{Callback, Drops, calling_back, install};
+use lastout_tests::support::{Callback, Drops, calling_back, calls, install};
 use lastout_tests::{builder, call};
 
-use super::{Catching, calls, throwing};
+use super::{Catching, throwing};
 
 fn uncaught(number: i64) -> CallError {
     let (tag, payload) = ((number / 100) as u32, [number as u64, 5]);

@@ -10,7 +10,7 @@ use lastout::cranelift_codegen::ir::TrapCode;
 use lastout::{CallError, TrapCause, throw};
 use lastout_tests::layers::{engines, frames};
 use lastout_tests::registers::keeps;
-use lastout_tests::support::{Callback, Drops, install, install_counted};
+use lastout_tests::support::{Callback, Drops, install, install_counted, wait_until};
 use lastout_tests::{builder, call};
 
 use super::hops::{By, RINGS, WAYS, declare, first, ring};
@@ -217,9 +217,7 @@ fn a_chain_of_one_function_goes_over_to_its_next_version() {
             let callback = Callback::new(|sum| sum);
             let result = thread::scope(|scope| {
                 let chain = scope.spawn(|| call!(first, callback.address(), steps, 0).unwrap());
-                while frames(&engine, &["hop_0"]) == 0 {
-                    thread::yield_now();
-                }
+                wait_until(|| frames(&engine, &["hop_0"]) > 0);
                 let old = engine.versions("hop_0").unwrap()[0].version.clone();
                 install(&engine, &ring(&[0], 2, by)[0]);
                 assert!(old.wait_freed(Duration::from_secs(60)), "{name}, {by:?}");

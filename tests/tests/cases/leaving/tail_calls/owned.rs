@@ -6,17 +6,15 @@ use std::thread;
 
 use lastout::cranelift_codegen::Context;
 use lastout::cranelift_module::{Linkage, Module};
-use lastout::{CallError, Engine, Handle};
+use lastout::{CallError, Engine};
 use lastout_tests::layers::{engines, frames};
 use lastout_tests::registers::keeps;
-use lastout_tests::support::{Callback, Drops, OnDrop, unit};
+use lastout_tests::support::{Callback, CallingBack, Drops, OnDrop, unit, wait_until};
 use lastout_tests::{builder, call};
-
-type Calls = Handle<fn(usize, i64) -> i64>;
 
 /// A function without a name that calls back and adds a number, of which there is nothing but the
 /// handle.
-fn nameless(engine: &Engine, plus: i64, drops: &Drops) -> Calls {
+fn nameless(engine: &Engine, plus: i64, drops: &Drops) -> CallingBack {
     let text = format!(
         "function %nameless(i64, i64) -> i64 tail {{
             fn0 = u0:1(i64, i64) -> i64 system_v
@@ -40,7 +38,7 @@ fn nameless(engine: &Engine, plus: i64, drops: &Drops) -> Calls {
 }
 
 /// Installs `f`, which tail-calls a function by its address, and keeps it.
-fn tail_calling(engine: &Engine, callee: Calls, drops: &Drops) {
+fn tail_calling(engine: &Engine, callee: CallingBack, drops: &Drops) {
     let address = callee.c_address().unwrap().expose_provenance();
     let text = format!(
         "function %f(i64, i64) -> i64 tail {{
@@ -63,7 +61,7 @@ fn a_function_that_only_its_caller_has_kept_runs_to_its_end() {
         let callers = Drops::new();
         for round in 0..50 {
             tail_calling(&engine, nameless(&engine, 100, &drops), &callers);
-            let f: Calls = engine.function("f").unwrap();
+            let f: CallingBack = engine.function("f").unwrap();
             let callback = Callback::new(|number| {
                 // Nobody is inside of the caller any more.
                 engine.remove("f").unwrap();
@@ -92,7 +90,7 @@ fn the_engine_may_go_meanwhile() {
     for (name, engine) in engines(|| builder!()) {
         let (drops, callers) = (Drops::new(), Drops::new());
         tail_calling(&engine, nameless(&engine, 100, &drops), &callers);
-        let f: Calls = engine.function("f").unwrap();
+        let f: CallingBack = engine.function("f").unwrap();
         let engine = Mutex::new(Some(engine));
         let callback = Callback::new(|number| {
             drop(engine.lock().unwrap().take());
@@ -111,7 +109,7 @@ fn it_may_be_left_by_a_panic_a_trap_or_an_exception() {
         let (drops, callers) = (Drops::new(), Drops::new());
         for round in 0..3 {
             tail_calling(&engine, nameless(&engine, 100, &drops), &callers);
-            let f: Calls = engine.function("f").unwrap();
+            let f: CallingBack = engine.function("f").unwrap();
             let callback = Callback::new(|number| {
                 engine.remove("f").unwrap();
                 assert_eq!((callers.count(), drops.count()), (round + 1, round));
@@ -151,7 +149,7 @@ fn thousands_come_and_go_with_threads_in_them() {
         thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    let f: Calls = engine.function("f").unwrap();
+                    let f: CallingBack = engine.function("f").unwrap();
                     let callback = Callback::new(|number| {
                         if number % 8 == 0 {
                             thread::yield_now();
@@ -170,9 +168,7 @@ fn thousands_come_and_go_with_threads_in_them() {
             for _ in 0..ROUNDS {
                 tail_calling(&engine, nameless(&engine, 1, &drops), &callers);
             }
-            while calls.load(Ordering::Relaxed) < 100 {
-                thread::yield_now();
-            }
+            wait_until(|| calls.load(Ordering::Relaxed) >= 100);
             over.store(true, Ordering::Relaxed);
         });
         assert_eq!((drops.count(), callers.count()), (ROUNDS, ROUNDS), "{name}");
@@ -197,9 +193,9 @@ fn what_goes_with_it_is_dropped_by_who_leaves_last() {
         let noted = Arc::clone(&dropped_by);
         g.attach(OnDrop(move || *noted.lock().unwrap() = Some(thread::current().id())));
         engine.install(g).unwrap();
-        let keeping: Calls = engine.function("g").unwrap();
+        let keeping: CallingBack = engine.function("g").unwrap();
         tail_calling(&engine, keeping, &drops);
-        let f: Calls = engine.function("f").unwrap();
+        let f: CallingBack = engine.function("f").unwrap();
         let callback = Callback::new(|number| {
             // Here on another thread: first the name goes, then the version that has the handle.
             thread::scope(|scope| {

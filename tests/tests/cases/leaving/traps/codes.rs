@@ -6,10 +6,10 @@ use lastout::cranelift_codegen::ir::TrapCode;
 use lastout::{CallError, Part, TrapCause};
 use lastout_tests::layers::{KINDS, Text, engines, frames};
 use lastout_tests::registers::keeps;
-use lastout_tests::support::{Drops, install};
+use lastout_tests::support::{Drops, calls, install};
 use lastout_tests::{builder, call};
 
-use super::{calls, trap_in};
+use super::trap_in;
 
 /// A way to trap.
 struct Way {

@@ -8,10 +8,12 @@ use lastout_tests::child::child;
 use lastout_tests::layers::{KINDS, engines, frames};
 use lastout_tests::measure::leaves_nothing;
 use lastout_tests::registers::keeps;
-use lastout_tests::support::{Callback, Drops, calling_back, install, install_counted};
+use lastout_tests::support::{
+    Callback, CallingBack, Drops, calling_back, calls, install, install_counted,
+};
 use lastout_tests::{builder, call};
 
-use super::{SEVEN, calls, trap_in, trap_of, trapping_at_seven};
+use super::{SEVEN, trap_in, trap_of, trapping_at_seven};
 
 /// A function `(callback, i64) -> i64` that calls back, and then traps with `user7` if it has got
 /// a 7.
@@ -205,7 +207,7 @@ fn a_thread_without_a_stack_for_signals_traps_as_well() {
     use std::ffi::c_void;
     use std::ptr::{null, null_mut};
 
-    struct Trapping<'a>(&'a super::Calls, AtomicBool);
+    struct Trapping<'a>(&'a CallingBack, AtomicBool);
 
     extern "C" fn trap(trapping: *mut c_void) -> *mut c_void {
         // SAFETY: it outlives the thread.
@@ -255,7 +257,7 @@ fn a_trap_passes_entries_that_generated_code_has_called() {
 
 #[test]
 fn a_function_that_a_signal_handler_calls_traps_there() {
-    static F: std::sync::OnceLock<super::Calls> = std::sync::OnceLock::new();
+    static F: std::sync::OnceLock<CallingBack> = std::sync::OnceLock::new();
     static TRAPPED: AtomicBool = AtomicBool::new(false);
 
     extern "C" fn handle(_signal: i32) {

@@ -5,10 +5,10 @@ use std::hint::black_box;
 use lastout::Engine;
 use lastout_tests::child::{Ended, child};
 use lastout_tests::registers::call_address;
-use lastout_tests::support::{Callback, calling_back, install};
+use lastout_tests::support::{Callback, calling_back, calls, install};
 use lastout_tests::{builder, call};
 
-use super::{calls, trap_in, trapping_at_seven};
+use super::{trap_in, trapping_at_seven};
 
 /// An engine that catches traps, and has caught one.
 fn catching() -> Engine {

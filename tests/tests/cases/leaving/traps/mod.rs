@@ -6,13 +6,7 @@ mod fatal;
 mod signals;
 
 use lastout::cranelift_codegen::ir::TrapCode;
-use lastout::{CallError, Engine, Handle, Part, TrapCause};
-
-type Calls = Handle<fn(usize, i64) -> i64>;
-
-fn calls(engine: &Engine, name: &str) -> Calls {
-    engine.function(name).unwrap()
-}
+use lastout::{CallError, Part, TrapCause};
 
 /// A function `(callback, i64) -> i64` that traps with `user7` if it is called with 7, and else
 /// returns what it is called with.

@@ -9,10 +9,10 @@ use std::thread;
 use lastout::Engine;
 use lastout::cranelift_codegen::ir::TrapCode;
 use lastout_tests::child::{Ended, child};
-use lastout_tests::support::install;
+use lastout_tests::support::{calls, install};
 use lastout_tests::{builder, call};
 
-use super::{SEVEN, calls, trap_in, trapping_at_seven};
+use super::{SEVEN, trap_in, trapping_at_seven};
 
 /// Has something be done on a signal.
 fn set_action(signal: i32, handler: usize, flags: i32) {

@@ -2,10 +2,9 @@
 
 use lastout::Engine;
 use lastout_tests::child::child;
-use lastout_tests::support::{calling_back, install};
+use lastout_tests::support::{calling_back, calls, install};
 use lastout_tests::{builder, call};
 
-use super::calls;
 use super::panics::left;
 
 fn engine_whose_callback_is(function: extern "C" fn(usize, i64) -> i64) -> Engine {

@@ -11,10 +11,9 @@ use lastout::{Adopted, Engine, FunctionType};
 use lastout_tests::child::child;
 use lastout_tests::layers::{KINDS, engines, frames};
 use lastout_tests::registers::call_address;
-use lastout_tests::support::{Drops, calling_back};
+use lastout_tests::support::{Drops, calling_back, calls};
 use lastout_tests::{builder, call, clif, engine};
 
-use super::calls;
 use super::panics::{left, raise};
 
 type Calling = extern "C-unwind" fn(usize, i64) -> i64;

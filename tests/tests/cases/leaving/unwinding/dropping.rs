@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex};
 use lastout::Engine;
 use lastout_tests::layers::{KINDS, engines, frames};
 use lastout_tests::registers::keeps;
-use lastout_tests::support::{Callback, OnDrop, install, unit};
+use lastout_tests::support::{Callback, CallingBack, OnDrop, calls, install, unit};
 use lastout_tests::{builder, call};
 
 use super::ends::{PANIC, THROW, TRAP, ending, ends, trapping_at_zero};
-use super::{Calls, calls};
 
 #[test]
 fn what_is_dropped_by_a_call_that_is_left_may_call_and_be_left() {
@@ -49,7 +48,12 @@ fn what_is_dropped_by_a_call_that_is_left_may_call_and_be_left() {
 
 /// Installs functions with something attached that, when it is dropped, makes a call that returns
 /// and calls that end in each other way, and notes that it has.
-fn install_calling(engine: &Engine, text: &str, other: &Calls, results: &Arc<Mutex<Vec<usize>>>) {
+fn install_calling(
+    engine: &Engine,
+    text: &str,
+    other: &CallingBack,
+    results: &Arc<Mutex<Vec<usize>>>,
+) {
     let (other, results) = (other.clone(), Arc::clone(results));
     let mut unit = unit(engine, text);
     unit.attach(OnDrop(move || {

@@ -4,10 +4,9 @@
 use lastout::{Counting, Engine};
 use lastout_tests::layers::{Text, engines, frames};
 use lastout_tests::registers::keeps;
-use lastout_tests::support::{COUNTINGS, Drops, install_counted};
+use lastout_tests::support::{COUNTINGS, Drops, calls, install_counted};
 use lastout_tests::{builder, call};
 
-use super::calls;
 use super::ends::{PANIC, THROW, TRAP, ending, ends};
 
 /// A function that calls what is at an address, or if there is none, `call_back`, and traps if that

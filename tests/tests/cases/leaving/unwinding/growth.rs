@@ -6,10 +6,9 @@ use lastout::cranelift_module::{Linkage, Module, ModuleReloc, ModuleRelocTarget}
 use lastout::{Dispatch, Engine, FunctionType, Unit};
 use lastout_tests::child::child;
 use lastout_tests::measure;
-use lastout_tests::support::Drops;
+use lastout_tests::support::{Drops, calls};
 use lastout_tests::{call, dispatch};
 
-use super::calls;
 use super::panics::{left, raise};
 
 type Calling = extern "C-unwind" fn(usize, i64) -> i64;

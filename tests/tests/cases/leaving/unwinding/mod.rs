@@ -12,15 +12,9 @@ mod threads;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lastout::{Engine, Handle, Part};
-use lastout_tests::support::{Callback, Drops, calling_back, install, install_counted};
+use lastout::{Engine, Part};
+use lastout_tests::support::{Callback, Drops, calling_back, calls, install, install_counted};
 use lastout_tests::{call, engine};
-
-type Calls = Handle<fn(usize, i64) -> i64>;
-
-fn calls(engine: &Engine, name: &str) -> Calls {
-    engine.function(name).unwrap()
-}
 
 /// How many frames there are in all versions of a function.
 fn frames(engine: &Engine, name: &str) -> u64 {

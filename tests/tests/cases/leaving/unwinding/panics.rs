@@ -1,7 +1,7 @@
 //! Panics that pass generated code, of every kind, to wherever they are caught.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -9,11 +9,9 @@ use lastout::{CallError, Engine};
 use lastout_tests::layers::{KINDS, engines, frames};
 use lastout_tests::registers::{call_address, keeps};
 use lastout_tests::support::{
-    Callback, Drops, OnDrop, calling_back, install, install_counted, unit,
+    Callback, CallingBack, Drops, OnDrop, calling_back, calls, install, install_counted, unit,
 };
 use lastout_tests::{builder, call};
-
-use super::{Calls, calls};
 
 /// How a call is left that panics with a number.
 pub(crate) fn left<R>(call: impl FnOnce() -> R) -> Result<R, i64> {
@@ -30,7 +28,7 @@ pub(crate) fn raise(number: i64) -> ! {
 }
 
 /// A tower of layers of all kinds, the first above `call_back`, and the handles to them.
-fn tower(engine: &Engine, live: usize, drops: &Drops) -> Vec<Calls> {
+fn tower(engine: &Engine, live: usize, drops: &Drops) -> Vec<CallingBack> {
     let mut below = "call_back";
     for kind in &KINDS {
         kind.install(engine, kind.name, below, live, drops);
@@ -142,7 +140,12 @@ fn where_an_inner_call_is_caught_the_outer_ones_go_on() {
         for caught_at in 0..deep {
             let left_levels = Cell::new(0);
             let counted = AssertUnwindSafe(&left_levels);
-            fn level(tower: &[Calls], number: i64, caught_at: i64, left_levels: &Cell<i64>) -> i64 {
+            fn level(
+                tower: &[CallingBack],
+                number: i64,
+                caught_at: i64,
+                left_levels: &Cell<i64>,
+            ) -> i64 {
                 if number == tower.len() as i64 {
                     raise(number);
                 }
@@ -176,7 +179,7 @@ fn where_an_inner_call_is_caught_the_outer_ones_go_on() {
 
 /// What a callback needs that calls another level.
 struct Level<'a> {
-    tower: &'a [Calls],
+    tower: &'a [CallingBack],
     number: i64,
     caught_at: i64,
     left_levels: &'a Cell<i64>,
@@ -224,7 +227,7 @@ fn what_is_dropped_by_a_panic_may_panic_too() {
             kind.install(&engine, "layer", "call_back", 8, &drops);
             let mut unit = unit(&engine, &kind.inner("layer", "call_back", 8));
             unit.attach(drops.value());
-            unit.attach(OnDrop(|| panic_any("in a destructor")));
+            unit.attach(OnDrop(|| raise(4)));
             unit.attach(drops.value());
             engine.install(unit).unwrap();
             assert_eq!(drops.count(), 1);
@@ -233,10 +236,7 @@ fn what_is_dropped_by_a_panic_may_panic_too() {
                 kind.install(&engine, "layer", "call_back", 8, &drops);
                 raise(3)
             });
-            let hook = std::panic::take_hook();
-            std::panic::set_hook(Box::new(|_| {}));
             let result = left(|| call!(layer, callback.address(), 1));
-            std::panic::set_hook(hook);
             assert_eq!(result, Err(3), "{name}, {}", kind.name);
             assert_eq!(drops.count(), 4);
             assert_eq!(frames(&engine, &["layer", "layer_inner"]), 0);

@@ -8,10 +8,9 @@ use std::thread;
 use lastout::Handle;
 use lastout_tests::layers::{KINDS, engines, frames};
 use lastout_tests::registers::keeps;
-use lastout_tests::support::{Callback, Drops};
+use lastout_tests::support::{Callback, Drops, calls, wait_until};
 use lastout_tests::{builder, call};
 
-use super::calls;
 use super::panics::{left, raise};
 
 #[test]
@@ -48,9 +47,7 @@ fn threads_panic_out_of_what_others_replace() {
                 }
             };
             let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(panicking)).collect();
-            while caught.load(Ordering::Relaxed) < THREADS {
-                thread::yield_now();
-            }
+            wait_until(|| caught.load(Ordering::Relaxed) >= THREADS);
             for round in 0..INSTALLS {
                 let below = if round % kinds.len() == 0 {
                     "call_back"

@@ -3,11 +3,11 @@
 
 use std::thread;
 
-use lastout::{Engine, Fiber, Handle};
+use lastout::{Engine, Fiber};
 use lastout_tests::child::child;
 use lastout_tests::coroutine::Routine;
 use lastout_tests::support::{
-    COUNTINGS, Callback, caller, calling_back, constant, install, step, steps,
+    COUNTINGS, Callback, CallingBack, caller, calling_back, constant, install, step, steps,
 };
 use lastout_tests::{builder, call};
 
@@ -22,10 +22,8 @@ fn is_detected(program: impl FnOnce()) {
     );
 }
 
-type Calls = Handle<fn(usize, i64) -> i64>;
-
 /// A function that calls back, in a checked engine.
-fn checked() -> (Engine, Calls) {
+fn checked() -> (Engine, CallingBack) {
     let engine = builder!().checked(true).build().unwrap();
     install(&engine, &calling_back("f", 10));
     let f = engine.function("f").unwrap();
@@ -33,7 +31,7 @@ fn checked() -> (Engine, Calls) {
 }
 
 /// A coroutine that calls `f` and is suspended there.
-fn suspended_inside(f: &Calls) -> Routine<i64> {
+fn suspended_inside(f: &CallingBack) -> Routine<i64> {
     let f = f.clone();
     let mut routine = Routine::new(move |pause| call!(f, pause.callback().address(), 1).unwrap());
     assert_eq!(routine.resume(), None);

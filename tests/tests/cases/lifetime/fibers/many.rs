@@ -9,10 +9,12 @@ use std::time::Duration;
 use lastout::Counting;
 use lastout_tests::coroutine::{Pause, Task};
 use lastout_tests::random::Random;
-use lastout_tests::support::{COUNTINGS, Callback, Drops, calling_back, install_counted};
+use lastout_tests::support::{
+    COUNTINGS, Callback, CallingBack, Drops, calling_back, calls, install_counted,
+};
 use lastout_tests::{builder, call};
 
-use super::{CallingBack, handle, passing_on};
+use super::passing_on;
 
 const FIBERS: usize = 40;
 const CALLS: usize = 40;
@@ -29,7 +31,7 @@ struct Called {
 }
 
 impl Called {
-    /// Calls some function, from inside of which it pauses and calls further ones.
+    /// CallingBack some function, from inside of which it pauses and calls further ones.
     fn descend(&self, pause: Pause, random: &Mutex<Random>, depth: i64) {
         let below = |limit| random.lock().unwrap().below(limit);
         let callback = Callback::new(|x| {
@@ -64,7 +66,7 @@ fn storm(counting: Counting) {
     };
     (0..FUNCTIONS).for_each(|function| replace(function, 0));
     let called = Arc::new(Called {
-        functions: (0..FUNCTIONS).map(|function| handle(&engine, &name(function))).collect(),
+        functions: (0..FUNCTIONS).map(|function| calls(&engine, &name(function))).collect(),
         installed: AtomicI64::new(0),
         begun: AtomicI64::new(0),
     });

@@ -9,18 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use lastout::{CallError, Engine, Fiber, Handle, ThreadFrames, VersionState};
+use lastout::{CallError, Engine, Fiber, ThreadFrames, VersionState};
 use lastout_tests::coroutine::{Pause, Task};
 use lastout_tests::support::{
-    COUNTINGS, Callback, Drops, OnDrop, calling_back, install, install_counted, unit,
+    COUNTINGS, Callback, CallingBack, Drops, OnDrop, calling_back, calls, install, install_counted,
+    unit,
 };
 use lastout_tests::{builder, call, engine};
-
-type CallingBack = Handle<fn(usize, i64) -> i64>;
-
-fn handle(engine: &Engine, name: &str) -> CallingBack {
-    engine.function(name).unwrap()
-}
 
 /// A function that passes its arguments on to another one.
 fn passing_on(name: &str, to: &str) -> String {
@@ -59,7 +54,7 @@ fn the_thread_on_which_a_fiber_leaves_a_version_frees_it() {
         first.attach(OnDrop(move || *note.lock().unwrap() = Some(thread::current().id())));
         let first = engine.install(first).unwrap();
         let passing = install(&engine, &passing_on("g", "f"));
-        let [f, g] = ["f", "g"].map(|name| handle(&engine, name));
+        let [f, g] = ["f", "g"].map(|name| calls(&engine, name));
 
         let mut task = calling(&g, 1);
         assert_eq!(task.resume(), None);
@@ -100,7 +95,7 @@ fn a_fiber_that_goes_from_thread_to_thread_is_counted_once() {
     let engine = engine!();
     let drops = Drops::new();
     install_counted(&engine, &calling_back("f", 100), &drops);
-    let f = handle(&engine, "f");
+    let f = calls(&engine, "f");
     // Each time deeper, then each time less deep.
     fn descend(f: &CallingBack, pause: Pause, depth: i64) -> i64 {
         let deeper = Callback::new(|x| {
@@ -141,7 +136,7 @@ fn a_fiber_that_goes_from_thread_to_thread_is_counted_once() {
 fn frames_are_told_apart_by_the_fiber_that_runs() {
     let engine = engine!();
     install(&engine, &calling_back("f", 0));
-    let f = handle(&engine, "f");
+    let f = calls(&engine, "f");
     let me = |fiber: Option<&Fiber>| {
         // SAFETY: gettid has no preconditions.
         let thread_id = u64::from(unsafe { libc::gettid() }.unsigned_abs());
@@ -187,7 +182,7 @@ fn frames_are_told_apart_by_the_fiber_that_runs() {
 fn a_thread_has_its_own_context_back_when_the_run_panics() {
     let engine = engine!();
     install(&engine, &calling_back("f", 0));
-    let f = handle(&engine, "f");
+    let f = calls(&engine, "f");
     let mut fiber = Fiber::new().unwrap();
     let mut task = calling(&f, 1);
     let panicked = catch_unwind(AssertUnwindSafe(|| {
@@ -216,7 +211,7 @@ fn what_a_dropped_fiber_was_inside_of_is_never_freed() {
     let engine = engine!();
     let drops = Drops::new();
     let first = install_counted(&engine, &calling_back("f", 0), &drops);
-    let f = handle(&engine, "f");
+    let f = calls(&engine, "f");
     let Task { fiber, routine } = {
         let mut task = calling(&f, 1);
         assert_eq!(task.resume(), None);
@@ -251,7 +246,7 @@ fn what_a_dropped_fiber_was_inside_of_is_never_freed() {
 fn a_fiber_may_be_dropped_by_any_thread_and_without_having_run() {
     let engine = engine!();
     install(&engine, &calling_back("f", 0));
-    let f = handle(&engine, "f");
+    let f = calls(&engine, "f");
     drop(Fiber::new().unwrap());
     let mut task = calling(&f, 3);
     assert_eq!(task.resume(), None);
