@@ -188,8 +188,8 @@ extern "C-unwind" fn call_back(callback: usize, argument: i64) -> i64 {
 /// After how long a test has failed that waits for another thread.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits for other threads to bring something about: first without sleeping, since it mostly takes
-/// next to no time, and then at every turn that the system gives to this thread.
+/// Waits for other threads to bring something about. It mostly takes next to no time, so this spins
+/// at first, and then lets others run each time.
 #[track_caller]
 pub fn wait_until(is_so: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;

@@ -1,5 +1,5 @@
-//! Forks between the closing of a version and its being let go. In the child there is nobody to do
-//! that, so it must not come to it.
+//! Forks between the closing of a version and its retirement. The child lacks the thread that would
+//! retire it, so it must not come to that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

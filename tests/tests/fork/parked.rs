@@ -45,7 +45,7 @@ fn what_only_a_vanished_thread_would_have_gone_on_in_is_freed() {
 }
 
 #[test]
-fn a_fork_in_a_waiting_room_goes_on_in_both_processes() {
+fn a_fork_in_a_parked_call_goes_on_in_both_processes() {
     let _turn = turn();
     let engine = builder!().build().unwrap();
     let drops = Drops::new();

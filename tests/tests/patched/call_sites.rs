@@ -11,21 +11,17 @@ use std::thread;
 use cranelift_codegen::ir::{InstBuilder, types};
 use cranelift_module::{FuncId, Linkage, Module};
 use crossbeam_utils::Backoff;
-use lastout::{Adopted, CallError, Dispatch, Engine, EngineBuilder, Error, Unit};
-use lastout_tests::call;
+use lastout::{Adopted, CallError, Engine, Error, Unit};
 use lastout_tests::emit::Emitter;
 use lastout_tests::support::{
     self, COUNTINGS, Callback, Door, Nullary, OnDrop, caller, calling_back, constant,
     define_call_at, handle, install, nullary, step, steps,
 };
-
-fn builder() -> EngineBuilder {
-    support::builder().dispatch(Dispatch::PatchedSites)
-}
+use lastout_tests::{builder, call};
 
 /// An engine of which steps are counted.
 fn counted() -> Engine {
-    builder().interleave(step).build().unwrap()
+    builder!().interleave(step).build().unwrap()
 }
 
 /// How many calls are patched, in place and by a jump.
@@ -119,7 +115,7 @@ fn a_call_is_patched_however_it_lies() {
 fn calls_are_patched_under_threads_that_make_them() {
     const VERSIONS: i64 = 1000;
     for counting in COUNTINGS {
-        let engine = builder().counting(counting).build().unwrap();
+        let engine = builder!().counting(counting).build().unwrap();
         install(&engine, &constant("callee", 0));
         engine.install(calls_at(&engine, "callee", &EVERYWHERE)).unwrap();
         let handles = EVERYWHERE.map(|(name, _)| handle(&engine, name));
@@ -215,7 +211,7 @@ fn calls_are_no_longer_patched_once_their_unit_is_gone() {
     assert_eq!(patched(&engine), (0, 0));
 }
 
-/// Somebody is inside a unit that nobody else can enter any more. It goes on calling.
+/// A thread is inside a unit that no other can enter any more. It goes on calling.
 #[test]
 fn calls_of_a_replaced_unit_are_patched_until_it_is_left() {
     let engine = counted();
@@ -331,7 +327,7 @@ fn units_come_while_what_they_call_is_replaced() {
 fn units_come_and_go_while_what_they_call_is_replaced() {
     const ROUNDS: i64 = 600;
     // Without quarantine, so that memory is used again at once.
-    let engine = builder().quarantine(0).build().unwrap();
+    let engine = builder!().quarantine(0).build().unwrap();
     install(&engine, &constant("callee", 0));
     install(&engine, &caller("stays", "callee", 0));
     let stays = handle(&engine, "stays");

@@ -1,4 +1,4 @@
-//! What can be asked about versions: their state, who is inside, when they are freed.
+//! What can be asked about versions: their state, which threads are inside, when they are freed.
 
 use std::thread;
 use std::time::{Duration, Instant};

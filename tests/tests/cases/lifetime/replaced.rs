@@ -33,8 +33,9 @@ fn a_function_is_called_replaced_and_removed() {
     assert_eq!(engine.stats().alive(), 0);
 }
 
-/// By how many versions a caller may go back: by none, unless calls are patched. Then who was late
-/// may meet a version before it is current, and the current one once more in the next call.
+/// By how many versions a caller may go back: by none, unless calls are patched. Then a thread that
+/// was late may meet a version before it is current, and the current one once more in the next
+/// call.
 const BACK: i64 = match dispatch!() {
     Dispatch::Slot => 0,
     Dispatch::PatchedSites => 1,

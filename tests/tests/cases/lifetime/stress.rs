@@ -3,7 +3,7 @@
 //!
 //! Every version returns its number. So a call has a right and a wrong answer also when nobody
 //! knows which version it met: none older than what was installed before the call, none newer
-//! than what somebody had begun to install when it was over.
+//! than what a thread had begun to install when it was over.
 //!
 //! No number of runs replaces the models of the protocol; what these see in addition is machine
 //! code, on a real processor, with everything that is around the protocol.
@@ -97,8 +97,8 @@ fn warm(engine: Engine) -> (Engine, Stats) {
 /// A function that calls itself, whichever version is current, so often, and returns the number
 /// of the innermost version; or -1 if a call has met a version older than its caller.
 ///
-/// Where calls are patched, it may be older by one: who was late may have met the caller before it
-/// was current.
+/// Where calls are patched, it may be older by one: a thread that was late may have met the caller
+/// before it was current.
 fn recursive(name: &str, number: i64) -> String {
     let oldest = match dispatch!() {
         Dispatch::Slot => number,
@@ -229,7 +229,7 @@ fn chaos(counting: Counting) {
     let direct = engine.function::<fn() -> i64>("inner").unwrap();
     let met = |result: Result<i64, CallError>| match result {
         Ok(number) => Some(number),
-        // Somebody is removing and reinstalling it.
+        // Another thread is removing and reinstalling it.
         Err(CallError::Removed(name)) if &*name == "inner" => None,
         Err(error) => panic!("{error}"),
     };

@@ -152,7 +152,7 @@ fn its_context_is_used_again() {
                 x
             });
             end.run(|| {
-                // Nobody is told that this fails, nor is the next who has the context.
+                // Nobody is told that this fails, nor is the next thread that has the context.
                 assert_eq!(entry(), 0);
                 assert_eq!(call!(f, ending.address(), 1), Ok(1));
             });

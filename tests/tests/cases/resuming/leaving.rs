@@ -29,7 +29,7 @@ fn asking(plus: i64) -> String {
 }
 
 #[test]
-fn a_panic_leaves_a_waiting_room_and_what_is_around_it() {
+fn a_panic_leaves_a_parked_call_and_what_is_around_it() {
     for (name, engine) in engines() {
         let drops = Drops::new();
         let door = Door::default();

@@ -1,4 +1,4 @@
-//! Calls that never return, unless somebody lets them.
+//! Calls that never return, unless another thread lets them.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn a_version_stays_whose_point_is_gone_until_the_call_has_returned_into_it() {
             door.open();
             assert_eq!(first.join().unwrap(), 7 + 100 + 7, "{name}");
             assert_eq!(drops.count(), 1, "{name}");
-            // With points again: this one does not move, as it is in no waiting room.
+            // With points again: this one does not move, as it is in no parked call.
             install_counted(&engine, &asking(300), &drops);
             assert!(!plain.version("ask").unwrap().wait_freed(Duration::ZERO));
             late.open();
@@ -85,7 +85,8 @@ fn a_point_that_comes_back_is_gone_on_at_in_the_version_that_has_it() {
             door.arrived();
             support::install_counted(&engine, &asking(200), &drops);
             install_counted(&engine, &asking(300), &drops);
-            // Whoever comes now waits in the new room, whose lease is that of the old one.
+            // A thread that comes now is in the new parked call, whose lease is that of the old
+            // one.
             let other = scope.spawn(|| call!(handle, late_address, 8).unwrap());
             late.arrived();
             assert_eq!(drops.count(), 2, "{name}");
@@ -106,7 +107,7 @@ fn a_point_that_comes_back_is_gone_on_at_in_the_version_that_has_it() {
     }
 }
 
-/// How a function goes that somebody waits in.
+/// How a function goes that a frame is parked in.
 #[derive(Clone, Copy, Debug)]
 enum Going {
     Removed,
@@ -180,7 +181,7 @@ fn a_collected_version_goes_when_it_is_collected() {
         door.open();
         assert_eq!(asking_thread.join().unwrap(), 7 + 200 + 7);
     });
-    // The room first, which is no version, and then what it has kept.
+    // The parked call first, which is no version, and then what it has kept.
     assert_eq!(engine.collect(), 1);
     assert_eq!(drops.count(), 2);
     assert_eq!(engine.stats().alive(), 1);

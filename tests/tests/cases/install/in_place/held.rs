@@ -1,4 +1,4 @@
-//! What a replacement waits for, and who waits for it.
+//! What a replacement waits for, and which callers wait for it.
 
 use lastout_tests::coroutine::Task;
 
@@ -72,7 +72,7 @@ fn when_the_time_is_over_an_error_says_who_is_inside_and_everything_is_as_before
             assert_eq!((versions.len(), versions[0].frames()), (1, 2));
             assert_eq!(versions[0].version, first.versions()[0]);
             assert_eq!(engine.stats().installed, installed);
-            // Once for the valet.
+            // Once for the detour.
             assert_eq!(engine.stats().code_bytes.abs_diff(bytes) / 1024, 0);
             door.open();
             assert_eq!(inside.join().unwrap(), 21);

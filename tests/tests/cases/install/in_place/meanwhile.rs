@@ -88,7 +88,7 @@ fn another_thread_replaces_it_in_its_place() {
     assert_eq!(call!(f, Callback::new(|x| x).address(), 1).unwrap(), 41);
 }
 
-/// A function that can be tail-called gives its seats back when it goes.
+/// A function that can be tail-called gives its lanes back when it goes.
 #[test]
 fn handles_are_all_that_keeps_the_function() {
     let engine = engine!();

@@ -39,7 +39,7 @@ fn replace(engine: &Engine, text: &str) -> Installed {
 }
 
 /// Begins to replace a function, on another thread, and comes back when its callers are held. To
-/// be called when somebody is inside.
+/// be called when a thread is inside.
 fn begin<'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     engine: &'scope Engine,
@@ -165,7 +165,7 @@ fn nothing_grows_with_ten_thousand_replacements() {
         let calls = stats.patched_calls + stats.patched_calls_by_jump;
         (stats.code_bytes, stats.data_bytes, stats.committed_bytes, stats.alive(), calls)
     };
-    // There is a seat for the next version.
+    // There is a lane for the next version.
     install(&engine, &constant("g", 1));
     replace(&engine, &text(1));
     let before = held();

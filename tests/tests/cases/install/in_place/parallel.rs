@@ -61,7 +61,7 @@ fn storm(engine: &Engine, time: Duration, calls: &[&(dyn Fn() -> i64 + Sync)]) -
     done.into_inner()
 }
 
-/// What gates, and valets, call between any two steps: lets another thread run, now and then.
+/// What gates, and detours, call between any two steps: lets another thread run, now and then.
 extern "C" fn hesitate() {
     thread_local! {
         static STEPS: Cell<u32> = const { Cell::new(0) };
@@ -118,7 +118,7 @@ fn recursive(number: i64) -> String {
     )
 }
 
-/// Who is inside stays in the version that it is in, however deep it goes.
+/// A thread that is inside stays in the version that it is in, however deep it goes.
 #[test]
 fn recursion_goes_on_in_the_same_version() {
     const DEPTH: i64 = 200;

@@ -262,7 +262,7 @@ fn handlers_are_found_through_functions_of_the_same_unit() {
 
 #[test]
 fn a_handler_finds_its_values_where_the_callee_was_to_keep_everything() {
-    // Who calls a `preserve_all` function counts on every register after it has returned, and on
+    // A caller of a `preserve_all` function counts on every register after it has returned, and on
     // none in a handler.
     let mut text = Text::default();
     text.hold(8);

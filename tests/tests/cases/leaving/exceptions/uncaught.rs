@@ -92,7 +92,7 @@ fn nothing_is_thrown_at_a_caller_that_cannot_be_told() {
             let result = unsafe { call_address(entry, callback.address(), 7) };
             assert_eq!((result, refused.get()), (7 + height as i64, height), "{name}");
         }
-        // Not even if there is one further out, who could be.
+        // Not even if there is one further out, which could be told.
         let outer = Catching { tags: &[0], ..Catching::default() };
         install(&engine, &outer.function("outer"));
         let entry = calls(&engine, below).c_address().unwrap().expose_provenance();
@@ -118,7 +118,7 @@ fn nothing_is_thrown_where_there_is_no_generated_code() {
 
 #[test]
 fn what_is_called_through_an_entry_by_generated_code_throws_past_it() {
-    // The host calls `outer`, which calls `f` by its address: whoever called that can be told.
+    // The host calls `outer`, which calls `f` by its address: the caller of `outer` can be told.
     const OUTER: &str = "function %outer(i64, i64) -> i64 system_v {
         sig0 = (i64, i64) -> i64 system_v
         fn0 = %f(i64, i64) -> i64 system_v

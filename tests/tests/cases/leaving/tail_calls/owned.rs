@@ -66,7 +66,7 @@ fn a_function_that_only_its_caller_has_kept_runs_to_its_end() {
                 // Nobody is inside of the caller any more.
                 engine.remove("f").unwrap();
                 assert_eq!((callers.count(), drops.count()), (round + 1, round), "{name}");
-                // Others get the seats of those that are gone.
+                // Others get the lanes of those that are gone.
                 let others = Drops::new();
                 for number in 0..10 {
                     let other = nameless(&engine, number, &others);

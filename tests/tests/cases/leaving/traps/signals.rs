@@ -1,4 +1,4 @@
-//! Signals that are no traps of generated code: whoever would have got them does.
+//! Signals that are no traps of generated code: the handler that would have got them does.
 
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -68,7 +68,7 @@ extern "C" fn make_faulting_writable(
     info: *mut libc::siginfo_t,
     context: *mut libc::ucontext_t,
 ) {
-    // SAFETY: the system passes these, and so does who has it from the system.
+    // SAFETY: the system passes these, and a handler that is called by another has them from it.
     let (address, pc) = unsafe {
         ((*info).si_addr() as usize, (*context).uc_mcontext.gregs[libc::REG_RIP as usize])
     };

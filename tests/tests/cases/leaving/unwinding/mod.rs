@@ -1,5 +1,5 @@
-//! Leaving generated code by panics: who catches them, what is counted afterwards, and what is in
-//! the host's registers.
+//! Leaving generated code by panics: which caller catches them, what is counted afterwards, and
+//! what is in the host's registers.
 
 mod aborts;
 mod adopted;

@@ -31,7 +31,7 @@ struct Called {
 }
 
 impl Called {
-    /// CallingBack some function, from inside of which it pauses and calls further ones.
+    /// Calls some function, from inside of which it pauses and calls further ones.
     fn descend(&self, pause: Pause, random: &Mutex<Random>, depth: i64) {
         let below = |limit| random.lock().unwrap().below(limit);
         let callback = Callback::new(|x| {
@@ -77,7 +77,7 @@ fn storm(counting: Counting) {
             (0..CALLS).for_each(|_| called.descend(pause, &random, 2));
         })
     });
-    // Whoever takes a task resumes it, and puts it back behind the others.
+    // A thread that takes a task resumes it, and puts it back behind the others.
     let tasks: Mutex<VecDeque<_>> = Mutex::new(tasks.collect());
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -29,7 +29,7 @@ fn passing_on(name: &str, to: &str) -> String {
     )
 }
 
-/// Who is inside of the versions of a function, oldest first.
+/// Which threads and fibers are inside of the versions of a function, oldest first.
 fn inside(engine: &Engine, name: &str) -> Vec<Vec<ThreadFrames>> {
     engine.versions(name).unwrap().into_iter().map(|info| info.threads).collect()
 }
