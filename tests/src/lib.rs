@@ -3,6 +3,7 @@
 pub mod child;
 pub mod clif;
 pub mod conformance;
+pub mod coroutine;
 #[cfg(test)]
 mod documents;
 pub mod emit;

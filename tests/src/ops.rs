@@ -2,8 +2,8 @@
 //!
 //! A [`Scenario`] is data: it can be generated, printed, and shrunk. [`check`] does to a real
 //! engine what it says, tells a plain single-threaded model the same, and compares all that can be
-//! seen of the two after each operation: what calls return, which versions are alive, who is
-//! inside, what has been dropped.
+//! seen of the two after each operation: what calls return, which versions are alive, which
+//! threads are inside, what has been dropped.
 //!
 //! Threads take part without any race: each is driven by the sequence. A thread that is told to
 //! enter a function comes to a host function that all bodies call, and stays there, inside, until

@@ -14,7 +14,7 @@
 //! version of a function knows its number and tells it the host, so the results differ if any call
 //! reaches another version than it should, or a frame moves that should not. Whenever the host
 //! looks, the frames that are found by following frame pointers have to be those that the program
-//! has, and as many as the ledger says; those that wait for a call, in nobody's version, among them.
+//! has, and as many as the ledger says; those of parked calls, which are in no version, among them.
 //! [`check_shared`] runs a program on two threads while a third replaces its functions.
 //!
 //! Everything ends: a function is called with some *fuel*, and every call and visit takes of it.
@@ -111,7 +111,7 @@ pub enum Kind {
 pub struct Function {
     /// Which of the program's signatures it has.
     pub signature: usize,
-    /// Who can call it, and whether what its own unit calls is this version.
+    /// What can call it, and whether what its own unit calls is this version.
     pub linkage: Linkage,
     /// Which unit defines it at first, counted from 0. If it is local, all units do that need it.
     pub unit: usize,
@@ -311,7 +311,7 @@ pub struct Event {
 /// What the host does in a visit.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// It looks who is inside of what.
+    /// It looks how many frames are inside of what.
     Look,
     /// It replaces functions.
     Replace(Replacement),

@@ -6,13 +6,14 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use cranelift_codegen::binemit::Reloc;
-use cranelift_codegen::ir::UserExternalName;
+use cranelift_codegen::ir::{Signature, UserExternalName};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget};
-use lastout::{Counting, Dispatch, Engine, EngineBuilder, Installed, Unit};
+use crossbeam_utils::Backoff;
+use lastout::{Counting, Dispatch, Engine, EngineBuilder, Handle, Installed, Stats, Unit};
 use lastout_instrument::{Symbol, symbol_name};
 
 use crate::clif;
@@ -91,6 +92,37 @@ pub fn install_counted(engine: &Engine, text: &str, drops: &Drops) -> Installed 
     engine.install(unit).unwrap()
 }
 
+/// A handle to a function such as [`constant`].
+pub type Nullary = Handle<fn() -> i64>;
+
+/// A handle to a function such as [`calling_back`].
+pub type CallingBack = Handle<fn(usize, i64) -> i64>;
+
+/// The handle to a function `() -> i64`.
+pub fn handle(engine: &Engine, name: &str) -> Nullary {
+    engine.function(name).unwrap()
+}
+
+/// The handle to a function `(callback, i64) -> i64`.
+pub fn calls(engine: &Engine, name: &str) -> CallingBack {
+    engine.function(name).unwrap()
+}
+
+/// The signature of the first function of a text.
+pub fn signature(text: &str) -> Signature {
+    cranelift_reader::parse_functions(text).unwrap()[0].signature.clone()
+}
+
+/// The signature of a function such as [`constant`].
+pub fn nullary() -> Signature {
+    signature(&constant("nullary", 0))
+}
+
+/// What an engine holds, less what only counts up and which pages are kept for the next block.
+pub fn held(stats: Stats) -> (usize, u64, usize, usize) {
+    (stats.functions, stats.alive(), stats.code_bytes, stats.data_bytes)
+}
+
 /// A function `() -> i64` that returns a number.
 pub fn constant(name: &str, value: i64) -> String {
     format!(
@@ -155,6 +187,25 @@ extern "C-unwind" fn call_back(callback: usize, argument: i64) -> i64 {
 
 /// After how long a test has failed that waits for another thread.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for other threads to bring something about. It mostly takes next to no time, so this spins
+/// at first, and then lets others run each time.
+#[track_caller]
+pub fn wait_until(is_so: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    let backoff = Backoff::new();
+    while !is_so() {
+        assert!(Instant::now() < end, "it never is");
+        backoff.snooze();
+    }
+}
+
+/// For one test at a time of a binary: those that count what the process has, or need the
+/// processor for themselves.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A place where a thread stops until it is let go: the thread calls [`pass`](Self::pass), the
 /// test waits for it to [arrive](Self::arrived) and [opens](Self::open).

@@ -1,5 +1,4 @@
-//! As in `patched`, the tests that fork. Threads of other tests would be lost in the child, and
-//! what these map and open would be counted.
+//! As in `patched`, the cases that fork.
 
-#[path = "fork.rs"]
+#[path = "fork/main.rs"]
 mod fork;

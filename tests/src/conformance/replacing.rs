@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use crossbeam_utils::Backoff;
+
 use super::Options;
 use super::program::Program;
 use super::refusal::Trouble;
@@ -49,8 +51,9 @@ pub(super) fn run(
             }
             Ok(())
         });
+        let backoff = Backoff::new();
         while !begun.load(Ordering::Relaxed) {
-            thread::yield_now();
+            backoff.snooze();
         }
         while !over.load(Ordering::Relaxed) {
             pass();

@@ -60,7 +60,7 @@ enum Command {
     GoOn,
 }
 
-/// A thread, as seen by who drives it.
+/// A thread, as its driver sees it.
 pub(super) struct Worker {
     pub(super) thread_id: u64,
     /// Dropped before the thread is joined: then it leaves everything.

@@ -330,7 +330,7 @@ impl World {
         }
     }
 
-    /// Compares who is inside the versions of a function.
+    /// Compares which threads are inside the versions of a function.
     fn compare_versions(&self, infos: &[VersionInfo], function: FunctionId) {
         let infos = infos.iter().filter(|info| info.version.state() != VersionState::Drained);
         let infos: Vec<_> =
@@ -344,7 +344,7 @@ impl World {
         self.expect_same(&infos, &expected);
     }
 
-    /// Who should be inside of a version, and how many frames each has there.
+    /// Which threads should be inside of a version, and how many frames each has there.
     fn inside(&self, version: VersionId) -> Vec<(u64, u32)> {
         let frames = self.model.frames(version);
         let frames = self.workers.iter().map(|worker| worker.thread_id).zip(frames);

@@ -21,7 +21,7 @@ pub(super) trait Place {
     /// What has a return address in it, if that can be known.
     fn locate(&self, returned: usize) -> Option<Inside>;
 
-    /// Who is inside of what, if that can be known.
+    /// How many frames are inside of what, if that can be known.
     fn look(&self, segments: &[Segment]) -> Option<Seen>;
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Observed {
     pub(super) outcomes: Vec<Outcome>,
     /// What the host was told.
     pub(super) visits: Vec<Visited>,
-    /// Who is left inside of what, if versions are told apart.
+    /// How many frames are left inside of what, if versions are told apart.
     pub(super) left: Option<Ledger>,
 }
 
@@ -156,7 +156,7 @@ enum Answer {
 }
 
 /// What the functions of programs call: goes on as [`visited`], with the caller's frame pointer and
-/// the return address. They are taken here, since the caller may be a waiting room, which passes on
+/// the return address. They are taken here, since the caller may be a parked call, which passes on
 /// what it is given.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
@@ -255,7 +255,8 @@ impl Host {
         answer(visited)
     }
 
-    /// Who is inside of what, if versions are told apart. Otherwise it is only looked at.
+    /// How many frames are inside of what, if versions are told apart. Otherwise it is only looked
+    /// at.
     fn look(&self) -> Option<Seen> {
         self.place.look(&self.segments.borrow()).filter(|_| self.numbered)
     }

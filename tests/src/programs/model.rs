@@ -2,8 +2,7 @@
 //!
 //! Nothing here knows of machine code, slots or counters. An install is a set of functions with a
 //! number; a function that is not called within its unit is called in the last of them; a version
-//! is there while it is current or on the stack, or somebody will come to it who waits for a call
-//! in nobody's version.
+//! is there while it is current or on the stack, or while a parked frame will resume in it.
 
 mod points;
 mod values;
@@ -54,9 +53,9 @@ struct Model<'a> {
     /// The number of each function's current version.
     current: Vec<u64>,
     /// The number of the last version that has each point.
-    ways_in: BTreeMap<Point, u64>,
+    resume_entries: BTreeMap<Point, u64>,
     stack: Stack,
-    /// Who catches, outermost first.
+    /// What catches, outermost first.
     catchers: Vec<Catcher>,
     script: Script,
     visits: Vec<Visited>,
@@ -75,7 +74,7 @@ struct Install {
     alone: bool,
 }
 
-/// Someone who catches exceptions, or nobody who could.
+/// A caller that catches exceptions, or one that could not.
 enum Catcher {
     /// A call with handlers.
     Handlers(Vec<Option<u32>>),
@@ -117,7 +116,7 @@ impl Model<'_> {
             numbered,
             installs: Vec::new(),
             current: vec![0; program.functions.len()],
-            ways_in: BTreeMap::new(),
+            resume_entries: BTreeMap::new(),
             stack: Stack::default(),
             catchers: Vec::new(),
             script: Script::default(),
@@ -147,7 +146,7 @@ impl Model<'_> {
             self.current[function] = number;
         }
         let points = self.points_of(exports, number);
-        self.ways_in.extend(points.iter().map(|&point| (point, number)));
+        self.resume_entries.extend(points.iter().map(|&point| (point, number)));
         let install = &mut self.installs[number as usize - 1];
         // Points are functions, too, that are replaced.
         install.alone = exports.functions.len() == 1 && points.is_empty();
@@ -167,7 +166,7 @@ impl Model<'_> {
         !held_up
     }
 
-    /// A call by the host, as somebody sees it who catches panics.
+    /// A call by the host, as a caller sees it that catches panics.
     fn enter(&mut self, entry: &Entry) -> Outcome {
         let target = Target {
             function: entry.function,
@@ -391,7 +390,7 @@ impl Model<'_> {
         }
     }
 
-    /// Whether somebody catches an exception.
+    /// Whether a caller catches an exception.
     fn throw(&mut self, tag: u32) -> bool {
         self.failed = true;
         let decides = |catcher: &&Catcher| match catcher {
@@ -453,12 +452,13 @@ impl Model<'_> {
         Seen { ledger: self.ledger(), waiting, walked, traced }
     }
 
-    /// Who is inside of what: of what is current, of what is on the stack, and of where those will
-    /// come to who wait.
+    /// How many frames are inside of what: of what is current, of what is on the stack, and of
+    /// where parked frames will resume.
     fn ledger(&self) -> Ledger {
         let current = self.program.named().map(|function| (function, self.current[function]));
-        let ways_in = self.stack.waiting().map(|point| (point.function, self.ways_in[&point]));
-        let mut ledger: Ledger = current.chain(ways_in).map(|version| (version, 0)).collect();
+        let resumed_in =
+            self.stack.waiting().map(|point| (point.function, self.resume_entries[&point]));
+        let mut ledger: Ledger = current.chain(resumed_in).map(|version| (version, 0)).collect();
         for version in self.stack.counted() {
             *ledger.entry(version).or_default() += 1;
         }

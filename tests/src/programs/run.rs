@@ -69,7 +69,7 @@ pub(super) struct Gated {
     /// Where the code is.
     code: Range<usize>,
     installs: Mutex<Vec<Install>>,
-    /// How long who replaces in place waits for those who are inside.
+    /// How long a replacement in place waits for the frames that are inside.
     patience: Duration,
 }
 

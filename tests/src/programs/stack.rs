@@ -1,8 +1,8 @@
 //! The frames of a program: as they should be, and as they are found.
 //!
 //! Generated code has frame pointer frames: at the frame pointer is the caller's, and above it the
-//! return address. Frames of the host need not. So whoever is visited is given the frame pointer
-//! of the function that visits, and the frames are followed from there to the entry by which the
+//! return address. Frames of the host need not. So the host is given the frame pointer
+//! of the function that visits it, and the frames are followed from there to the entry by which the
 //! host has called, which is the one that returns to other code. If the host had been visited when
 //! it called that, there is another such *segment* further out.
 
@@ -30,8 +30,8 @@ pub(super) struct Point {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Inside {
     Version(Version),
-    /// The waiting room of a point.
-    Room(Point),
+    /// The parked call of a point.
+    Parked(Point),
 }
 
 impl From<Version> for Inside {
@@ -43,7 +43,7 @@ impl From<Version> for Inside {
 /// How many frames are counted in each version that is not freed.
 pub(super) type Ledger = BTreeMap<Version, u32>;
 
-/// Who is inside of what.
+/// How many frames are inside of what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) ledger: Ledger,
@@ -85,14 +85,14 @@ impl Stack {
         self.0.iter().filter_map(|frame| match *frame {
             Frame::Gate(Inside::Version(version)) => Some(version),
             Frame::Entry(version) => version,
-            Frame::Body(_) | Frame::Gate(Inside::Room(_)) => None,
+            Frame::Body(_) | Frame::Gate(Inside::Parked(_)) => None,
         })
     }
 
     /// For each frame that waits for a call, where.
     pub(super) fn waiting(&self) -> impl Iterator<Item = Point> {
         self.0.iter().filter_map(|frame| match *frame {
-            Frame::Gate(Inside::Room(point)) => Some(point),
+            Frame::Gate(Inside::Parked(point)) => Some(point),
             _ => None,
         })
     }
@@ -118,7 +118,7 @@ impl Stack {
 /// The frames between a visit and the entry of the host's call.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
-    /// The frame pointer of who visits.
+    /// The frame pointer of the function that visits.
     pub(super) frame: usize,
     pub(super) visitor: Inside,
 }
@@ -183,12 +183,12 @@ fn body(location: Location) -> Option<Inside> {
 pub(super) fn version(location: Location) -> Option<Version> {
     match body(location)? {
         Inside::Version(version) => Some(version),
-        Inside::Room(_) => None,
+        Inside::Parked(_) => None,
     }
 }
 
 /// What code with a name is of: of the function with that [name](super::name), of a point of it
-/// such as `f1@5`, or of a waiting room, such as `f1@5(0: i8, i64) after i64 waiting for f2`.
+/// such as `f1@5`, or of a parked call, such as `f1@5(0: i8, i64) after i64 waiting for f2`.
 fn inside(name: &str, number: u64) -> Inside {
     let (function, point) = name.split_once('@').unwrap_or((name, ""));
     let function = function.strip_prefix('f').and_then(|number| number.parse().ok());
@@ -196,15 +196,16 @@ fn inside(name: &str, number: u64) -> Inside {
     if !point.contains(" waiting for ") {
         return Inside::Version((function, number));
     }
-    let (site, alive) = point.split_once('(').expect("rooms are of points, with what is alive");
+    let (site, alive) =
+        point.split_once('(').expect("parked calls are of points, with what is alive");
     let carries = |carried: &Carried| alive.starts_with(&format!("{CARRIED}: {}", carried.type_()));
     let carried = Carried::ALL.into_iter().find(carries);
     let site = site.parse().expect("points have the numbers of their sites");
-    Inside::Room(Point { function, site, carried })
+    Inside::Parked(Point { function, site, carried })
 }
 
 /// How many frames of gates and entries there are for the versions with each number: those next to
-/// one of their bodies, waiting rooms not among them. (Not for each version: a function may have
+/// one of their bodies, parked calls not among them. (Not for each version: a function may have
 /// ended with a call of another of its unit, which is then next to a gate of the first.)
 pub(super) fn counts(walked: &[Option<Inside>]) -> BTreeMap<u64, u32> {
     let mut counts = BTreeMap::new();
@@ -216,11 +217,11 @@ pub(super) fn counts(walked: &[Option<Inside>]) -> BTreeMap<u64, u32> {
     counts
 }
 
-/// How many frames of each function are in waiting rooms: next to a gate, each of them.
+/// How many frames of each function are in parked calls: next to a gate, each of them.
 pub(super) fn waiting(walked: &[Option<Inside>]) -> BTreeMap<usize, u32> {
     let mut waiting = BTreeMap::new();
     for frames in walked.windows(2) {
-        if let [Some(Inside::Room(point)), None] = frames {
+        if let [Some(Inside::Parked(point)), None] = frames {
             *waiting.entry(point.function).or_default() += 1;
         }
     }

@@ -5,8 +5,8 @@
 //! or its stable entry, also from a host function that a function has called; it calls another
 //! function, or ends with a call of it; it returns, traps, throws, panics, or ends. Functions are
 //! replaced in between, by the thread that is inside or by another. After each step [`check`]
-//! compares who is inside of what, which versions are freed, what is on the stack of the thread,
-//! and where the thread has come out.
+//! compares which threads are inside of what, which versions are freed, what is on the stack of the
+//! thread, and where it has come out.
 //!
 //! There is no race: wherever a function comes to a *visit* of the host, it waits to be told how to
 //! go on. So it is the sequence that decides, and what functions compute is of no interest.
@@ -126,7 +126,7 @@ pub enum By {
     AddressCatchingAll,
 }
 
-/// The tag of exceptions that not only those catch who catch all.
+/// The tag of exceptions that are caught also by callers that do not catch all of them.
 pub const CAUGHT: u32 = 1;
 
 impl Function {

@@ -1,15 +1,14 @@
-//! Forks between the closing of a version and its being let go. In the child there is nobody to do
-//! that, so it must not come to it.
+//! Forks between the closing of a version and its retirement. The child lacks the thread that would
+//! retire it, so it must not come to that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use lastout::{Adopted, Engine, FunctionType};
 use lastout_tests::builder;
-use lastout_tests::support::OnDrop;
+use lastout_tests::support::{OnDrop, turn};
 
 use super::process::fork;
-use super::turn;
 
 extern "C" fn one() -> i64 {
     1

@@ -3,12 +3,12 @@
 use std::sync::Mutex;
 use std::thread;
 
-use lastout_tests::support::{Callback, Door, Drops, calling_back, install, install_counted};
+use lastout_tests::coroutine::Task;
+use lastout_tests::support::{Callback, Door, Drops, calling_back, install, install_counted, turn};
 use lastout_tests::{builder, call};
 
+use super::exercise;
 use super::process::{fork, split};
-use super::task::Task;
-use super::{exercise, turn};
 
 #[test]
 fn a_suspended_fiber_goes_on_in_both_processes() {

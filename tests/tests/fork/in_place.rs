@@ -2,20 +2,19 @@
 //! the thread that holds them.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lastout::{Engine, Error, Handle, Installed};
+use lastout::{Engine, Error, Installed};
 use lastout_tests::support::{
-    COUNTINGS, Callback, Door, Drops, calling_back, install, install_counted, unit,
+    COUNTINGS, Callback, CallingBack, Door, Drops, calling_back, install, install_counted, turn,
+    unit, wait_until,
 };
 use lastout_tests::{builder, call};
 
 use super::process::{Child, fork};
-use super::{STRICT, exercise, turn};
+use super::{STRICT, exercise};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-type CallingBack = Handle<fn(usize, i64) -> i64>;
 
 fn replace(engine: &Engine, plus: i64, limit: Duration) -> Result<Installed, Error> {
     engine.replace_in_place(unit(engine, &calling_back("f", plus)), limit)
@@ -31,15 +30,10 @@ fn fork_while_held(engine: &Engine, child: impl FnOnce()) {
         door.arrived();
         let fences = engine.stats().heavy_fences;
         let replacing = scope.spawn(|| replace(engine, 20, LIMIT).unwrap());
-        let end = Instant::now() + LIMIT;
-        while engine.stats().heavy_fences == fences {
-            assert!(Instant::now() < end, "nobody is held");
-            thread::yield_now();
-        }
+        // It is executed when callers are held.
+        wait_until(|| engine.stats().heavy_fences > fences);
         let waits = scope.spawn(|| call!(f, returns.address(), 1).unwrap());
-        while engine.versions("f").unwrap()[0].frames() < 2 {
-            thread::yield_now();
-        }
+        wait_until(|| engine.versions("f").unwrap()[0].frames() == 2);
         let child = fork(child);
         // What the child does is nothing to this process, whose callers wait.
         thread::sleep(Duration::from_millis(50));

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lastout_tests::support::{
-    COUNTINGS, Callback, Drops, OnDrop, calling_back, install, install_counted,
+    COUNTINGS, Callback, Drops, OnDrop, calling_back, install, install_counted, turn,
 };
 use lastout_tests::{builder, call, clif, engine};
 
+use super::exercise;
 use super::process::{Forked, split};
-use super::{exercise, turn};
 
 #[test]
 fn a_host_function_forks_inside_a_version_that_both_then_replace_and_leave() {

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use lastout_tests::support::{OnDrop, caller, constant, install};
+use lastout_tests::support::{OnDrop, caller, constant, handle, install, turn};
 use lastout_tests::{builder, call};
 
 use super::process::{fork, on_another_thread};
-use super::{STRICT, counting_by, exercise, handle, turn};
+use super::{STRICT, counting_by, exercise};
 
 #[test]
 fn forks_find_no_thread_in_the_middle_of_anything() {

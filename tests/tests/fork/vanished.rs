@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use lastout::{Adopted, DropPolicy, Engine, FunctionType, Version};
 use lastout_tests::support::{
-    COUNTINGS, Callback, Door, Drops, calling_back, constant, install, install_counted,
+    COUNTINGS, Callback, Door, Drops, calling_back, constant, install, install_counted, turn,
 };
 use lastout_tests::{builder, call};
 
+use super::exercise;
 use super::process::{Forked, Stage, fork, on_another_thread, split};
-use super::{exercise, turn};
 
 const POLICIES: [DropPolicy; 2] = [DropPolicy::Leaver, DropPolicy::Collector];
 

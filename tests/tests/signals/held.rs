@@ -5,13 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicUsize, Ordering}
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lastout::Handle;
-use lastout_tests::support::{COUNTINGS, OnDrop, constant, install, unit};
+use lastout_tests::support::{COUNTINGS, Nullary, OnDrop, constant, install, turn, unit};
 use lastout_tests::{builder, call};
-
-use super::stepping::turn;
-
-type Nullary = Handle<fn() -> i64>;
 
 /// What the handler calls.
 static FUNCTION: AtomicPtr<Nullary> = AtomicPtr::new(std::ptr::null_mut());

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 
 use lastout::DropPolicy;
-use lastout_tests::support::{COUNTINGS, Callback, Drops, calling_back, install_counted};
+use lastout_tests::support::{COUNTINGS, Callback, Drops, calling_back, install_counted, turn};
 use lastout_tests::{builder, call};
 
-use super::stepping::{Wrong, stepping, turn};
+use super::stepping::{Wrong, stepping};
 
 #[test]
 fn with_a_collector_it_takes_no_lock_and_allocates_nothing() {

@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 
 use lastout::{DropPolicy, Engine};
-use lastout_tests::support::{COUNTINGS, Drops, caller, constant, install, install_counted};
+use lastout_tests::support::{
+    COUNTINGS, Drops, Nullary, caller, constant, handle, install, install_counted, turn,
+};
 use lastout_tests::{builder, call};
 
-use super::stepping::{Wrong, stepping, turn};
-use super::{Nullary, entry, handle};
+use super::entry;
+use super::stepping::{Wrong, stepping};
 
 /// A thread that installs versions of `f` for others, who wait for it.
 struct Replacing {

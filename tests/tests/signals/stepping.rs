@@ -4,8 +4,8 @@ use std::arch::asm;
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 /// What is done after an instruction, with its number.
 type At<'a> = &'a dyn Fn(usize);
@@ -13,12 +13,6 @@ type At<'a> = &'a dyn Fn(usize);
 thread_local! {
     static STEP: Cell<usize> = const { Cell::new(0) };
     static AT: Cell<Option<At<'static>>> = const { Cell::new(None) };
-}
-
-/// One test at a time: a machine that has other things to do takes long for signals.
-pub(crate) fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs `role` with a signal after each instruction of this thread, whose handler does `at`.

@@ -98,9 +98,9 @@ impl Model<'_> {
         carried.map(at).find(|point| points.contains(point))
     }
 
-    /// Whether the current version has a point.
-    fn is_covered(&self, point: Point) -> bool {
-        self.ways_in[&point] == self.current[point.function]
+    /// Whether a point is offered: the current version has it.
+    fn is_offered(&self, point: Point) -> bool {
+        self.resume_entries[&point] == self.current[point.function]
     }
 
     /// A frame comes to a loop.
@@ -108,7 +108,7 @@ impl Model<'_> {
         let current = self.current[variables.function];
         let point = self.point(variables, site).filter(|_| variables.number != current);
         let Some(point) = point else { return };
-        if self.is_covered(point) {
+        if self.is_offered(point) {
             self.moves.looping += 1;
             variables.number = current;
             self.take_over((variables.function, current).into());
@@ -124,14 +124,14 @@ impl Model<'_> {
         site: u32,
         call: impl FnOnce(&mut Self) -> Result<T, Ending>,
     ) -> Result<T, Ending> {
-        let point = self.point(variables, site).filter(|&point| self.is_covered(point));
+        let point = self.point(variables, site).filter(|&point| self.is_offered(point));
         let Some(point) = point else { return call(self) };
-        self.take_over(Inside::Room(point));
+        self.take_over(Inside::Parked(point));
         self.moves.unwound += 1;
         let result = call(self)?;
         self.moves.unwound -= 1;
         // The current version has the point no more, perhaps, and then another is kept.
-        let before = std::mem::replace(&mut variables.number, self.ways_in[&point]);
+        let before = std::mem::replace(&mut variables.number, self.resume_entries[&point]);
         self.take_over((variables.function, variables.number).into());
         let Moves { returned, resumed, resumed_in_old, .. } = &mut self.moves;
         *match variables.number {

@@ -122,7 +122,7 @@ impl Model {
         if stack.len() >= DEEPEST || way == WayIn::Address && function.is_tail() {
             return None;
         }
-        // Somebody has to.
+        // The outermost call has to.
         stack.push(Level::Host(way, catches || stack.is_empty()));
         let version = self.current(function);
         if function.is_tail() {
@@ -178,11 +178,11 @@ impl Model {
         Self::inside(stack, result)
     }
 
-    /// The call by the host that is told of an error, unless somebody comes before that catches
+    /// The call by the host that is told of an error, unless a frame within it catches
     /// it; `None` if that is of a stable entry, and cannot be told.
     fn told_of(stack: &[Level], catches: impl Fn(&Level) -> bool) -> Option<usize> {
         let decides = |level: &Level| matches!(level, Level::Host(..)) || catches(level);
-        let index = stack.iter().rposition(decides).expect("somebody has called");
+        let index = stack.iter().rposition(decides).expect("the host has called");
         (!matches!(stack[index], Level::Host(WayIn::Address, _))).then_some(index)
     }
 

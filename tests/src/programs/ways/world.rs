@@ -141,7 +141,7 @@ impl World {
             }
             _ => {}
         }
-        // Somebody has to catch panics.
+        // The outermost call has to catch panics.
         let outermost = self.model.is_outside(thread);
         let Some(expected) = self.model.go_on(thread, move_) else { return };
         let order = match *move_ {
@@ -156,7 +156,7 @@ impl World {
         self.expect_same(&report, &expected);
     }
 
-    /// Compares who is inside of what, and what is freed.
+    /// Compares which threads are inside of what, and what is freed.
     fn compare(&self) {
         if self.drop_policy == DropPolicy::Collector {
             self.engine.collect();
