@@ -1,5 +1,6 @@
 //! What the tests, the fuzz targets and the examples of lastout share.
 
+pub mod architecture;
 pub mod child;
 pub mod clif;
 pub mod conformance;
