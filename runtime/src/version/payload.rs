@@ -6,6 +6,8 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
+use crossbeam_utils::CachePadded;
+
 use crate::version::{Version, VersionState};
 
 /// What a version owns, shared by the versions that one install has made. It is dropped with the
@@ -29,10 +31,11 @@ pub enum DropPolicy {
 /// An engine's way of dropping payloads, and how many there have been.
 pub(crate) struct DropQueue {
     policy: DropPolicy,
-    installed: AtomicU64,
-    freed: AtomicU64,
+    // Installers write the first of these, and leaving threads the others: on lines of their own.
+    installed: CachePadded<AtomicU64>,
+    freed: CachePadded<AtomicU64>,
     /// Payloads that wait for the collector: a stack, linked by `next`.
-    drained: AtomicPtr<Resident>,
+    drained: CachePadded<AtomicPtr<Resident>>,
     /// Whether whoever adds a payload to them is to collect them too.
     collect_at_once: AtomicBool,
 }
@@ -41,9 +44,9 @@ impl DropQueue {
     pub(crate) fn new(policy: DropPolicy) -> Self {
         Self {
             policy,
-            installed: AtomicU64::new(0),
-            freed: AtomicU64::new(0),
-            drained: AtomicPtr::new(ptr::null_mut()),
+            installed: CachePadded::new(AtomicU64::new(0)),
+            freed: CachePadded::new(AtomicU64::new(0)),
+            drained: CachePadded::new(AtomicPtr::new(ptr::null_mut())),
             collect_at_once: AtomicBool::new(false),
         }
     }
