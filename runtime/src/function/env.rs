@@ -5,7 +5,7 @@ use crate::function::callee::AllCalls;
 use crate::function::retirement::Retirement;
 use crate::gates::Gates;
 
-/// An `Arc`, since a function needs it when it is dropped.
+/// Each function owns an `Arc` of this, since it needs it when it is dropped.
 pub(crate) struct FunctionEnv {
     pub(crate) gates: Gates,
     pub(crate) lanes: LanePool,
