@@ -48,7 +48,7 @@ pub(crate) fn name(thread_id: u64) -> Option<String> {
     Some(name.trim_end().to_owned())
 }
 
-/// In the owner of a context: it is a [`Fiber`](crate::Fiber)'s, and the rest is the fiber's number.
+/// A bit in the owner of a context: it is a [`Fiber`](crate::Fiber), and the rest its number.
 pub(crate) const FIBER: u64 = 1 << 63;
 
 /// Describes the frames of a context: the thread or the fiber to which they belong.
