@@ -11,9 +11,9 @@
 //!
 //! - No thread runs freed code, or returns into it. [`lastout_reclaim`] describes the protocol, and
 //!   what is proved about it.
-//! - A version is freed exactly once: by the last thread to leave it, or by the thread that replaces
-//!   it if no other is inside. No thread waits for another, with one exception that is asked for:
-//!   [`Engine::replace_in_place`] has callers wait.
+//! - A version is freed exactly once: by the last thread to leave it, or by the thread that
+//!   replaces it if no other is inside. No thread waits for another, with one exception that is
+//!   asked for: [`Engine::replace_in_place`] makes callers wait.
 //! - Install is all or nothing. When it has returned, no call that begins later runs a version that
 //!   it has replaced.
 //! - Errors are values. After an error, what was current still is.
@@ -30,7 +30,7 @@
 
 pub mod docs;
 
-// The layers, lowest first. Imports go down only: a test of the workspace sees to it.
+// The layers, lowest first. Imports go down only, which a test of the workspace checks.
 mod arch;
 mod error;
 mod types;
