@@ -22,9 +22,9 @@
 //!
 //! # Where to go on
 //!
-//! - [Calls and their cost](docs::calls): how a call finds the current version, and how it is patched
-//! - [Code memory](docs::code_memory): where code lies, who may write it, and after a fork
-//! - [Ways in and ways out](docs::contract): panics, exceptions, traps, signals, threads, coroutines
+//! - [Calls and their cost](docs::calls): how calls find the current version, and are patched
+//! - [Code memory](docs::code_memory): where code lies, how it is written, and after a fork
+//! - [Ways in and ways out](docs::contract): panics, exceptions, traps, signals, coroutines
 //! - [Frames that move](docs::frames_that_move): versions that a thread would never leave
 //! - [Limits](docs::limits): when not to use it, platforms, and what is reserved
 

@@ -28,7 +28,7 @@ pub(crate) struct Memory {
     pub(super) patching: ForkSafeMutex<()>,
     /// Registers the map with the system's unwinder, and with the registry.
     _unwind_registration: (Option<UnwindTable>, Registration),
-    /// What is known of the code, for unwinding and for backtraces. It is dropped after its
+    /// The map of the code, for unwinding and for backtraces. It is dropped after its
     /// registration.
     pub(super) map: Box<CodeMap>,
     // Dropped last: the addresses of the sections, and of the views through which they are written.

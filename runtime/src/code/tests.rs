@@ -20,7 +20,7 @@ fn sizes(code: usize, read_only: usize, writable: usize) -> Sizes {
     Sizes { code, read_only, writable }
 }
 
-/// What was written to an address.
+/// Bytes that were written to an address.
 struct Written {
     address: usize,
     bytes: Vec<u8>,

@@ -152,7 +152,7 @@ fn only_function(unit: &Unit) -> Result<(FuncId, String)> {
     }
 }
 
-/// Where a version is that can be written over.
+/// The place of a version that can be written over.
 struct OverwriteTarget {
     block: Arc<Block>,
     footprint: Footprint,
@@ -160,7 +160,7 @@ struct OverwriteTarget {
     body: usize,
 }
 
-/// Where the code and data of a version are, or why it cannot be written over.
+/// The place of a version's code and data, or why it cannot be written over.
 fn place(payload: &Payload) -> Result<OverwriteTarget, &'static str> {
     match payload.owned().map(Image::code) {
         Some(Code::Block { block, only: Some(body), .. }) => {

@@ -22,7 +22,7 @@ use crate::version::Version;
 use crate::version::payload::{DropQueue, Owned, Payload};
 use crate::{Error, Result};
 
-/// What an install has put into the engine.
+/// The result of an install: versions, and exposed functions.
 ///
 /// It keeps the exposed functions of the unit alive, and nothing else.
 pub struct Installed {
@@ -51,7 +51,7 @@ impl Installed {
 
     /// Where the code of the version of the function with this name starts.
     ///
-    /// Calls of this address are not counted. The caller must see to it that the version is not
+    /// Calls of this address are not counted. The caller must make sure that the version is not
     /// freed meanwhile, nor [written over](crate::Engine::replace_in_place). Addresses to hand out
     /// are those of [`Handle::c_address`].
     pub fn address(&self, name: &str) -> Option<usize> {
@@ -94,7 +94,7 @@ struct Prepared {
     payload: Payload,
 }
 
-/// What remains to be done after an install when nothing is locked any more.
+/// The rest of an install, to be done when nothing is locked any more.
 pub(crate) struct Replaced {
     /// Versions to be retired. The pass keeps the process from forking until then.
     pub(crate) closing: Vec<Closing>,
@@ -241,7 +241,7 @@ impl Publication {
     }
 }
 
-/// What calls of these functions are patched with, if calls are patched in this engine.
+/// The right to patch calls of these functions, if calls are patched in this engine.
 fn patches<'a, 'b>(
     env: &'a UnitEnv,
     mut published: impl Iterator<Item = &'b ReservedLane>,

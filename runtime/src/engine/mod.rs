@@ -58,7 +58,7 @@ impl Engine {
         }
     }
 
-    /// What the engine's functions share.
+    /// The state that the engine's functions share.
     pub(crate) fn functions(&self) -> &Arc<FunctionEnv> {
         &self.units.functions
     }
@@ -280,9 +280,8 @@ impl Engine {
         location_of_code(self.units.memory().code_map(), address)
     }
 
-    /// Drops the payloads of versions that all frames have left, where
-    /// [`DropPolicy::Collector`](crate::DropPolicy::Collector) makes them wait for this. Returns
-    /// the number of versions.
+    /// Drops the payloads of versions that all frames have left, where [`DropPolicy::Collector`]
+    /// makes them wait for this. Returns the number of versions.
     pub fn collect(&self) -> usize {
         self.recover_after_fork();
         self.functions().retirement.retry();
@@ -326,7 +325,7 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// What an engine holds at a moment.
+/// Figures of an engine at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Functions that are known by name.

@@ -26,7 +26,7 @@ const CALLS: [Call; 10] = [
     Call::HeavyFence,
 ];
 
-/// What engines have mapped and opened.
+/// The mappings and files of engines.
 #[derive(Debug, PartialEq)]
 struct Traces {
     files: usize,

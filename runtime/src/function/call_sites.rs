@@ -6,7 +6,7 @@
 //!
 //! Why that is safe is told in [`docs::calls`](crate::docs::calls), under "How calls are patched".
 //!
-//! # Who writes
+//! # Writers
 //!
 //! Only the owner of the [`Patches`] of the engine's memory changes sites, so they are changed one
 //! after the other. A unit is registered under the [`Patches`] too, and its sites then call what is

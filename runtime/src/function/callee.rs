@@ -34,7 +34,7 @@ impl Callee {
     }
 
     /// A function that sites call. From now on the sites are patched. The caller has the
-    /// [`Patches`], and the sites call the gate that is in the function's slot.
+    /// [`Patches`](crate::code::Patches), and the sites call the gate in the function's slot.
     pub(crate) fn register(function: Arc<Function>, sites: Vec<Site>, calls: Calls) -> Self {
         let key = function.sites().add(sites.into());
         function.env().calls.add(calls);

@@ -1,4 +1,4 @@
-//! What the functions of an engine share, for as long as any of them lives.
+//! The state that the functions of an engine share, for as long as any of them lives.
 
 use crate::function::LanePool;
 use crate::function::callee::AllCalls;

@@ -69,8 +69,8 @@ impl<F> Handle<F> {
     ///
     /// It stays valid, and calls whichever version is current, for as long as the function lives:
     /// while there is this handle or another, or a unit that imports it, or its name in the engine.
-    /// The caller must see to that until the call has returned. If the function has been removed, a
-    /// call returns zeros.
+    /// The caller must keep one of these until the call has returned. If the function has been
+    /// removed, a call returns zeros.
     ///
     /// # Errors
     ///

@@ -63,7 +63,7 @@ const LANE_LAYOUT: LaneLayout = LaneLayout {
     no_version: offset_of!(Function, no_version) as i32,
 };
 
-/// What gates know of functions.
+/// The facts of functions that gates know.
 pub(crate) fn slow_path() -> SlowPath {
     SlowPath {
         layout: LANE_LAYOUT,

@@ -28,8 +28,8 @@ impl Names {
 
     /// The function of this name and signature, known or not. If there is none, it is made.
     ///
-    /// As long as anything keeps the function, everyone gets the same for this name. So units that
-    /// define a function at the same time, before it is known, define the same function.
+    /// As long as anything keeps the function, every caller gets the same for this name. So units
+    /// that define a function at the same time, before it is known, define the same function.
     pub(crate) fn obtain(
         &self,
         name: &str,

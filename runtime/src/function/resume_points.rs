@@ -122,7 +122,7 @@ pub(crate) struct Lease {
     resume_entry: Arc<Function>,
 }
 
-/// What a parked call calls.
+/// The function that a parked call calls.
 pub(crate) enum ParkedCallee {
     Replaceable(Arc<Function>),
     /// Code of the host, by its address.
@@ -156,7 +156,7 @@ pub(crate) struct ParkedCall {
     pub(crate) resume_entry: Arc<Function>,
 }
 
-/// What a version of a parked call owns, in the order in which it is dropped.
+/// The things that a version of a parked call owns, in the order in which they are dropped.
 struct ParkedVersion {
     _lease: Arc<Lease>,
     _callees: Vec<Callee>,

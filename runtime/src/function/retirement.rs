@@ -1,4 +1,4 @@
-//! From the closing of a version to its being freed, or left to the frames that are still inside.
+//! Retirement: from the closing of a version until it is freed, or left to the frames inside.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +12,7 @@ use crate::host::fork::{self, ForkSafeMutex, Pass};
 use crate::host::sys;
 use crate::host::threads;
 
-/// What an engine does with versions after they were replaced or removed.
+/// The retirement of an engine's versions after they were replaced or removed.
 pub(crate) struct Retirement {
     counting: Counting,
     /// How many heavy fences there have been.

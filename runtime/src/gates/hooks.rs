@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use crate::host::context;
 
-/// What happens at each step of a gate besides the step.
+/// The hooks that run at each step of a gate.
 #[derive(Clone, Copy)]
 pub(crate) struct Hooks {
     /// See [`EngineBuilder::checked`](crate::EngineBuilder::checked).

@@ -22,7 +22,7 @@ use crate::gates::stubs::Stubs;
 use crate::gates::template::{Kind, ParkedCallSignatures, Prototype, Templates, instantiate};
 use crate::unwind::code_map::{Description, Frame};
 
-/// What gates must know of functions: where things are in a lane and a function, and what to call
+/// Facts of functions that gates need: where things are in a lane and a function, and what to call
 /// when a version is gone.
 pub(crate) struct SlowPath {
     pub(crate) layout: LaneLayout,

@@ -24,7 +24,7 @@ pub(crate) struct Stubs {
     tail_gate: Option<Block>,
     /// The stub of detours, once there is a detour.
     wait: OnceLock<Box<Block>>,
-    /// What happens between any two steps of a gate, if anything does.
+    /// The hooks that run between any two steps of a gate, if the engine has any.
     hooks: Option<Box<Hooks>>,
 }
 

@@ -182,7 +182,7 @@ fn enter_inner<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, CallError> {
 /// A call for which the thread's `ledger` was null.
 struct Inner {
     ledger: *const u32,
-    /// What was in the header, if the call is inside of another.
+    /// The outer call's header, if the call is inside of another.
     outer: Option<(u32, MaybeUninit<CallError>)>,
 }
 

@@ -25,7 +25,7 @@ use crate::host::threads::{self, FIBER};
 /// use corosensei::{Coroutine, CoroutineResult, Yielder};
 /// use lastout::{CallError, Engine, Fiber};
 ///
-/// /// What generated code calls to have its coroutine suspended.
+/// /// Generated code calls this to suspend its coroutine.
 /// extern "C-unwind" fn pause(yielder: usize) {
 ///     let yielder = std::ptr::with_exposed_provenance::<Yielder<(), ()>>(yielder);
 ///     // SAFETY: the coroutine below passes its own.

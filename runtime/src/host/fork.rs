@@ -131,7 +131,7 @@ pub(crate) fn watch() {
     });
 }
 
-/// What the thread that forks holds meanwhile.
+/// The things that the thread that forks holds meanwhile.
 struct Forking {
     /// The system's number for the thread.
     thread: u64,

@@ -1,4 +1,4 @@
-//! What the process has mapped and opened at the moment, for tests.
+//! The mappings and files that the process has at the moment, for tests.
 
 use std::fs::{self, File};
 use std::ops::Range;

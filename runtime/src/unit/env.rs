@@ -1,4 +1,4 @@
-//! What the units of an engine are compiled and linked with.
+//! The settings and symbols with which the units of an engine are compiled and linked.
 
 use std::collections::HashMap;
 use std::sync::Arc;

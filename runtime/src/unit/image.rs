@@ -23,7 +23,7 @@ pub(crate) struct Image {
     code: Code,
 }
 
-/// What a unit keeps for points at which frames move.
+/// The points of a unit at which frames move, as linked.
 #[derive(Default)]
 pub(crate) struct LinkedPoints {
     pub(crate) uses: Vec<PointUse>,
@@ -35,7 +35,7 @@ struct Attached(Vec<Box<dyn Any + Send>>);
 // SAFETY: a shared reference to the values gives nothing.
 unsafe impl Sync for Attached {}
 
-/// The code and data of a unit, by who owns them.
+/// The code and data of a unit, by their owners.
 pub(crate) enum Code {
     /// The engine's memory.
     Block {

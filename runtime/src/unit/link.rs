@@ -203,7 +203,7 @@ impl<'a> Linker<'a> {
         Ok(())
     }
 
-    /// What the code map is to know of the unit's code.
+    /// The description of the unit's code for the code map.
     fn description(&self) -> Arc<Description> {
         let mut more = MoreCode::default();
         let catches_traps = self.env.memory().code_map().catches_traps();

@@ -80,7 +80,7 @@ impl ResumePoints {
     }
 }
 
-/// What a unit has for the points of its functions.
+/// The points of a unit's functions, and their parked calls.
 #[derive(Default)]
 pub(crate) struct UnitPoints {
     /// The points, by their resume entries.

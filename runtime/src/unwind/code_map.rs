@@ -105,7 +105,7 @@ unsafe impl Send for GateCode {}
 // SAFETY: as above.
 unsafe impl Sync for GateCode {}
 
-/// Where things are in the frame of a gate or an entry.
+/// The layout of the frame of a gate or an entry.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Frame {
     pub(crate) gate: GateFrame,
@@ -153,7 +153,7 @@ pub(crate) struct Catch {
 /// A frame, as found by its return address.
 #[derive(Clone)]
 pub(crate) struct Found {
-    /// What the frame belongs to.
+    /// The kind of code to which the frame belongs.
     pub(crate) role: Role,
     /// How to find the lane in which the frame is counted, if it is.
     pub(crate) counted: Option<Counted>,

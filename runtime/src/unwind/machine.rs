@@ -37,7 +37,7 @@ impl Registers {
 
 const _: () = assert!(KEPT[0] == LANE.0);
 
-/// Where a thread was when it got a signal.
+/// The place where a signal has interrupted a thread.
 pub(super) struct Interrupted {
     pub(super) pc: usize,
     pub(super) sp: usize,

@@ -1,4 +1,4 @@
-//! Where functions save the registers that they keep for their callers.
+//! The places where functions save the registers that they keep for their callers.
 
 use cranelift_codegen::CompiledCode;
 use cranelift_codegen::gimli::read::{CallFrameInstruction, CieOrFde, UnwindSection};

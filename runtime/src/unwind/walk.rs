@@ -87,7 +87,7 @@ impl Registers {
     }
 }
 
-/// Where the thread is to go on after an exception or a trap.
+/// The place where the thread is to go on after an exception or a trap.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
     /// How many frames are left before.

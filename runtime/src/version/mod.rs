@@ -2,7 +2,7 @@
 //! know the standard library and types of Cranelift's; it must not know that there are functions.
 //! Errors, the types of calls and what is particular to a machine are files beside it.
 //!
-//! This file is what can be asked about a version, while it lives and afterwards.
+//! This file answers questions about a version, while it lives and afterwards.
 
 pub(crate) mod location;
 pub(crate) mod payload;

@@ -136,8 +136,8 @@ struct Resident {
     next: *mut Resident,
 }
 
-// SAFETY: `next` is only used while the resident is on the stack of its `DropQueue`; everything else
-// can be sent.
+// SAFETY: `next` is only used while the resident is on the stack of its `DropQueue`; all else can
+// be sent.
 unsafe impl Send for Resident {}
 
 impl Payload {

@@ -20,7 +20,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(prop_oneof![3 => allocate, 2 => any::<Index>().prop_map(Step::Release)], 1..200)
 }
 
-/// Which units are in use.
+/// For each unit, whether it is in use.
 struct Model(Vec<bool>);
 
 impl Model {

@@ -24,7 +24,7 @@ pub(super) struct Setting {
     pub(super) dispatch: Dispatch,
 }
 
-/// What is left when everything has been removed.
+/// An engine's figures when everything has been removed.
 #[derive(Debug, PartialEq)]
 pub(super) struct Left {
     /// The code that all functions have in common.

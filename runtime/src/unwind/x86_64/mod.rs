@@ -42,7 +42,7 @@ pub(in crate::unwind) unsafe extern "C" fn resume(registers: *const Registers) -
     )
 }
 
-/// Where a thread was when it got a signal, if traps can be caught on this processor.
+/// The place where a signal has interrupted a thread, if traps can be caught on this processor.
 pub(in crate::unwind) fn interrupted(context: &ucontext_t) -> Option<Interrupted> {
     let register = |number: i32| context.uc_mcontext.gregs[number as usize] as usize;
     let (pc, sp) = (register(REG_RIP), register(REG_RSP));
