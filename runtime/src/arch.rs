@@ -1,4 +1,4 @@
-//! What every layer may ask about the machine that generated code runs on.
+//! Facts that every layer may ask about the machine on which generated code runs.
 
 /// Any number of these bytes is an instruction that traps: `int3` on x86-64; elsewhere zeros,
 /// which are undefined instructions on aarch64 and riscv64.

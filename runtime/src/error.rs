@@ -11,7 +11,7 @@ use cranelift_module::ModuleError;
 use crate::version::ThreadFrames;
 use crate::version::location::{Exception, Trap};
 
-/// What can go wrong with an engine, an install, a lookup or a call.
+/// The ways in which an engine, an install, a lookup or a call can fail.
 ///
 /// After any of them the engine is as it was before: what ran still runs, and nothing leaks.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum Error {
     /// A unit uses a function or data object that neither the engine nor the host has.
     #[error("`{0}` is imported, and neither an installed function nor a symbol of the host")]
     MissingImport(String),
-    /// A unit exports a function under a name that the host has given to something of its own.
+    /// A unit exports a function under a name that the host has given to a symbol of its own.
     #[error("`{0}` is the name of a symbol of the host")]
     HostSymbol(String),
     /// A function is already known with another signature.
@@ -38,11 +38,11 @@ pub enum Error {
         /// The signature it was now given.
         given: Box<Signature>,
     },
-    /// The kernel has no `membarrier(2)` to do what plain counts need, and they were asked for.
+    /// Plain counts were asked for, and the kernel has no `membarrier(2)` that does what they need.
     #[error("plain counts need membarrier(2), private expedited SYNC_CORE, of the kernel")]
     NoMembarrier,
     /// Traps are to be caught, or a host function may unwind, and on this host frames of generated
-    /// code cannot be unwound: it can be done on x86-64 with glibc.
+    /// code cannot be unwound: that is possible on x86-64 with glibc.
     #[error("frames of generated code cannot be unwound on this host")]
     NoUnwinding,
     /// A unit was given to another engine than the one that made it.
@@ -57,9 +57,9 @@ pub enum Error {
     /// A code relocation cannot reach its target, or is of a kind that this host does not have.
     #[error("cannot link a reference to `{symbol}`: {why}")]
     Link {
-        /// What the code refers to.
+        /// The symbol to which the code refers.
         symbol: String,
-        /// What is wrong with that.
+        /// Why it cannot be linked.
         why: &'static str,
     },
     /// The time for a replacement in place is over, and threads are inside of the version that was
@@ -68,23 +68,23 @@ pub enum Error {
     StillInside {
         /// The function.
         function: String,
-        /// The threads, and how deep they are inside. Those that wait for the replacement are not
+        /// The threads, and how deep they are inside. Threads that wait for the replacement are not
         /// among them.
         threads: Vec<ThreadFrames>,
     },
     /// The function cannot be replaced in its place, or not now, or not by this unit.
     #[error("`{function}` cannot be replaced in its place: {why}")]
     NotInPlace {
-        /// The function; where the unit does not say which, what it exports.
+        /// The function; if the unit does not say which, the functions that it exports.
         function: String,
-        /// Why not.
+        /// Why it cannot.
         why: &'static str,
     },
-    /// A unit does not fit where the code and data are that it is to be written over: see
+    /// A unit does not fit where the code and data are over which it is to be written: see
     /// [`Unit::reserve`](crate::Unit::reserve).
     #[error("{needed} bytes of {what} are needed, and there are {room}")]
     DoesNotFit {
-        /// Of what there is not enough.
+        /// The kind of memory of which there is not enough.
         what: &'static str,
         /// How many bytes are needed.
         needed: usize,
@@ -122,7 +122,7 @@ pub enum Error {
     Reclaim(#[from] lastout_reclaim::Error),
 }
 
-/// Threads and their frames, for a message.
+/// Lists threads and their frames for a message.
 fn list(threads: &[ThreadFrames]) -> String {
     let thread = |thread: &ThreadFrames| {
         let name = thread.name.as_deref().unwrap_or("?");
@@ -133,9 +133,9 @@ fn list(threads: &[ThreadFrames]) -> String {
 
 /// Why a call through a [`Handle`](crate::Handle) has no result.
 ///
-/// Two words, and apart from [`Error`], because it is in the result of every call: of a larger one
-/// the compiler moves the bytes to and fro even where there is none, which takes longer than the
-/// call.
+/// This has two words, and is apart from [`Error`], because it is in the result of every call. The
+/// compiler would move a larger type to and fro even where there is no error, which takes longer
+/// than the call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The function, or one that it called on its way, has been removed, or was declared and not
@@ -155,7 +155,7 @@ pub enum CallError {
     Trap(Box<Trap>),
 }
 
-// With a result of one word it fits into two registers.
+// With a result of one word a `Result` fits into two registers.
 const _: () = assert!(size_of::<Result<u64, CallError>>() == 16);
 
 /// The name of a function, in one word.

@@ -11,9 +11,9 @@
 //!
 //! - No thread runs freed code, or returns into it. [`lastout_reclaim`] describes the protocol, and
 //!   what is proved about it.
-//! - A version is freed exactly once: by the last thread to leave it, or by the thread that replaces
-//!   it if no other is inside. No thread waits for another, with one exception that is asked for:
-//!   [`Engine::replace_in_place`] has callers wait.
+//! - A version is freed exactly once: by the last thread to leave it, or by the thread that
+//!   replaces it if no other is inside. No thread waits for another, with one exception that is
+//!   asked for: [`Engine::replace_in_place`] makes callers wait.
 //! - Install is all or nothing. When it has returned, no call that begins later runs a version that
 //!   it has replaced.
 //! - Errors are values. After an error, what was current still is.
@@ -22,15 +22,15 @@
 //!
 //! # Where to go on
 //!
-//! - [Calls and their cost](docs::calls): how a call finds the current version, and how it is patched
-//! - [Code memory](docs::code_memory): where code lies, who may write it, and after a fork
-//! - [Ways in and ways out](docs::contract): panics, exceptions, traps, signals, threads, coroutines
+//! - [Calls and their cost](docs::calls): how calls find the current version, and are patched
+//! - [Code memory](docs::code_memory): where code lies, how it is written, and after a fork
+//! - [Ways in and ways out](docs::contract): panics, exceptions, traps, signals, coroutines
 //! - [Frames that move](docs::frames_that_move): versions that a thread would never leave
 //! - [Limits](docs::limits): when not to use it, platforms, and what is reserved
 
 pub mod docs;
 
-// The layers, lowest first. Imports go down only: a test of the workspace sees to it.
+// The layers, lowest first. Imports go down only, which a test of the workspace checks.
 mod arch;
 mod error;
 mod types;

@@ -1,4 +1,4 @@
-//! How Rust types and Cranelift types correspond.
+//! Rust types, and the Cranelift types to which they correspond.
 
 use cranelift_codegen::ir::{AbiParam, Signature, Type, types};
 use cranelift_codegen::isa::TargetIsa;
@@ -57,7 +57,7 @@ pointer! {
     [T] *mut T;
 }
 
-/// What a function returns: one [`Value`], or nothing.
+/// The result of a function: one [`Value`], or nothing.
 ///
 /// # Safety
 ///
@@ -84,7 +84,7 @@ unsafe impl<T: Value> Returned for T {
 /// The type of a function: `fn(A, B) -> R`, or `extern "C" fn(A, B) -> R`, or the same with
 /// `extern "C-unwind"`, of [`Value`]s.
 pub trait FunctionType: Copy {
-    /// How the host calls a function of this type that is compiled for `isa`.
+    /// The signature with which the host calls a function of this type that is compiled for `isa`.
     fn signature(isa: &dyn TargetIsa) -> Signature;
 }
 
@@ -95,10 +95,10 @@ pub trait FunctionType: Copy {
 /// reaches the end of an `extern "C"` function ends the process with a message, as everywhere in
 /// Rust.
 pub trait HostFunction: FunctionType {
-    /// Whether generated code may be unwound from it.
+    /// Whether unwinding may leave the function into generated code.
     const UNWINDS: bool;
 
-    /// Where the function is.
+    /// The address of the function.
     fn address(self) -> *const u8;
 }
 

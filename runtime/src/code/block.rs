@@ -1,4 +1,4 @@
-//! What is written, and then published: drafts and blocks.
+//! Drafts, which are written, and blocks, which they become when they are published.
 
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
@@ -11,7 +11,7 @@ use super::section;
 use crate::Result;
 use crate::unwind::code_map::Description;
 
-/// What a [section](Sizes) of a block needs.
+/// The space that a block needs in one section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
     pub(crate) len: usize,
@@ -25,7 +25,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Makes room for so many bytes at the end; says where.
+    /// Adds so many bytes at the end, and returns their offset.
     pub(crate) fn add(&mut self, len: usize, align: usize) -> usize {
         let offset = self.len.next_multiple_of(align);
         self.len = offset + len;
@@ -34,7 +34,7 @@ impl Room {
     }
 }
 
-/// The bytes of a block, by what may be done with them once it is published.
+/// The space that a block needs in each section.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sizes {
     pub(crate) code: Room,
@@ -42,7 +42,7 @@ pub(crate) struct Sizes {
     pub(crate) writable: Room,
 }
 
-/// What was allocated and not published: given back when dropped.
+/// Parts that were allocated and not published: they are given back when this is dropped.
 pub(super) struct Allocated {
     pub(super) memory: Arc<Memory>,
     pub(super) parts: Parts,
@@ -55,22 +55,22 @@ impl Drop for Allocated {
     }
 }
 
-/// Memory that is being written: it lies elsewhere until it is published.
+/// A block that is being written. Its contents are in other memory until it is published.
 pub(crate) struct Draft {
     pub(super) contents: Contents,
     pub(super) allocated: Allocated,
 }
 
-/// What will be in a block.
+/// The contents of a block to be.
 pub(crate) struct Contents {
     pub(super) code: Content,
     pub(super) read_only: Content,
     pub(super) writable: Content,
 }
 
-/// What will be in one section.
+/// The contents of a block in one section.
 pub(super) struct Content {
-    /// Where it will be used.
+    /// The address at which the bytes will be used.
     pub(super) address: usize,
     pub(super) bytes: Vec<u8>,
 }
@@ -133,11 +133,11 @@ impl Draft {
     }
 }
 
-/// Code and data that can be used, until dropped.
+/// Code and data that can be used until this is dropped.
 pub(crate) struct Block {
     pub(super) memory: Arc<Memory>,
     pub(super) code: Range<u32>,
-    /// Read-only and writable. Most blocks have none.
+    /// The read-only and the writable data. Most blocks have none.
     pub(super) data: Option<Box<[Range<u32>; 2]>>,
 }
 
@@ -152,7 +152,7 @@ impl Block {
         self.code.len() * section::LINE
     }
 
-    /// Where the code starts.
+    /// The address of the code.
     pub(crate) fn address(&self) -> usize {
         self.memory.code + self.code.start as usize * section::LINE
     }

@@ -1,20 +1,20 @@
-//! Which parts of a range are free: best fit, neighbours joined.
+//! The free parts of a range: best fit, neighbours joined.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// The free parts of a range of units, none of which touch.
 ///
-/// What is allocated is not noted: who has it knows where it is and how long. So memory that is
-/// in use costs nothing here, and the two trees are as large as there are gaps.
+/// Allocated parts are not noted: their owners know where they are and how long. So memory in use
+/// costs nothing here, and the two trees are as large as there are gaps.
 ///
-/// There are crates for this, and they do not do: `offset-allocator` notes every allocation, in
-/// tables of a size that is fixed and paid for when they are made, 32 bytes for each that there
-/// could ever be; `range-alloc` looks at every gap to find the best. A tree by length makes that a
-/// search, and with the gaps in order of their place joining them is a look at both neighbours.
+/// There are crates for this, but they do not suit. `offset-allocator` notes every allocation, in
+/// tables of a fixed size that is paid for when they are made: 32 bytes for each allocation that
+/// there could ever be. `range-alloc` looks at every gap to find the best. A tree by length makes
+/// that a search, and a tree by address makes joining a look at both neighbours.
 #[derive(Debug)]
 pub(crate) struct FreeRanges {
-    /// The length of each gap, by where it starts.
+    /// The length of each gap, by its start.
     by_start: BTreeMap<u32, u32>,
     /// Length and start of each gap.
     by_len: BTreeSet<(u32, u32)>,
@@ -54,7 +54,7 @@ impl FreeRanges {
         Some(start..end)
     }
 
-    /// Gives back what was [allocated](Self::allocate).
+    /// Gives back an extent that was [allocated](Self::allocate).
     pub(crate) fn release(&mut self, extent: Range<u32>) {
         let Range { mut start, mut end } = extent;
         if let Some((&before, &len)) = self.by_start.range(..start).next_back()

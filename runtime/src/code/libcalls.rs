@@ -1,4 +1,4 @@
-//! The functions that Cranelift calls on its own account.
+//! The functions of the host that Cranelift's code calls on its own account.
 
 use cranelift_codegen::ir::LibCall;
 
@@ -18,9 +18,10 @@ pub(crate) fn address(libcall: LibCall) -> Result<usize> {
     if address.is_null() { Err(missing()) } else { Ok(address.addr()) }
 }
 
-/// The address of a mathematical function that the processor may not have an instruction for.
+/// The address of a mathematical function for which the processor may have no instruction.
 ///
-/// They are Rust's: C's are in a library of their own, which a program need not have loaded.
+/// The functions are Rust's: C's are in a library of their own, which a program need not have
+/// loaded.
 fn math(libcall: LibCall) -> Option<usize> {
     macro_rules! address {
         ($($libcall:ident => $function:path, ($($x:ident),*) $float:ty;)*) => {
@@ -49,8 +50,8 @@ fn math(libcall: LibCall) -> Option<usize> {
     }
 }
 
-/// The address of what picks bytes from a vector where the processor has no instruction for it: a
-/// function that Cranelift has named, and nobody has in a library.
+/// The address of a function that picks bytes from a vector, where the processor has no instruction
+/// for that. Cranelift has named it, and no library has it.
 #[cfg(target_arch = "x86_64")]
 fn shuffle(libcall: LibCall) -> Option<usize> {
     use std::arch::x86_64::__m128i;

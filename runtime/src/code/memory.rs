@@ -1,4 +1,4 @@
-//! The memory of an engine: its sections, and what is free, in use, or in quarantine there.
+//! The memory of an engine: its sections, and their free, used and quarantined parts.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,22 +16,22 @@ use crate::unwind::code_map::CodeMap;
 use crate::unwind::{Registration, UnwindTable};
 use crate::{Error, Result};
 
-/// The largest size of a section: what is in two of them is in reach of each other.
+/// The largest size of a section: everything in two adjacent sections is in reach of each other.
 pub(crate) const MAX_SIZE: usize = 1 << 30;
 
 /// An engine's code memory.
 pub(crate) struct Memory {
-    /// Where the section of code starts.
+    /// The address of the section of code.
     pub(super) code: usize,
     pub(super) sections: ForkSafeMutex<Sections>,
-    /// Held by whoever changes call sites in published code.
+    /// A thread that changes call sites in published code holds this.
     pub(super) patching: ForkSafeMutex<()>,
-    /// What has the system's unwinder, and our own, find the map.
+    /// Registers the map with the system's unwinder, and with the registry.
     _unwind_registration: (Option<UnwindTable>, Registration),
-    /// What there is, for those who find an address of it on a stack. Dropped after what has it
-    /// found.
+    /// The map of the code, for unwinding and for backtraces. It is dropped after its
+    /// registration.
     pub(super) map: Box<CodeMap>,
-    // Dropped after them: the addresses of the sections, and of the views to write through.
+    // Dropped last: the addresses of the sections, and of the views through which they are written.
     _reserved: (Reserved, Option<Reserved>),
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Sections {
     pub(super) read_only: Section,
     pub(super) writable: Section,
     pub(super) quarantine: Quarantine,
-    /// Freed blocks that still have to be filled with traps, because the system has refused it.
+    /// Freed blocks that still have to be filled with traps, because the system has refused that.
     refused: Vec<Parts>,
 }
 
@@ -67,8 +67,8 @@ pub(super) struct Quarantine {
 }
 
 impl Memory {
-    /// Memory of three sections of `size` bytes each, of which the last `quarantine` that were
-    /// freed are not used again.
+    /// Memory of three sections of `size` bytes each. The last `quarantine` bytes that were freed
+    /// are not used again.
     ///
     /// If `strict`, there is no view through which code or read-only data could be written.
     pub(crate) fn new(
@@ -109,12 +109,12 @@ impl Memory {
         }))
     }
 
-    /// What is known of the code in it.
+    /// The map of the code in this memory.
     pub(crate) fn code_map(&self) -> &CodeMap {
         &self.map
     }
 
-    /// Where the section of code starts.
+    /// The address of the section of code.
     pub(crate) fn code_start(&self) -> usize {
         self.code
     }
@@ -130,13 +130,13 @@ impl Memory {
         sections.read_only.used_bytes() + sections.writable.used_bytes()
     }
 
-    /// Bytes that the system has given memory for, in whole pages.
+    /// Bytes for which the system has given memory, in whole pages.
     pub(crate) fn committed_bytes(&self) -> usize {
         let Sections { code, read_only, writable, .. } = &*self.sections.lock();
         [code, read_only, writable].map(Section::committed_bytes).iter().sum()
     }
 
-    /// A block to be written: traps and zeros so far.
+    /// A block to be written, which has only traps and zeros so far.
     pub(crate) fn allocate(self: &Arc<Self>, sizes: Sizes) -> Result<Draft> {
         let mut sections = self.sections.lock();
         let parts = sections.allocate(sizes)?;
@@ -159,8 +159,8 @@ impl Sections {
     fn allocate(&mut self, sizes: Sizes) -> Result<Parts> {
         loop {
             match self.try_allocate(sizes) {
-                // What is in quarantine is there to be used if need be, and what could not be
-                // filled with traps perhaps can be by now.
+                // Blocks in quarantine are used if there is nothing else, and blocks that could not
+                // be filled with traps perhaps can be by now.
                 Err(Error::OutOfCodeMemory { .. }) if self.quarantine.bytes > 0 => {
                     self.release_oldest();
                 }
@@ -188,20 +188,20 @@ impl Sections {
         }
     }
 
-    /// Gives back what was allocated and never filled.
+    /// Gives back parts that were allocated and never filled.
     pub(super) fn release(&mut self, parts: Parts) {
         self.code.release(parts.code);
         self.read_only.release(parts.read_only);
         self.writable.release(parts.writable);
     }
 
-    /// Frees a block, or has it wait, in quarantine or until it can be filled with traps.
+    /// Frees a block, or makes it wait, in quarantine or until it can be filled with traps.
     pub(super) fn free(&mut self, parts: Parts) {
         self.refused.push(parts);
         self.free_refused();
     }
 
-    /// Frees what can be filled with traps; whether there was any.
+    /// Frees the blocks that can be filled with traps now. Returns whether there were any.
     fn free_refused(&mut self) -> bool {
         let refused = std::mem::take(&mut self.refused);
         let before = refused.len();
@@ -213,7 +213,7 @@ impl Sections {
             self.code.retire(&parts.code);
             self.read_only.retire(&parts.read_only);
             self.writable.retire(&parts.writable);
-            // Nothing would push out what has no bytes.
+            // A block without bytes would never be pushed out.
             if parts.bytes() > 0 {
                 self.quarantine.bytes += parts.bytes();
                 self.quarantine.blocks.push_back(parts);
@@ -225,7 +225,7 @@ impl Sections {
         self.refused.len() < before
     }
 
-    /// Lets the block that has been in quarantine for longest be used again.
+    /// Makes the block that has been in quarantine for longest usable again.
     fn release_oldest(&mut self) {
         if let Some(oldest) = self.quarantine.blocks.pop_front() {
             self.quarantine.bytes -= oldest.bytes();
@@ -236,7 +236,7 @@ impl Sections {
     }
 
     fn poison(&mut self, parts: &Parts) -> io::Result<()> {
-        // Data is not run; where freed blocks are kept to find mistakes, it is made useless too.
+        // Data is not run. It is made useless too where freed blocks are kept to find mistakes.
         let data = self.quarantine.limit > 0;
         self.code.poison(&parts.code, true)?;
         self.read_only.poison(&parts.read_only, data)?;

@@ -10,28 +10,28 @@ use lastout_instrument::{GateFrame, MachineCode, symbol_name};
 use crate::unwind::code_map::{Frame, MoreCode};
 use crate::unwind::{self, Saved};
 
-/// Machine code, or data, that still names what it refers to.
+/// Machine code, or data, with relocations for the symbols to which it refers.
 pub(crate) struct Object {
     pub(crate) bytes: Vec<u8>,
-    /// Where it starts best.
+    /// The alignment that is best for it.
     pub(crate) align: usize,
-    /// Where it may start.
+    /// The alignment that it needs.
     pub(crate) least_align: usize,
     pub(crate) relocs: Vec<ModuleReloc>,
-    /// What is in its frame, if it is code.
+    /// The layout of its frame, if it is code.
     pub(crate) frame: Frame,
-    /// What can happen in it, by the place.
+    /// Its traps and handlers, by their offsets.
     pub(crate) more: MoreCode,
 }
 
 impl Object {
-    /// Bytes of which no more is known.
+    /// Bytes of which nothing else is known.
     pub(crate) fn of_bytes(bytes: Vec<u8>, align: usize, relocs: Vec<ModuleReloc>) -> Self {
         let (frame, more) = (Frame::default(), MoreCode::default());
         Self { bytes, align, least_align: align, relocs, frame, more }
     }
 
-    /// Machine code that is not Cranelift's.
+    /// Machine code that Cranelift has not compiled.
     pub(crate) fn from_machine_code(code: MachineCode) -> Self {
         let relocs = code.fixups.iter().map(|fixup| {
             let UserExternalName { namespace, index } = symbol_name(fixup.symbol);

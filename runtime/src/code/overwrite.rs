@@ -1,4 +1,4 @@
-//! Writing other code and data where a block has its own.
+//! Writing other code and data over those of a block.
 
 use std::io;
 use std::ops::Range;
@@ -18,11 +18,11 @@ pub(crate) struct Footprint {
 }
 
 impl Footprint {
-    /// All that is to be at these addresses: traps and zeros so far.
+    /// Contents for these addresses, which are only traps and zeros so far.
     ///
     /// # Errors
     ///
-    /// [`Error::DoesNotFit`] if so much does not fit.
+    /// [`Error::DoesNotFit`] if the sizes do not fit.
     pub(crate) fn contents(&self, sizes: Sizes) -> Result<Contents> {
         let content = |place: &Range<usize>, needed: Room, what, byte: u8| {
             let room = place.len();
@@ -59,19 +59,19 @@ impl Block {
         Footprint { code: place(self.address(), &self.code), read_only, writable }
     }
 
-    /// Writes what is to be in this block from now on. On an error it is as it was.
+    /// Writes the contents that are in this block from now on. On an error the block is as it was.
     ///
-    /// A thread that is to run it needs a fence that serializes it.
+    /// A thread that is to run the code needs a fence that serializes it.
     ///
     /// # Safety
     ///
-    /// Nobody runs what is there, or uses the data, and nobody patches calls in it. The contents
-    /// are for the [footprint](Self::footprint) of this block.
+    /// No thread runs the code or uses the data, and no other thread patches calls in it. The
+    /// contents are for the [footprint](Self::footprint) of this block.
     pub(crate) unsafe fn overwrite(&self, contents: &Contents) -> Result<()> {
         let mut sections = self.memory.sections.lock();
         let (code, read_only, writable) = (&contents.code, &contents.read_only, &contents.writable);
-        // All that can fail comes first. A strict engine has a view for the time of this: what the
-        // system writes for it may end half done.
+        // All that can fail comes first. A strict engine has views for the time of this: a write by
+        // the system could end half done.
         let code_view = sections.code.view()?;
         let read_only_view = match read_only.bytes.is_empty() {
             true => None,
@@ -98,7 +98,7 @@ impl Block {
 
 /// # Safety
 ///
-/// The place is of a block that nobody uses at the moment, in pages that are mapped to be written.
+/// The place is in a block that no thread uses at the moment, in pages that can be written.
 unsafe fn write(place: usize, bytes: &[u8]) {
     let place = std::ptr::with_exposed_provenance_mut::<u8>(place);
     // SAFETY: as the caller says.

@@ -1,19 +1,19 @@
-//! Which pages of a range hold anything, so that those that do not can be given back.
+//! The pages of a range, and which of them are empty, so that these can be given back.
 
 use std::io;
 use std::ops::Range;
 
-/// For each page of a range how many of its units are in use, and whether the system has given
+/// For each page of a range, how many of its units are in use, and whether the system has given
 /// memory for it.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    /// The bits of each [`Page`]: of plain numbers the allocator knows that they are zeros.
+    /// The bits of each [`Page`]: as plain numbers, which the allocator knows to be zeros.
     pages: Vec<u16>,
     units_per_page: u32,
     committed: usize,
-    /// How many pages are committed and hold nothing.
+    /// How many pages are committed and empty.
     empty: usize,
-    /// Pages that hold nothing, or did when they were noted.
+    /// Pages that are empty, or were when they were noted.
     candidates: Vec<u32>,
 }
 
@@ -22,7 +22,7 @@ struct Page(u16);
 
 impl Page {
     const COMMITTED: u16 = 1 << 15;
-    /// It is among the candidates.
+    /// The page is among the candidates.
     const NOTED: u16 = 1 << 14;
     const UNITS: u16 = Self::NOTED - 1;
 
@@ -44,7 +44,7 @@ impl Pages {
     /// `pages` pages of `units_per_page` units each, none of them committed.
     pub(crate) fn new(pages: usize, units_per_page: u32) -> Self {
         debug_assert!(units_per_page <= u32::from(Page::UNITS));
-        // A table of zeros, of which memory is used only where pages are.
+        // A table of zeros takes memory only where something was written.
         let pages = vec![0; pages];
         Self { pages, units_per_page, committed: 0, empty: 0, candidates: Vec::new() }
     }
@@ -62,7 +62,7 @@ impl Pages {
         Some(start..end.unwrap_or(self.of(extent).end))
     }
 
-    /// The pages that an extent is in.
+    /// The pages in which an extent is.
     fn of(&self, extent: &Range<u32>) -> Range<u32> {
         extent.start / self.units_per_page..extent.end.div_ceil(self.units_per_page)
     }
@@ -103,9 +103,9 @@ impl Pages {
         }
     }
 
-    /// Gives empty pages back, once they are too many to be kept: all of them, so that the work
-    /// is shared by as many blocks as it took to empty them. `give_back` gets runs of pages; those
-    /// that it fails on are kept until the next time.
+    /// Gives empty pages back, once they are too many to be kept: all of them, so that as many
+    /// blocks share the work as it took to empty them. `give_back` gets runs of pages. Runs on
+    /// which it fails are kept until the next time.
     pub(crate) fn trim(&mut self, mut give_back: impl FnMut(Range<u32>) -> io::Result<()>) {
         if self.empty <= KEPT.max(self.committed / KEPT_SHARE) {
             return;

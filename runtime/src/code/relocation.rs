@@ -12,8 +12,8 @@ mod tests;
 
 /// Writes the addresses that `relocs` ask for into `bytes`, which will be used at `address`.
 ///
-/// `resolve` says where a symbol is, `near` where there is a veneer of what is called from too far
-/// away, if there can be one, and `name` what to call a symbol in an error.
+/// `resolve` gives the address of a symbol, `near` that of a veneer for a target that is too far
+/// away for a call, if there can be one, and `name` the name of a symbol in an error.
 pub(crate) fn relocate<'a>(
     bytes: &mut [u8],
     address: usize,
@@ -41,12 +41,12 @@ pub(crate) fn relocate<'a>(
     Ok(())
 }
 
-/// Whether what is relocated is a call or jump, which may as well go by way of a veneer.
+/// Whether a relocation is of a call or jump, which may as well go by way of a veneer.
 pub(crate) fn is_call(kind: Reloc) -> bool {
     matches!(kind, Reloc::X86CallPCRel4 | Reloc::X86CallPLTRel4 | Reloc::Arm64Call)
 }
 
-/// How calls and jumps of this host have their targets: the kind of relocation, and what is added.
+/// The relocation of a call or jump of this host's: its kind and its addend.
 const CALL: (Reloc, i64) = if cfg!(target_arch = "x86_64") {
     // The distance counts from its own end.
     (Reloc::X86CallPCRel4, -4)
@@ -59,8 +59,8 @@ pub(crate) fn can_be_aimed(object: &Object, reloc: &ModuleReloc) -> bool {
     (reloc.kind, reloc.addend) == CALL && reloc.offset as usize + 4 <= object.bytes.len()
 }
 
-/// Has the call or jump whose distance is at `offset` of `bytes`, which are used such that it is
-/// at `place`, call `target`.
+/// Makes the call or jump with its distance at `offset` of `bytes` go to `target`. The distance is
+/// used at the address `place`.
 pub(crate) fn aim(
     bytes: &mut [u8],
     offset: usize,
@@ -71,21 +71,21 @@ pub(crate) fn aim(
     Patch { bytes, offset, place }.apply(kind, target.wrapping_add_signed(addend as isize))
 }
 
-/// A jump that can be [aimed](aim): what it is aligned to, too.
+/// The size and the alignment of a jump that can be [aimed](aim).
 pub(crate) const JUMP_SIZE: usize = 8;
 
-/// Such a jump, and where in it the distance is.
+/// Such a jump, and the offset of the distance in it.
 pub(crate) const JUMP: ([u8; JUMP_SIZE], usize) = if cfg!(target_arch = "x86_64") {
     ([0xe9, 0, 0, 0, 0, 0xcc, 0xcc, 0xcc], 1) // jmp
 } else {
     ([0, 0, 0, 0x14, 0, 0, 0, 0], 0) // b
 };
 
-/// The bytes of a veneer, and what it is aligned to.
+/// The size and the alignment of a veneer.
 pub(crate) const VENEER_SIZE: usize = 16;
 
-/// A jump to any address, wherever it itself is. It uses no register but the one that aarch64 has
-/// set aside for this.
+/// A jump to any address, wherever it is itself. It uses no register except the one that aarch64
+/// reserves for this.
 pub(crate) fn veneer(triple: &Triple, target: usize) -> [u8; VENEER_SIZE] {
     let jump: [u8; 8] = match triple.architecture {
         Architecture::X86_64 => [
@@ -108,11 +108,11 @@ pub(crate) fn veneer(triple: &Triple, target: usize) -> [u8; VENEER_SIZE] {
 struct Patch<'a> {
     bytes: &'a mut [u8],
     offset: usize,
-    /// The address of that.
+    /// The address of the place.
     place: usize,
 }
 
-/// Why a place cannot be written.
+/// The reason why a place cannot be written.
 pub(crate) type Refusal = &'static str;
 
 const OUT_OF_REACH: Refusal = "it is too far away";
@@ -160,7 +160,7 @@ impl Patch<'_> {
         Ok(())
     }
 
-    /// Sets those bits of a 32-bit instruction that `mask` has.
+    /// Sets the bits of a 32-bit instruction that are in `mask`.
     fn replace(&mut self, mask: u32, bits: u32) -> Result<(), Refusal> {
         let place = self.bytes.get_mut(self.offset..).and_then(|rest| rest.first_chunk_mut::<4>());
         let place = place.ok_or("the relocation is outside of what it relocates")?;

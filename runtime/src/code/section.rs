@@ -21,7 +21,7 @@ pub(super) const LINE: usize = 64;
 
 static TRAPS: [u8; 1 << 16] = [TRAP_BYTE; 1 << 16];
 
-/// A range of addresses, what is mapped there, and which parts of it are free.
+/// A range of addresses: its mappings, and its free parts.
 pub(super) struct Section {
     address: usize,
     len: usize,
@@ -32,7 +32,7 @@ pub(super) struct Section {
     used_units: usize,
 }
 
-/// Where the bytes are.
+/// The memory in which the bytes are.
 enum Backing {
     /// In a file in memory, of which there is a view at the section's addresses.
     File(File),
@@ -43,14 +43,14 @@ enum Backing {
 struct File {
     file: OwnedFd,
     view: View,
-    /// Where there is another view, to write through.
+    /// The address of another view, through which the file can be written.
     writable: Option<usize>,
     /// How many forks there had been when the file was made. If there has been one since, another
-    /// process may have a view of it.
+    /// process may have a view of the file.
     forks: u64,
 }
 
-/// What a section is for.
+/// The purpose of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Code,
@@ -59,12 +59,12 @@ pub(super) enum Purpose {
 }
 
 impl Section {
-    /// Maps a section. If it is not for writable data, `writable` is where to have a view to write
-    /// through, if there is to be one.
+    /// Maps a section. If it is not for writable data, `writable` is the address for a view through
+    /// which it can be written, if it is to have one.
     ///
     /// # Safety
     ///
-    /// All those addresses are reserved for it.
+    /// All those addresses are reserved for the section.
     pub(super) unsafe fn new(
         purpose: Purpose,
         address: usize,
@@ -81,7 +81,7 @@ impl Section {
             Some(view) => {
                 let file = sys::memory_file(len)?;
                 let file = File { file, view, writable, forks: fork::forks() };
-                // SAFETY: the addresses are reserved for this, so there is nothing there.
+                // SAFETY: the addresses are reserved for this, so nothing is mapped there.
                 unsafe { file.map(address, len)? };
                 Backing::File(file)
             }
@@ -102,7 +102,7 @@ impl Section {
         })
     }
 
-    /// Where an extent is.
+    /// The address of an extent.
     pub(super) fn address(&self, extent: &Range<u32>) -> usize {
         self.address + extent.start as usize * LINE
     }
@@ -112,12 +112,12 @@ impl Section {
         self.used_units * LINE
     }
 
-    /// Bytes that the system has given memory for.
+    /// Bytes for which the system has given memory.
     pub(super) fn committed_bytes(&self) -> usize {
         self.pages.committed() * self.page
     }
 
-    /// An extent of at least `len` bytes; of none for none.
+    /// Allocates an extent of at least `len` bytes; an empty one for no bytes.
     pub(super) fn allocate(&mut self, len: usize, align: usize) -> Result<Range<u32>> {
         if len == 0 {
             return Ok(0..0);
@@ -149,7 +149,7 @@ impl Section {
         }
         let written = self.write(extent.start as usize * LINE, bytes);
         if written.is_err() && self.is_code() {
-            // As much of it as can be. Nobody has the address of what remains.
+            // As much as possible is filled with traps. No thread has the address of what remains.
             let _ = self.poison(extent, true);
         }
         written
@@ -161,7 +161,7 @@ impl Section {
             sys::allocate(file, run.start as usize * self.page..run.end as usize * self.page)?;
         }
         for page in run {
-            // So that there is nothing but blocks and traps.
+            // So everything in a page is blocks and traps.
             if self.is_code() {
                 self.write(page as usize * self.page, &TRAPS[..self.page])?;
             }
@@ -178,13 +178,13 @@ impl Section {
         }
     }
 
-    /// Notes that an extent is no longer in use, though it is to stay as it is.
+    /// Notes that an extent is no longer in use, though its bytes are to stay for now.
     pub(super) fn retire(&mut self, extent: &Range<u32>) {
         self.used_units -= extent.len();
     }
 
-    /// Makes sure that what is in an extent cannot be run any more: fills it with traps, so that
-    /// a stray execution of it ends there and then. What `everything` adds to code is data.
+    /// Fills an extent with traps, so that a stray execution of it ends at once. Data is filled
+    /// only if `everything` says so.
     pub(super) fn poison(&mut self, extent: &Range<u32>, everything: bool) -> io::Result<()> {
         if extent.is_empty() {
             return Ok(());
@@ -224,7 +224,7 @@ impl Section {
             let bytes = run.start as usize * *size..run.end as usize * *size;
             match backing {
                 Backing::File(File { file, .. }) => sys::punch_hole(file, bytes),
-                // SAFETY: the pages hold no block.
+                // SAFETY: no block is in the pages.
                 Backing::Private => unsafe {
                     sys::discard(*address + bytes.start..*address + bytes.end)
                 },
@@ -241,13 +241,12 @@ impl Section {
         matches!(self.backing, Backing::File(File { view: View::Execute, .. }))
     }
 
-    /// Where the section starts.
+    /// The address of the section.
     pub(super) fn start(&self) -> usize {
         self.address
     }
 
-    /// A view through which what is published can be written, for as long as the file stays the
-    /// one that it is.
+    /// A view through which published bytes can be written, while the section keeps its file.
     pub(super) fn view(&mut self) -> io::Result<WritableView> {
         self.own()?;
         match &self.backing {
@@ -273,17 +272,17 @@ impl Section {
             Backing::Private => self.address,
         };
         let place = std::ptr::with_exposed_provenance_mut::<u8>(start + offset);
-        // SAFETY: the place belongs to a block that nobody uses yet, or no longer, or to none, in
-        // pages that are mapped to be written.
+        // SAFETY: the place belongs to a block that no thread uses yet, or any longer, or to no
+        // block, in pages that are mapped to be written.
         unsafe { place.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         Ok(())
     }
 
-    /// Sees to it that no other process has a view of what is about to be written.
+    /// Makes sure that no other process has a view of the bytes that are about to be written.
     ///
-    /// After a fork both processes run the same code from the same file, and neither writes to
-    /// it: whichever is to write first makes itself a copy. What is mapped is replaced by the same
-    /// bytes in one step, so threads that run them do not notice.
+    /// After a fork both processes run the same code from the same file, and neither writes to it:
+    /// the first to write makes itself a copy. The mapping is replaced by the same bytes in one
+    /// step, so threads that run them do not notice.
     fn own(&mut self) -> io::Result<()> {
         if !self.is_shared() {
             return Ok(());
@@ -306,14 +305,14 @@ impl Section {
 }
 
 impl File {
-    /// Maps the views of the file, in the place of what is mapped there.
+    /// Maps the views of the file, in the place of the mappings there.
     ///
     /// # Safety
     ///
-    /// The addresses belong to the file's section, and what it has in use there is in the file.
+    /// The addresses belong to the file's section, and the file has all that is in use there.
     unsafe fn map(&self, address: usize, len: usize) -> io::Result<()> {
-        // In this order: should the system refuse the second, what is run is still the old file,
-        // and nothing is written until both are mapped.
+        // The order matters: should the system refuse the second view, threads still run the old
+        // file, and nothing is written until both are mapped.
         if let Some(writable) = self.writable {
             // SAFETY: as the caller says.
             unsafe { sys::map_file(writable, len, View::Write, &self.file)? };

@@ -20,7 +20,7 @@ fn sizes(code: usize, read_only: usize, writable: usize) -> Sizes {
     Sizes { code, read_only, writable }
 }
 
-/// What was written to an address.
+/// Bytes that were written to an address.
 struct Written {
     address: usize,
     bytes: Vec<u8>,
@@ -41,7 +41,7 @@ impl Written {
     }
 }
 
-/// Code, read-only and writable data of a block.
+/// The code, the read-only and the writable data of a block.
 type Parts = [Written; 3];
 
 /// Fills a draft with bytes that none of its neighbours has in the same order.
@@ -64,12 +64,12 @@ fn publish(memory: &Arc<Memory>, sizes: Sizes, seed: u8) -> (Block, Parts) {
     (draft.publish().unwrap(), parts)
 }
 
-/// The bytes at addresses of a memory's.
+/// The bytes at addresses in a memory.
 fn read(addresses: Range<usize>) -> Vec<u8> {
     let start = std::ptr::with_exposed_provenance::<u8>(addresses.start);
     let mut bytes = vec![0; addresses.len()];
     // SAFETY: tests ask for addresses in sections of a memory that they have. All of those can be
-    // read, and nobody writes to them meanwhile.
+    // read, and no thread writes to them meanwhile.
     unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(start, bytes.len()) };
     bytes
 }

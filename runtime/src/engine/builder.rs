@@ -1,4 +1,4 @@
-//! What an engine can be told before it is made.
+//! The settings with which an engine is made.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,10 +25,10 @@ use crate::unwind::{SUPPORTED, traps};
 use crate::version::payload::DropPolicy;
 use crate::{Error, Result};
 
-/// How many it may have if calls are patched: as far as a call reaches.
+/// The most code memory that an engine can have if calls are patched: as far as a call reaches.
 const MAX_PATCHED: usize = if cfg!(target_arch = "aarch64") { 1 << 27 } else { MAX_SIZE };
 
-/// What an engine is made with.
+/// The settings of an engine to be made.
 pub struct EngineBuilder {
     flags: Vec<(String, String)>,
     host: Vec<(String, Host)>,
@@ -78,11 +78,11 @@ impl EngineBuilder {
     /// Sets one of [Cranelift's flags](cranelift_codegen::settings) for the code of units, shared
     /// or of the host's instruction set.
     ///
-    /// Those of the instruction set are what the processor can do, if nothing is said. Code for one
-    /// that can do more ends, where it is called, with an illegal instruction.
+    /// By default those of the instruction set are what the processor can do. Code for a processor
+    /// that can do more ends with an illegal instruction when it is called.
     ///
-    /// The default is `opt_level=speed`. `enable_pinned_reg`, `is_pic`, `preserve_frame_pointers`,
-    /// `unwind_info`, `use_colocated_libcalls` and `libcall_call_conv` are the engine's to set.
+    /// The default is `opt_level=speed`. The engine itself sets `enable_pinned_reg`, `is_pic`,
+    /// `preserve_frame_pointers`, `unwind_info`, `use_colocated_libcalls` and `libcall_call_conv`.
     pub fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.push((name.to_owned(), value.to_owned()));
         self
@@ -90,9 +90,9 @@ impl EngineBuilder {
 
     /// Gives units a function of the host to import under `name`.
     ///
-    /// Its signature is checked against the importing unit's declaration, but for extension flags:
-    /// the types, C's calling convention, and that no parameter has a special purpose. It may be
-    /// called by any thread that calls generated code.
+    /// The import's declaration is checked against its signature, except for extension flags: the
+    /// types, C's calling convention, and that no parameter has a special purpose. Any thread that
+    /// calls generated code may call the function.
     pub fn host_function<F: HostFunction>(mut self, name: &str, function: F) -> Self {
         let address = function.address().expose_provenance();
         let signature: fn(&dyn TargetIsa) -> Signature = F::signature;
@@ -109,7 +109,7 @@ impl EngineBuilder {
         self
     }
 
-    /// How many bytes of code there may be at a time, gates and entries included: at most a
+    /// Sets how many bytes of code there may be at a time, gates and entries included: at most a
     /// gigabyte, which is also the default. On aarch64 both are an eighth of that if calls are
     /// [patched](Dispatch::PatchedSites).
     ///
@@ -121,11 +121,11 @@ impl EngineBuilder {
     }
 
     /// Leaves no view of code or read-only data mapped through which it could be written: the
-    /// kernel is asked to write instead, which takes a microsecond longer. The default is to have
-    /// one, at addresses of its own. Either way, nothing is ever writable where it is executable.
+    /// kernel is asked to write instead, which takes a microsecond longer. By default there is a
+    /// view, at addresses of its own. Either way, nothing is ever writable where it is executable.
     ///
     /// If calls are [patched](Dispatch::PatchedSites), which takes single stores, a strict engine
-    /// has a view of its code while it patches; and it has one while it
+    /// has a view of its code while it patches. It also has one while it
     /// [replaces](Engine::replace_in_place) a version in its place, which must not be left half
     /// done.
     pub fn strict(mut self, strict: bool) -> Self {
@@ -133,29 +133,29 @@ impl EngineBuilder {
         self
     }
 
-    /// Where payloads are dropped. The default is [`DropPolicy::Leaver`].
+    /// Sets where payloads are dropped. The default is [`DropPolicy::Leaver`].
     pub fn drop_policy(mut self, policy: DropPolicy) -> Self {
         self.drop_policy = policy;
         self
     }
 
-    /// Keeps the last so many bytes of freed code and data from being used again, so that a stray
-    /// execution meets the instructions that freed code is filled with, which end the process, and
-    /// not another version. For tests; the default is none.
+    /// Keeps the last so many bytes of freed code and data from being used again. A stray execution
+    /// then meets the instructions that freed code is filled with, which end the process, and not
+    /// another version. This is for tests; the default is no byte.
     pub fn quarantine(mut self, bytes: usize) -> Self {
         self.quarantine = bytes;
         self
     }
 
-    /// How gates count. The default is [`Counting::Plain`] where the kernel can do what that
-    /// needs, and else [`Counting::Atomic`].
+    /// Sets how gates count. The default is [`Counting::Plain`] where the kernel can do what that
+    /// needs, and otherwise [`Counting::Atomic`].
     pub fn counting(mut self, counting: Counting) -> Self {
         self.counting = Some(counting);
         self
     }
 
-    /// How calls between units, and of preemptible functions, find the version that is current. The
-    /// default is [`Dispatch::Slot`].
+    /// Sets how calls between units, and of preemptible functions, find the version that is
+    /// current. The default is [`Dispatch::Slot`].
     ///
     /// Handles, stable entries and everything else are the same with both.
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
@@ -167,28 +167,28 @@ impl EngineBuilder {
     /// [`CallError::Trap`](crate::CallError::Trap). The default is that the process dies of them.
     ///
     /// This takes handlers for `SIGILL`, `SIGFPE`, `SIGSEGV`, `SIGBUS` and `SIGTRAP`, which are
-    /// installed when the first such engine is made and stay. Signals that are no such traps they
-    /// pass on to what was there before; whoever replaces them later is asked to do the same. What
-    /// counts is instructions that Cranelift has a trap code for, met in a call through a
-    /// [`Handle`](crate::Handle), with no other code between it and the instruction: if the host, or
-    /// code of others, calls generated code through a stable entry, the process dies.
+    /// installed when the first such engine is made and stay. They pass signals that are no such
+    /// traps on to the handlers before them; handlers that replace them later should do the same. A
+    /// trap counts if its instruction has a trap code of Cranelift's, in a call through a
+    /// [`Handle`](crate::Handle) with no other code between the call and the instruction. If the
+    /// host, or code of others, calls generated code through a stable entry, the process dies.
     pub fn traps(mut self, traps: bool) -> Self {
         self.traps = traps;
         self
     }
 
-    /// Has every gate make sure, at each of its steps, that it counts where the calling thread
-    /// counts at that moment. If it does not, the process ends with a message: a coroutine was
-    /// suspended inside of a function and resumed on another thread, or by another
-    /// [`Fiber`](crate::Fiber), than the one that it had called the function with. For debugging,
-    /// as calls get several times as long; the default is not to.
+    /// Makes every gate check, at each of its steps, that it counts where the calling thread counts
+    /// at that moment. If it does not, the process ends with a message: a coroutine was suspended
+    /// inside of a function and resumed on another thread, or by another [`Fiber`](crate::Fiber),
+    /// than the one with which it had called the function. This is for debugging, as calls get
+    /// several times as long; by default gates do not check.
     pub fn checked(mut self, checked: bool) -> Self {
         self.checked = checked;
         self
     }
 
-    /// Has every gate call `hook` between any two of its steps, so that threads can be made to
-    /// change places there. For tests of the protocol.
+    /// Makes every gate call `hook` between any two of its steps, so that tests of the protocol can
+    /// make threads change places there.
     pub fn interleave(mut self, hook: extern "C" fn()) -> Self {
         self.interleave = Some(hook);
         self
@@ -199,10 +199,10 @@ impl EngineBuilder {
     /// # Errors
     ///
     /// [`Error::Isa`] if a flag does not exist or Cranelift has no backend for the host,
-    /// [`Error::CodeMemoryTooLarge`] if more code memory was asked for than can be had,
-    /// [`Error::NoMembarrier`] if plain counts were asked for and the kernel cannot,
-    /// [`Error::NoUnwinding`] if a host function may unwind, or traps are to be caught, and this
-    /// host cannot do that, or there is no memory.
+    /// [`Error::CodeMemoryTooLarge`] if more code memory was asked for than an engine can have,
+    /// [`Error::NoMembarrier`] if plain counts were asked for and the kernel has no
+    /// `membarrier(2)`, [`Error::NoUnwinding`] if a host function may unwind, or traps are to be
+    /// caught, and this host cannot do that, or there is no memory.
     pub fn build(self) -> Result<Engine> {
         let counting = match (self.counting, register_membarrier()) {
             (Some(Counting::Plain), false) => return Err(Error::NoMembarrier),
@@ -266,8 +266,8 @@ fn host_isa<'a>(flags: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Owned
         ("preserve_frame_pointers", "true"),
         ("unwind_info", "true"),
         ("use_colocated_libcalls", "false"),
-        // Otherwise Cranelift copies a struct argument with a `memcpy` called as the callee would
-        // be, and the host's knows nothing of `windows_fastcall` and `preserve_all`.
+        // Otherwise Cranelift copies a struct argument with a `memcpy` called with the callee's
+        // convention, and the host's does not know `windows_fastcall` and `preserve_all`.
         ("libcall_call_conv", "system_v"),
     ];
     let mut host = cranelift_native::builder().map_err(|error| isa_error(&error))?;

@@ -5,23 +5,23 @@
 //! The body word of the lane, which gates load, gets the address of a *detour*: code that calls the
 //! runtime, which waits, and then goes on to the body. So gates are what they always are; a caller
 //! that waits is counted in, in the detour instead of in the body, and is noted as one that waits.
-//! [`Hold`](lastout_reclaim::Hold) says when nobody is inside but those, and sees to it that it
-//! stays so. Then the code is written, the lane gets the other payload, the body word is what it
-//! was, and who waits goes on.
+//! [`Hold`](lastout_reclaim::Hold) says when only such callers are inside, and makes sure that it
+//! stays so. Then the code is written, the lane gets the other payload, the body word gets its old
+//! value, and the callers go on.
 //!
-//! # Who may come between
+//! # What may come between
 //!
-//! Callers are held, and let go, by whoever has the right to publish, and so are code and payload
-//! exchanged. In between everybody else may publish: if the version is replaced or removed, the
-//! callers go on in it, to leave it, and this fails. A fork can come in between, too: the child has
-//! the detour in the lane and nobody who would let callers go, so there they do not wait, and the
-//! [first to recover_after_fork](recover_after_fork) puts the body back.
+//! Only the holder of the right to publish holds callers, releases them, and exchanges code and
+//! payload. In between other threads may publish: if the version is replaced or removed, the
+//! callers go on in it, to leave it, and the replacement fails. A fork can come in between, too:
+//! the child has the detour in the lane and no thread that would release the callers. So callers do
+//! not wait there, and the [recovery](recover_after_fork) puts the body back.
 //!
-//! Each lane has a detour of its own, made when it is first needed: with one for each function, who
-//! has waited in one lane would not know the body of it when callers of the next are held.
+//! Each lane has a detour of its own, made when it is first needed. With one detour for a function,
+//! a caller that has waited in one lane would not know its body when callers of the next are held.
 //!
-//! A signal handler may call the function on the thread that holds its callers. It is let through,
-//! and while the thread decides and writes, it takes no signals.
+//! A signal handler may call the function on the thread that holds its callers. That call is let
+//! through, and while the thread decides and writes, it takes no signals.
 
 use std::sync::Arc;
 use std::thread;
@@ -46,7 +46,7 @@ use crate::version::payload::Payload;
 use crate::{Error, Result};
 
 /// The versions whose callers are held, each with the [generation](fork::generation) of the process
-/// that does.
+/// that holds them.
 #[derive(Default)]
 pub(crate) struct Holds(ForkSafeMutex<Vec<(CurrentVersion, u64)>>);
 
@@ -55,8 +55,8 @@ impl Holds {
         self.0.lock().push((target.clone(), fork::generation()));
     }
 
-    /// Forgets that the callers of a version are held since the process had this generation;
-    /// whether they are.
+    /// Forgets that the callers of a version are held since the process had this generation.
+    /// Returns whether they were.
     fn forget(&self, target: &CurrentVersion, since: u64) -> bool {
         let mut holds = self.0.lock();
         let found = holds.iter().position(|(held, of)| held == target && *of == since);
@@ -64,7 +64,7 @@ impl Holds {
     }
 }
 
-/// Has callers go on in a process that was forked, who were held by a thread that it lacks.
+/// In a process that was forked, makes callers go on that a thread which it lacks has held.
 pub(crate) fn recover_after_fork(engine: &Engine) {
     let lock = engine.names.lock();
     let mut holds = engine.holds.0.lock();
@@ -76,7 +76,7 @@ pub(crate) fn recover_after_fork(engine: &Engine) {
         // process is the one that held the callers.
         unsafe { target.go_on(*since) };
     }
-    // They may be the last that keep their functions.
+    // These may be the last references to functions.
     drop(lock);
     drop(stale);
 }
@@ -93,13 +93,13 @@ pub(crate) fn replace(engine: &Engine, mut unit: Unit, limit: Duration) -> Resul
         // SAFETY: the names are locked, so this thread is the only one publishing.
         let target = unsafe { function.live() };
         let target = target.ok_or_else(|| not_in_place("it has no version"))?;
-        // SAFETY: as above, and it is the version that is current.
+        // SAFETY: as above, and the version is current.
         let place = unsafe { target.look(place) };
         let place = place.unwrap_or(Err("it has no version")).map_err(not_in_place)?;
         drop(lock);
         let linked = link_over(&engine.units, names, &unit, id, &place.footprint, place.body)?;
         if !Arc::ptr_eq(&linked.root.function, target.function()) {
-            // It was removed, and has come back as another.
+            // The function was removed, and another now has its name.
             continue;
         }
         let lock = names.lock();
@@ -134,7 +134,7 @@ pub(crate) fn replace(engine: &Engine, mut unit: Unit, limit: Duration) -> Resul
     }
 }
 
-/// The function that the unit gives a version to, and its name.
+/// The function to which the unit gives a version, and its name.
 fn only_function(unit: &Unit) -> Result<(FuncId, String)> {
     let declaration = |id: &FuncId| unit.declarations().get_function_decl(*id);
     let is_public =
@@ -152,7 +152,7 @@ fn only_function(unit: &Unit) -> Result<(FuncId, String)> {
     }
 }
 
-/// Where a version is that can be written over.
+/// The place of a version that can be written over.
 struct OverwriteTarget {
     block: Arc<Block>,
     footprint: Footprint,
@@ -160,7 +160,7 @@ struct OverwriteTarget {
     body: usize,
 }
 
-/// Where the code and data of a version are, or why it cannot be written over.
+/// The place of a version's code and data, or why it cannot be written over.
 fn place(payload: &Payload) -> Result<OverwriteTarget, &'static str> {
     match payload.owned().map(Image::code) {
         Some(Code::Block { block, only: Some(body), .. }) => {
@@ -172,11 +172,11 @@ fn place(payload: &Payload) -> Result<OverwriteTarget, &'static str> {
     }
 }
 
-/// Why a version is not replaced whose callers were held.
+/// Why a version whose callers were held was not replaced.
 enum Failed {
     /// Threads were inside.
     Inside(Vec<Frames>),
-    /// Another thread has replaced or removed it, or recovered in a process that was forked.
+    /// Another thread has replaced or removed the version, or recovered in a forked process.
     Lost,
     Error(Error),
 }
@@ -187,7 +187,7 @@ impl From<Error> for Failed {
     }
 }
 
-/// The callers of a version are held, to be let go in any case.
+/// The right to go on with a replacement: the callers of a version are held, until `end`.
 struct Holding<'a> {
     engine: &'a Engine,
     target: CurrentVersion,
@@ -195,7 +195,7 @@ struct Holding<'a> {
 }
 
 impl Holding<'_> {
-    /// Waits until nobody is inside, and writes the other version over this one.
+    /// Waits until no thread is inside, and writes the other version over this one.
     fn replace(
         self,
         block: &Arc<Block>,
@@ -240,14 +240,14 @@ impl Holding<'_> {
         }
     }
 
-    /// Whether the version is current and this thread holds its callers, as it does unless somebody
-    /// else has come between. The names are locked.
+    /// Whether the version is still current and its callers are held by this thread in this
+    /// process. The names are locked.
     fn is_mine(&self) -> bool {
         // SAFETY: the names are locked, so this thread is the only one publishing.
         self.since == fork::generation() && unsafe { self.target.is_current() }
     }
 
-    /// Lets the callers go on in the version that is there.
+    /// Makes the callers go on in the version that is there.
     fn give_up(self) {
         let names = self.engine.names.lock();
         self.end(&names);
@@ -262,7 +262,7 @@ impl Holding<'_> {
         }
     }
 
-    /// Writes the other version, with nobody inside, and lets the callers go on there.
+    /// Writes the other version while no thread is inside, and makes the callers go on there.
     fn write(
         self,
         mut names: Guard<'_, NameTable>,
@@ -274,11 +274,11 @@ impl Holding<'_> {
         let Self { engine, ref target, .. } = self;
         let memory = engine.units.memory();
         let LinkedOver { mut contents, calls, root, description } = linked;
-        // Calls in what is written over must not be patched any more, and those in what is written
-        // from then on.
+        // From now on, calls in the old code must not be patched any more, and calls in the new
+        // code must.
         let turn = memory.patches();
         let written = calls.aim(contents.code().0, &turn).and_then(|()| {
-            // SAFETY: nobody is inside, and whoever patches has this turn.
+            // SAFETY: no thread is inside, and this thread has the turn to patch.
             unsafe { block.overwrite(&contents) }
         });
         if let Err(error) = written {
@@ -300,7 +300,7 @@ impl Holding<'_> {
         image.set_number(names.installs);
         let payload = Payload::new(Arc::new(image), version.clone(), drop_queue);
         payload.publish(names.installs);
-        // SAFETY: the names are locked, the version is current, and nobody is inside before the
+        // SAFETY: the names are locked, the version is current, and no thread is inside before the
         // callers go on.
         let mut replaced = unsafe { target.exchange(payload) };
         if let Some(image) = replaced.as_mut().and_then(Payload::owned_mut) {
@@ -310,13 +310,13 @@ impl Holding<'_> {
         engine.functions().retirement.serialize();
         self.end(&names);
         drop((blocked, names));
-        // What is dropped with it may run anything.
+        // The drop of a payload may run anything.
         drop(replaced);
         Ok(Installed::in_place(version, root))
     }
 }
 
-/// From one look to the next: the longer it takes, the less often.
+/// The pauses between two looks: the longer the whole takes, the longer they are.
 struct Pauses {
     end: Option<Instant>,
     count: u32,

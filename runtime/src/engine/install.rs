@@ -1,4 +1,4 @@
-//! Installing: everything that can fail, then everything that must not.
+//! Installing a unit: first the steps that can fail, then those that must not.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -22,12 +22,12 @@ use crate::version::Version;
 use crate::version::payload::{DropQueue, Owned, Payload};
 use crate::{Error, Result};
 
-/// What an install has put into the engine.
+/// The result of an install: versions, and exposed functions.
 ///
 /// It keeps the exposed functions of the unit alive, and nothing else.
 pub struct Installed {
     versions: Vec<Version>,
-    /// Where the code of each starts.
+    /// The address at which the code of each version starts.
     addresses: Vec<usize>,
     functions: HashMap<FuncId, Arc<Function>>,
 }
@@ -51,8 +51,8 @@ impl Installed {
 
     /// Where the code of the version of the function with this name starts.
     ///
-    /// Calls of this address are not counted. Who makes one sees to it that the version is not
-    /// freed meanwhile, nor [written over](crate::Engine::replace_in_place): addresses to hand out
+    /// Calls of this address are not counted. The caller must make sure that the version is not
+    /// freed meanwhile, nor [written over](crate::Engine::replace_in_place). Addresses to hand out
     /// are those of [`Handle::c_address`].
     pub fn address(&self, name: &str) -> Option<usize> {
         let found = self.versions.iter().position(|version| version.function() == name)?;
@@ -78,7 +78,7 @@ impl fmt::Debug for Installed {
     }
 }
 
-/// Code with a lane for each of its versions, and what is put there.
+/// The versions of a unit, each with a lane for it, before they are current.
 pub(crate) struct Publication {
     roots: Vec<Prepared>,
     parked_calls: Vec<(ReservedLane, Arc<ParkedCall>)>,
@@ -89,22 +89,22 @@ struct Prepared {
     lane: ReservedLane,
     body: usize,
     public: bool,
-    /// Whether it is the resume entry of a point, and so part of another's version.
+    /// Whether this is the resume entry of a point, and so part of another root's version.
     part: bool,
     payload: Payload,
 }
 
-/// What an install leaves to be done when nothing is locked any more.
+/// The rest of an install, to be done when nothing is locked any more.
 pub(crate) struct Replaced {
-    /// Versions to be retired, with the process kept from forking until then.
+    /// Versions to be retired. The pass keeps the process from forking until then.
     pub(crate) closing: Vec<Closing>,
     pub(crate) pass: Pass,
-    /// To be dropped after that.
+    /// To be dropped after the versions are retired.
     pub(crate) withdrawn: Vec<Withdrawn>,
 }
 
 impl Publication {
-    /// Finds a lane for each root. On an error nothing has changed.
+    /// Reserves a lane for each root. On an error nothing has changed.
     pub(crate) fn new(
         drop_queue: &Arc<DropQueue>,
         linked: Linked,
@@ -118,7 +118,7 @@ impl Publication {
             .iter()
             .map(|parked_call| Ok((parked_call.function.reserve_lane()?, Arc::clone(parked_call))));
         let parked_calls = parked_calls.collect::<Result<Vec<_>>>()?;
-        // Only the payloads keep it: it goes with the last of them, and at once if there are none.
+        // Only payloads keep the image: it goes with the last one, and at once if there is none.
         let image = Arc::new(Image::new(code, callees, attached()).with_points(points));
         let mut prepared: Vec<Prepared> = Vec::with_capacity(roots.len());
         for (root, lane) in roots.iter().zip(lanes) {
@@ -139,7 +139,7 @@ impl Publication {
     ///
     /// # Errors
     ///
-    /// If calls have to be patched and the system does not let us. Then nothing has changed.
+    /// If calls have to be patched and the system refuses that. Then nothing has changed.
     pub(crate) fn publish(
         self,
         env: &UnitEnv,
@@ -155,7 +155,7 @@ impl Publication {
             .filter_map(|root| root.lane.function().known_points().map(Arc::clone))
             .collect();
         let mut replaced = Vec::with_capacity(roots.len());
-        // On an error they are unlocked before the payloads are dropped, which may run anything.
+        // On an error the names are unlocked before payloads are dropped, which may run anything.
         let mut names = names.lock();
         let published =
             roots.iter().map(|root| &root.lane).chain(parked_calls.iter().map(|(lane, _)| lane));
@@ -165,7 +165,7 @@ impl Publication {
         if let Some(image) = image {
             image.set_number(names.installs);
         }
-        // Before anything of theirs is published.
+        // The tables are locked before any resume entry or parked call is published.
         let mut tables: Vec<_> = resumable.iter().map(|points| points.lock()).collect();
         let offers = resumable.iter().zip(&mut tables).map(|(points, table)| {
             let uses = image.map_or(&[][..], Image::uses).iter().filter(|used| used.is_of(points));
@@ -175,11 +175,11 @@ impl Publication {
         let (parts, wholes): (Vec<_>, Vec<_>) = roots.into_iter().partition(|root| root.part);
         let mut lanes = Vec::with_capacity(parts.len() + wholes.len() + parked_calls.len());
         let mut open = |lane: ReservedLane, body, payload| {
-            // Where calls go by slots, no thread is to go back to an older version. So the slot
-            // comes first. A caller that finds the new gate and not the body yet bails, to what is
-            // still current. One that finds the body, even by way of a lane that it was late for,
-            // finds the new gate from then on: the stores of the body and of the current gate are
-            // releases, and gates load both with acquire.
+            // Where calls go by slots, no thread may go back to an older version. So the slot comes
+            // first. A caller that finds the new gate and not the body yet bails, to the version
+            // that is still current. One that finds the body, even by way of a lane that it was
+            // late for, finds the new gate from then on: the stores of the body and of the current
+            // gate are releases, and gates load both with acquire.
             if patches.is_none() {
                 lane.enter_slot();
             }
@@ -191,8 +191,8 @@ impl Publication {
         for whole in &wholes {
             whole.payload.publish(names.installs);
         }
-        // Whoever is in a parked call finds the resume entry, and who comes from a function that calls
-        // from there finds the parked_call.
+        // A frame in a parked call finds the new resume entry, and a frame of a function that makes
+        // such calls finds the parked call.
         for Prepared { lane, body, payload, .. } in parts {
             open(lane, body, payload);
         }
@@ -219,15 +219,15 @@ impl Publication {
             replaced.append(&mut left.closing);
             withdrawn.push(left);
         }
-        // Not before all that is new is current: callers turn away from a closed gate to what is,
-        // and would find half a unit.
+        // Lanes close only when all that is new is current: callers turn away from a closed gate to
+        // the current version, and would otherwise find half a unit.
         for closing in &replaced {
             // SAFETY: as above, and these were replaced just now.
             unsafe { closing.close() };
         }
-        // Sites do not change all at once, nor together with the slot. So it is the closing that
-        // decides: before it every way leads to the old version, after it to the new one, if need
-        // be by bailing.
+        // Sites do not change all at once, nor together with the slot. So the closing decides:
+        // before it every call leads to the old version, after it to the new one, if need be by
+        // bailing.
         if let Some(patches) = patches {
             for lane in &lanes {
                 if lane.enter_slot() {
@@ -241,7 +241,7 @@ impl Publication {
     }
 }
 
-/// What calls of these functions are patched with, if that is how they are called.
+/// The right to patch calls of these functions, if calls are patched in this engine.
 fn patches<'a, 'b>(
     env: &'a UnitEnv,
     mut published: impl Iterator<Item = &'b ReservedLane>,
@@ -250,7 +250,7 @@ fn patches<'a, 'b>(
         return Ok(None);
     }
     let mut patches = env.memory().patches();
-    // From here on no sites come that these would miss.
+    // From here on no unit registers sites that these patches would miss.
     if published.any(|lane| lane.function().sites().any()) {
         patches.prepare()?;
     }

@@ -1,5 +1,5 @@
-//! The face of the crate: engines, their builder, installing, and replacing in place. This layer may
-//! know all others.
+//! The face of the crate: engines, their builder, installing, and replacing in place. This layer
+//! may know all others.
 
 pub(crate) mod builder;
 mod in_place;
@@ -38,8 +38,8 @@ use crate::{Error, Result};
 /// Engines are shared by reference, or in an `Arc`: everything takes `&self`, from any thread.
 ///
 /// Dropping an engine removes all functions that it knows by name. Threads that are inside one
-/// leave in peace: code stays until they have, and handles stay good, though calls return
-/// [`CallError::Removed`](crate::CallError::Removed).
+/// leave in peace: the code stays until they have left. Handles can still be called, but their
+/// calls return [`CallError::Removed`](crate::CallError::Removed).
 pub struct Engine {
     pub(crate) units: Arc<UnitEnv>,
     pub(crate) names: Names,
@@ -58,7 +58,7 @@ impl Engine {
         }
     }
 
-    /// What its functions share.
+    /// The state that the engine's functions share.
     pub(crate) fn functions(&self) -> &Arc<FunctionEnv> {
         &self.units.functions
     }
@@ -72,12 +72,12 @@ impl Engine {
         EngineBuilder::new().build()
     }
 
-    /// To set what has a sensible default.
+    /// A builder for an engine with other settings than the defaults.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::new()
     }
 
-    /// What code is generated for, and how.
+    /// The host's instruction set and Cranelift's flags, for which code is generated.
     pub fn isa(&self) -> &dyn TargetIsa {
         &*self.units.isa
     }
@@ -89,18 +89,17 @@ impl Engine {
 
     /// Installs a unit: all of it, or, if anything is wrong, nothing.
     ///
-    /// From now on calls of the functions that it exports go to it. Versions that it replaces are
-    /// freed at once if nobody is inside, and otherwise by the last thread to leave. However many
-    /// there are, this takes one heavy fence, and no thread waits.
+    /// From now on calls of the functions that the unit exports go to it. A version that it
+    /// replaces is freed at once if no thread is inside, and otherwise by the last thread to leave.
+    /// However many versions there are, this takes one heavy fence, and no thread waits.
     ///
     /// # Errors
     ///
     /// A function is exported and not defined ([`Error::Undefined`]), is used and not known
-    /// ([`Error::MissingImport`]), is known with another signature
-    /// ([`Error::SignatureMismatch`]); the unit exports a name of the host's
-    /// ([`Error::HostSymbol`]) or belongs to another engine ([`Error::ForeignUnit`]); an address
-    /// is out of reach ([`Error::Link`]); there is no memory. In all cases what was current
-    /// before still is.
+    /// ([`Error::MissingImport`]), is known with another signature ([`Error::SignatureMismatch`]);
+    /// the unit exports a name of the host's ([`Error::HostSymbol`]) or belongs to another engine
+    /// ([`Error::ForeignUnit`]); an address is out of reach ([`Error::Link`]); there is no memory.
+    /// In all cases the versions that were current before still are.
     pub fn install(&self, mut unit: Unit) -> Result<Installed> {
         if !unit.belongs_to(&self.units) {
             return Err(Error::ForeignUnit);
@@ -112,20 +111,20 @@ impl Engine {
     }
 
     /// Replaces the version of a function by another at the same address: callers wait at the gate
-    /// until everyone who is inside has left, the new code and data are written over the old, and
-    /// the callers go on, in the new version. For those who have handed out the
-    /// [address](Installed::address) of the code, or want no second version in memory; everybody
-    /// else is better served by [`install`](Self::install), which lets nobody wait.
+    /// until every thread that is inside has left, the new code and data are written over the old,
+    /// and the callers go on, in the new version. This is for hosts that have handed out the
+    /// [address](Installed::address) of the code, or want no second version in memory. All others
+    /// are better served by [`install`](Self::install), which makes no thread wait.
     ///
     /// A thread that is inside and calls the function again is let through, and so can leave. But
     /// if it waits for another thread that calls the function, neither goes on before the time is
     /// over; nor if this is called from inside. A caller waits for one replacement at most.
     ///
     /// The unit gives a version to one function and no more, which it exports; and so did the unit
-    /// that is written over, since others could call into it directly. It may have grown only as
-    /// far as that one has [reserved](Unit::reserve) room. The version that is replaced is freed
-    /// when this returns: what was attached to it is dropped, though not before the new version
-    /// runs. This takes two heavy fences.
+    /// that is written over, since other functions of that could call into it directly. The new
+    /// unit may be larger only as far as the old one has [reserved](Unit::reserve) space. When this
+    /// returns, the version that is replaced is freed: what was attached to it is dropped, though
+    /// not before the new version runs. This takes two heavy fences.
     ///
     /// # Errors
     ///
@@ -133,9 +132,8 @@ impl Engine {
     /// [`Error::DoesNotFit`], [`Error::NotInPlace`] if the units are not such, the code is
     /// [adopted](Self::adopt), another replacement in its place took all the time or the function
     /// was installed anew or removed meanwhile, or the host is not x86-64;
-    /// [`Error::UnknownFunction`] if there is none to be replaced; and as
-    /// [`install`](Self::install). In all cases what was current before still is, and callers go on
-    /// in it.
+    /// [`Error::UnknownFunction`] if no function has this name; and as [`install`](Self::install).
+    /// In all cases the version that was current before still is, and callers go on in it.
     pub fn replace_in_place(&self, unit: Unit, limit: Duration) -> Result<Installed> {
         if !unit.belongs_to(&self.units) {
             return Err(Error::ForeignUnit);
@@ -145,21 +143,21 @@ impl Engine {
     }
 
     /// Installs code that something else owns, all of its exports at once, as
-    /// [`install`](Self::install) does those of a unit.
+    /// [`install`](Self::install) does with those of a unit.
     ///
     /// # Errors
     ///
-    /// An export has the name of something of the host's ([`Error::HostSymbol`]), is known with
+    /// An export has the name of a symbol of the host's ([`Error::HostSymbol`]), is known with
     /// another signature ([`Error::SignatureMismatch`]), has a signature that no gate can have
     /// ([`Error::Instrument`]), or is at the null address ([`Error::Undefined`]); or there is no
-    /// memory. Then the owner lets go of the code, and what was current before still is.
+    /// memory. Then the owner is told to release the code, and what was current before still is.
     pub fn adopt(&self, adopted: Adopted) -> Result<Installed> {
         self.recover_after_fork();
         let linked = adopted.link(&self.units, &self.names)?;
         self.publish(Publication::new(&self.drop_queue, linked, Vec::new)?)
     }
 
-    /// Has a process that was forked do first what is to be done there.
+    /// Recovers in a process that was forked, before anything else is done there.
     fn recover_after_fork(&self) {
         if self.functions().retirement.recover_after_fork(&self.functions().lanes) {
             in_place::recover_after_fork(self);
@@ -175,14 +173,14 @@ impl Engine {
     }
 
     /// Makes a function known before any unit defines it, so that units that call each other can be
-    /// installed one after the other. Until then a call of it is
+    /// installed one after the other. Until then a call of it returns
     /// [`CallError::Removed`](crate::CallError::Removed).
     ///
     /// # Errors
     ///
-    /// [`Error::SignatureMismatch`] if it is known with another signature, [`Error::HostSymbol`]
-    /// if the host has something of this name, [`Error::Instrument`] if no gate can have this
-    /// signature, or there is no memory.
+    /// [`Error::SignatureMismatch`] if the function is known with another signature,
+    /// [`Error::HostSymbol`] if the host has a symbol of this name, [`Error::Instrument`] if no
+    /// gate can have this signature, or there is no memory.
     pub fn declare(&self, name: &str, signature: &Signature) -> Result<()> {
         if self.units.host.contains_key(name) {
             return Err(Error::HostSymbol(name.to_owned()));
@@ -193,13 +191,13 @@ impl Engine {
     }
 
     /// Removes a function: its version is freed as if it had been replaced, and its name is
-    /// forgotten. What still has a handle to it, or imports it, meets
-    /// [`CallError::Removed`](crate::CallError::Removed) when it calls it, until a function of this
-    /// name is installed again.
+    /// forgotten. Calls through remaining handles and imports meet
+    /// [`CallError::Removed`](crate::CallError::Removed) until a function of this name is installed
+    /// again.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownFunction`] if there is none of this name.
+    /// [`Error::UnknownFunction`] if no function has this name.
     pub fn remove(&self, name: &str) -> Result<()> {
         self.recover_after_fork();
         let unknown = || Error::UnknownFunction(name.to_owned());
@@ -209,7 +207,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes the versions from functions, and lets them go after `names` is unlocked.
+    /// Takes the versions from functions, and retires them after `names` is unlocked.
     fn retire_all(&self, names: Guard<'_, NameTable>, functions: Vec<Arc<Function>>) {
         let (mut removed, mut withdrawn) = (Vec::new(), Vec::new());
         for function in &functions {
@@ -236,55 +234,54 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownFunction`] if there is none of this name, [`Error::SignatureMismatch`] if
-    /// it is of another type, or there is no memory for the entry.
+    /// [`Error::UnknownFunction`] if no function has this name, [`Error::SignatureMismatch`] if it
+    /// is of another type, or there is no memory for the entry.
     pub fn function<F: FunctionType>(&self, name: &str) -> Result<Handle<F>> {
         let unknown = || Error::UnknownFunction(name.to_owned());
         let function = self.names.known(name).ok_or_else(unknown)?;
         Handle::new(function)
     }
 
-    /// The versions of a function that are not freed yet, oldest first, and who is inside them.
-    /// Those that only wait for [`collect`](Self::collect) may be missing.
+    /// The versions of a function that are not freed yet, oldest first, and the frames inside them.
+    /// Versions that only wait for [`collect`](Self::collect) may be missing.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownFunction`] if there is none of this name.
+    /// [`Error::UnknownFunction`] if no function has this name.
     pub fn versions(&self, name: &str) -> Result<Vec<VersionInfo>> {
         let unknown = || Error::UnknownFunction(name.to_owned());
         let function = self.names.known(name).ok_or_else(unknown)?;
         Ok(function.versions())
     }
 
-    /// Who is inside of a function and of none of its versions: in a call that was
-    /// [marked](crate::ResumePoints::call), after which it goes on in the version that is current
-    /// then.
+    /// The frames that are inside a function and in none of its versions: each is in a call that
+    /// was [marked](crate::ResumePoints::call), after which it goes on in the version that is
+    /// current then.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownFunction`] if there is none of this name.
+    /// [`Error::UnknownFunction`] if no function has this name.
     pub fn waiting(&self, name: &str) -> Result<Vec<ThreadFrames>> {
         let unknown = || Error::UnknownFunction(name.to_owned());
         let function = self.names.known(name).ok_or_else(unknown)?;
         Ok(function.waiting())
     }
 
-    /// The frames of this engine's code on the stack of the calling thread, innermost first: for
-    /// a host function that wants to know which functions called it. Only code that can be unwound
-    /// is looked through, so on some hosts there is nothing to see.
+    /// The frames of this engine's code on the stack of the calling thread, innermost first: for a
+    /// host function that wants to know which functions called it. The walk ends at code that
+    /// cannot be unwound, so on some hosts there is nothing to see.
     pub fn backtrace(&self) -> Vec<Location> {
         unwind::backtrace(self.units.memory().code_map())
     }
 
-    /// Which function of a unit has code at an address, while it is there: such as the return
-    /// address of a frame, less one, or what a profiler has seen.
+    /// Finds the function of a unit that has code at an address, while the code is there. The
+    /// address may be the return address of a frame, less one, or what a profiler has seen.
     pub fn locate(&self, address: usize) -> Option<Location> {
         location_of_code(self.units.memory().code_map(), address)
     }
 
-    /// Drops the payloads of versions that everyone has left, where
-    /// [`DropPolicy::Collector`](crate::DropPolicy::Collector) has them wait for this. Returns how
-    /// many versions that were.
+    /// Drops the payloads of versions that all frames have left, where [`DropPolicy::Collector`]
+    /// makes them wait for this. Returns the number of versions.
     pub fn collect(&self) -> usize {
         self.recover_after_fork();
         self.functions().retirement.retry();
@@ -315,9 +312,9 @@ impl Drop for Engine {
         let mut names = self.names.lock();
         let functions = names.take_all();
         self.retire_all(names, functions);
-        // If the fence was refused, nobody else comes to try again.
+        // If the fence was refused, no later call tries again.
         self.functions().retirement.retry();
-        // Nobody can ask for that any more.
+        // No further call of `collect` can come.
         self.drop_queue.collect_from_now_on();
     }
 }
@@ -328,23 +325,23 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// What an engine holds at a moment.
+/// Figures of an engine at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Functions that are known by name.
     pub functions: usize,
     /// Versions installed so far.
     pub installed: u64,
-    /// Those of them that have been freed.
+    /// The versions of these that have been freed.
     pub freed: u64,
     /// Heavy fences executed so far: one for each install or removal that had a version to retire,
     /// however many it had, and two for each replacement in place.
     pub heavy_fences: u64,
     /// With [`Dispatch::PatchedSites`](crate::Dispatch::PatchedSites), the calls of replaceable
-    /// functions in installed units that are patched themselves; else 0.
+    /// functions in installed units that are patched themselves; otherwise 0.
     pub patched_calls: usize,
-    /// Those that cannot be, because of how the bytes of the call lie: each goes by way of a jump
-    /// of its unit's, which is patched instead.
+    /// Calls that cannot be patched because of how their bytes lie: each goes by way of a jump of
+    /// its unit's, which is patched instead.
     pub patched_calls_by_jump: usize,
     /// Bytes of machine code, of versions, gates and entries, in whole cache lines.
     pub code_bytes: usize,

@@ -1,5 +1,5 @@
-//! Every call of the system refused, once each: whatever an operation makes of that, what was
-//! current still is, the next try succeeds, and in the end nothing is left.
+//! Every call of the system is refused once. The operation may fail then, but what was current
+//! still is, the next try succeeds, and in the end nothing is left.
 
 mod fences;
 mod lanes;
@@ -26,7 +26,7 @@ const CALLS: [Call; 10] = [
     Call::HeavyFence,
 ];
 
-/// What engines have mapped and opened.
+/// The mappings and files of engines.
 #[derive(Debug, PartialEq)]
 struct Traces {
     files: usize,
@@ -67,7 +67,7 @@ fn any_call_may_be_refused() {
         Setting { strict: true, dispatch: Dispatch::PatchedSites, ..setting },
     ];
     for setting in settings {
-        // Registers the thread, and shows what is left when nothing is refused.
+        // This run registers the thread, and shows what is left when nothing is refused.
         let expected = trial::run(setting);
         let before = Traces::now();
         assert_eq!((before.files, before.views), (0, 0));

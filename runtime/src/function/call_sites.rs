@@ -6,11 +6,11 @@
 //!
 //! Why that is safe is told in [`docs::calls`](crate::docs::calls), under "How calls are patched".
 //!
-//! # Who writes
+//! # Writers
 //!
-//! Sites are changed by whoever has the [`Patches`] of the engine's memory, and so one after the
-//! other. Who registers a unit has them, too, and the sites call what is in the slots at that
-//! moment. A unit is deregistered before its code is freed.
+//! Only the owner of the [`Patches`] of the engine's memory changes sites, so they are changed one
+//! after the other. A unit is registered under the [`Patches`] too, and its sites then call what is
+//! in the slots at that moment. A unit is deregistered before its code is freed.
 
 use std::sync::OnceLock;
 
@@ -26,20 +26,20 @@ mod tests;
 /// The sites that call a function, in all units that are alive.
 #[derive(Default)]
 pub(crate) struct Sites {
-    /// Made for the first unit that has some.
+    /// The table is made for the first unit that has sites.
     units: OnceLock<Box<ForkSafeMutex<ByUnit>>>,
 }
 
-/// The sites of each unit.
+/// The sites of each unit, by the key that registration returned.
 type ByUnit = Slab<Box<[Site]>>;
 
 impl Sites {
-    /// Whether there are any.
+    /// Whether any unit has sites that call the function.
     pub(crate) fn any(&self) -> bool {
         self.units.get().is_some_and(|units| !units.lock().is_empty())
     }
 
-    /// Has all of them call `gate`.
+    /// Makes all sites call `gate`.
     pub(crate) fn aim(&self, gate: usize, patches: &Patches<'_>) {
         let Some(units) = self.units.get() else { return };
         for (_, sites) in units.lock().iter() {
@@ -57,7 +57,7 @@ impl Sites {
         if let Some(units) = self.units.get() {
             let mut units = units.lock();
             units.remove(key);
-            // Of many callers that are gone nothing is kept.
+            // The table shrinks again when many callers have gone.
             if units.is_empty() {
                 *units = Slab::new();
             }

@@ -1,4 +1,4 @@
-//! What a unit calls: a replaceable function, and the sites that call it.
+//! What a unit calls: a replaceable function, and the call sites for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::code::patch::Site;
 use crate::function::Function;
 
-/// A replaceable function that a unit refers to, which keeps it; and the unit's sites that call it,
-/// which are patched until this is dropped.
+/// A replaceable function that a unit refers to, and the unit's sites that call it. This keeps the
+/// function, and the sites are patched until it is dropped.
 pub(crate) struct Callee {
     function: Arc<Function>,
     registered: Option<RegisteredSites>,
 }
 
-/// How a unit calls a function.
+/// The sites of a unit that call a function, as registered.
 #[derive(Clone, Copy)]
 struct RegisteredSites {
     key: usize,
@@ -28,13 +28,13 @@ pub(crate) struct Calls {
 }
 
 impl Callee {
-    /// A function that is not called by sites.
+    /// A function that no site calls.
     pub(crate) fn new(function: Arc<Function>) -> Self {
         Self { function, registered: None }
     }
 
-    /// One that is. From now on the sites are patched. The caller has the [`Patches`], and the
-    /// sites call the gate that is in the function's slot.
+    /// A function that sites call. From now on the sites are patched. The caller has the
+    /// [`Patches`](crate::code::Patches), and the sites call the gate in the function's slot.
     pub(crate) fn register(function: Arc<Function>, sites: Vec<Site>, calls: Calls) -> Self {
         let key = function.sites().add(sites.into());
         function.env().calls.add(calls);
@@ -43,7 +43,7 @@ impl Callee {
 }
 
 impl Callee {
-    /// From now on the sites are not patched any more.
+    /// Ends the patching of the sites.
     pub(crate) fn deregister(&mut self) {
         if let Some(RegisteredSites { key, calls }) = self.registered.take() {
             self.function.sites().remove(key);
@@ -76,7 +76,7 @@ impl AllCalls {
         self.by_jump.fetch_sub(calls.by_jump, Ordering::Relaxed);
     }
 
-    /// How many there are.
+    /// The present counts.
     pub(crate) fn get(&self) -> Calls {
         Calls {
             in_place: self.in_place.load(Ordering::Relaxed),

@@ -1,11 +1,11 @@
-//! What the functions of an engine share, for as long as any of them lives.
+//! The state that the functions of an engine share, for as long as any of them lives.
 
 use crate::function::LanePool;
 use crate::function::callee::AllCalls;
 use crate::function::retirement::Retirement;
 use crate::gates::Gates;
 
-/// An `Arc`, since a function needs it when it is dropped.
+/// Each function owns an `Arc` of this, since it needs it when it is dropped.
 pub(crate) struct FunctionEnv {
     pub(crate) gates: Gates,
     pub(crate) lanes: LanePool,

@@ -1,4 +1,4 @@
-//! Typed handles.
+//! Typed handles, by which the host calls functions.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -24,7 +24,7 @@ mod tests;
 /// import any more and that has been removed goes with its last handle.
 pub struct Handle<F> {
     function: Arc<Function>,
-    /// The entry for typed calls; its code, and how to call it without looking there.
+    /// The code of the entry for typed calls, and its address, which saves a call a load.
     entry: Arc<Block>,
     address: usize,
     _type: PhantomData<F>,
@@ -68,9 +68,9 @@ impl<F> Handle<F> {
     /// `extern "C" fn` type that fits its signature, from any thread.
     ///
     /// It stays valid, and calls whichever version is current, for as long as the function lives:
-    /// while there is this handle or another, or a unit that imports it, or its name in the
-    /// engine. Whoever calls it must see to that until the call has returned. If the function has
-    /// been removed, a call returns zeros.
+    /// while there is this handle or another, or a unit that imports it, or its name in the engine.
+    /// The caller must keep one of these until the call has returned. If the function has been
+    /// removed, a call returns zeros.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Where callers of a function wait while its version is replaced where it is.
+//! How callers of a function are held while its version is replaced in its place.
 
 use std::ptr;
 use std::sync::Arc;
@@ -18,54 +18,53 @@ use crate::version::payload::Payload;
 use crate::version::{Version, VersionState};
 use crate::{Error, Result};
 
-/// What gates of a lane call instead of the body while callers are held.
+/// The code that gates of a lane call instead of the body while callers are held, and its data.
 pub(super) struct Detour {
     code: Block,
     held: Box<Held>,
 }
 
-/// The callers of a lane, as its detour knows them.
+/// The callers of a lane, as its detour knows them. The detour owns it.
 #[repr(C)]
 pub(super) struct Held {
-    /// Where they go on. First, since the detour loads it.
+    /// Where the callers go on. This is the first field, since the detour loads it.
     body: AtomicUsize,
     lane: *const FunctionLane,
     hold: Hold,
-    /// The thread that holds them, and the [generation](fork::generation) of the process that it
-    /// is of.
+    /// The thread that holds the callers, and the [generation](fork::generation) of its process.
     holder: AtomicU64,
     process: AtomicU64,
 }
 
-// SAFETY: the lane owns it, and so is there; all else can be shared.
+// SAFETY: the lane outlives the detour that it owns, and this with it; all else can be shared.
 unsafe impl Send for Held {}
 // SAFETY: as above.
 unsafe impl Sync for Held {}
 
 impl Held {
-    /// The stub's call when a gate has called the detour.
+    /// The stub calls this when a gate has called the detour.
     pub(super) unsafe extern "C" fn wait(
         held: *const Self,
         ledger: *const u32,
         hooks: *const Hooks,
     ) {
-        // SAFETY: the detour passes what its lane keeps, as long as somebody is counted in there.
+        // SAFETY: the detour passes what its lane keeps as long as a frame is counted in there.
         let (held, lane) = unsafe { (&*held, &*(*held).lane) };
         if !hooks.is_null() {
-            // SAFETY: they are the engine's.
+            // SAFETY: the hooks are the engine's.
             unsafe { Hooks::step(ptr::from_ref(lane).cast(), ledger, hooks) };
         }
-        // A process that was forked has nobody who would end the hold.
+        // In a process that was forked there is no thread that would end the hold.
         let is_ours = || held.process.load(Ordering::Relaxed) == fork::generation();
         if !is_ours() {
             return;
         }
-        // A signal handler would have the thread that it has interrupted wait for itself.
+        // A signal handler would wait for the thread that it has interrupted.
         let is_holder = held.holder.load(Ordering::Relaxed) == threads::id();
         // SAFETY: the gate has counted in with this ledger.
         unsafe {
             held.hold.wait(&lane.inner, ledger, is_holder, |word, seen| {
-                // Whatever it returns, the word says whether the waiting is over.
+                // The result does not matter: the word says whether the waiting is over.
                 let _ = futex::wait(word, futex::Flags::PRIVATE, seen, None);
                 is_ours()
             });
@@ -73,13 +72,13 @@ impl Held {
     }
 
     fn wake(&self) {
-        // It fails only where there is nobody to wake.
+        // The call fails only where there is no thread to wake.
         let _ = futex::wake(self.hold.word(), futex::Flags::PRIVATE, i32::MAX as u32);
     }
 }
 
 impl FunctionLane {
-    /// The detour; made when it is first asked for, if this host has such.
+    /// The detour of the lane, made when it is first asked for; `None` if this host has no detours.
     fn detour(&self, env: &FunctionEnv) -> Result<Option<&Detour>> {
         if let Some(detour) = self.detour.get() {
             return Ok(Some(detour));
@@ -130,13 +129,13 @@ impl CurrentVersion {
         self.lane.of(&self.function)
     }
 
-    /// Whether it may still be current. Never again, once it is not.
+    /// Whether the version may still be current. Once this is false, it stays so.
     pub(crate) fn is_live(&self) -> bool {
         let state = self.lane().inner.state();
         state == self.state && state.state() == State::Live
     }
 
-    /// Whether it is current, as it was found.
+    /// Whether the version is current, as it was found.
     ///
     /// # Safety
     ///
@@ -151,17 +150,17 @@ impl CurrentVersion {
     ///
     /// # Safety
     ///
-    /// The caller is the only one publishing, and it is current.
+    /// The caller is the only one publishing, and the version is current.
     pub(crate) unsafe fn look<R>(&self, look: impl FnOnce(&Payload) -> R) -> Option<R> {
-        // SAFETY: only who publishes closes the lane of a version that is current.
+        // SAFETY: only the one that publishes closes the lane of a version that is current.
         unsafe { self.lane().inner.look(look) }
     }
 
-    /// Holds the callers, unless somebody else does; whether it does now.
+    /// Holds the callers, and returns true, unless another thread holds them already.
     ///
     /// # Safety
     ///
-    /// The caller is the only one publishing, and it is current, at this place.
+    /// The caller is the only one publishing, and the version is current, in this lane.
     pub(crate) unsafe fn hold(&self, body: usize) -> Result<bool> {
         let lane = self.lane();
         let Some(Detour { code, held }) = lane.detour(&self.function.env)? else {
@@ -182,21 +181,21 @@ impl CurrentVersion {
         Ok(true)
     }
 
-    /// The callers that it holds.
+    /// The callers that are held.
     fn held(&self) -> &Held {
         &self.lane().detour.get().expect("it holds callers").held
     }
 
-    /// The frames of those that are inside and do not wait, at some moment during the call.
+    /// The frames that are inside and do not wait, at some moment during the call.
     pub(crate) fn inside(&self) -> Vec<Frames> {
         self.held().hold.inside(&self.lane().inner)
     }
 
-    /// Makes sure that nobody is inside, until callers go on; or else says who is.
+    /// Makes sure that no frame is inside until the callers go on; or else returns the frames.
     ///
     /// # Safety
     ///
-    /// It holds the callers, and there was a heavy fence since.
+    /// The caller holds the callers of the function, and there was a heavy fence since.
     pub(crate) unsafe fn decide(&self) -> Result<(), Vec<Frames>> {
         let held = self.held();
         // SAFETY: as the caller says.
@@ -207,11 +206,11 @@ impl CurrentVersion {
         decided
     }
 
-    /// Puts the version of a payload into the place of this one, whose payload it returns.
+    /// Puts the version of a payload into the place of this one, and returns this one's payload.
     ///
     /// # Safety
     ///
-    /// The caller is the only one publishing, this is current, and nobody is inside, for good.
+    /// The caller is the only one publishing, this version is current, and no frame can be inside.
     pub(crate) unsafe fn exchange(&self, payload: Payload) -> Option<Payload> {
         self.function.lanes.lock().record(self.index).version = Some(payload.version().clone());
         self.version.advance(VersionState::Retired);
@@ -219,21 +218,21 @@ impl CurrentVersion {
         unsafe { self.lane().inner.exchange(payload) }
     }
 
-    /// Has callers go on to the body that are held since the process had this
-    /// [generation](fork::generation), if they still are.
+    /// Makes callers go on to the body if they are still held since the process had this
+    /// [generation](fork::generation).
     ///
     /// # Safety
     ///
-    /// The caller is the only one publishing. It was the one that held the callers then, or this is
+    /// The caller is the only one publishing. It is the one that has held the callers, or this is
     /// another process.
     pub(crate) unsafe fn go_on(&self, since: u64) {
         let held = self.held();
         if held.process.load(Ordering::Relaxed) != since {
             return;
         }
-        // Else it was closed, and the body is for those who wait only.
+        // Otherwise the lane was closed, and only callers that wait go to the body.
         if self.is_live() {
-            // SAFETY: as the caller says. The code at the body is that of the version there.
+            // SAFETY: as the caller says. The code at the body is that of the version in the lane.
             unsafe { self.lane().inner.divert(held.body.load(Ordering::Relaxed)) };
         }
         // SAFETY: as the caller says.
@@ -247,7 +246,7 @@ impl CurrentVersion {
 }
 
 impl PartialEq for CurrentVersion {
-    /// Whether it is the same version.
+    /// Whether both are the same version.
     fn eq(&self, other: &Self) -> bool {
         self.version == other.version
     }

@@ -1,4 +1,4 @@
-//! The lanes of a function, one of which each of its versions occupies.
+//! The lanes of a function. Each version of the function occupies one.
 
 use std::collections::VecDeque;
 use std::mem::offset_of;
@@ -20,41 +20,41 @@ use crate::host::threads;
 use crate::version::payload::Payload;
 use crate::version::{Version, VersionState};
 
-/// What is known of the lanes of a function.
+/// The lanes of a function, with what belongs to each.
 #[derive(Default)]
 pub(super) struct FunctionLanes {
-    /// Of the first lane, if the function has that: set right after it has got its address.
+    /// The first lane's record, if there is such a lane: set as soon as that has its address.
     pub(super) first: Option<LaneRecord>,
     pub(super) more: Vec<(Arc<FunctionLane>, LaneRecord)>,
-    /// Which of them the current version sits in, counted from the first.
+    /// The lane that the current version occupies, as its number, counted from the first lane.
     pub(super) live: Option<u32>,
 }
 
-/// The gate of a lane, and what was put into it last.
+/// The gate of a lane, and the version that has occupied it last.
 pub(super) struct LaneRecord {
     pub(super) gate: Block,
     pub(super) version: Option<Version>,
-    /// An install has chosen it and not published yet.
+    /// Whether an install has chosen the lane and not published yet.
     pub(super) reserved: bool,
 }
 
-/// A lane, for its gate.
+/// A lane, with what its gate needs.
 ///
-/// The address of this is that of the protocol's lane in it, and so of its body word. Gates know it, so a lane
-/// stays where it is for as long as its function lives, or longer: see [`LanePool`].
+/// Its address is that of the [`Lane`] in it, and so that of the body. Gates contain the address,
+/// so a lane stays where it is for as long as its function lives, or longer: see [`LanePool`].
 #[repr(C)]
 pub(crate) struct FunctionLane {
     pub(super) inner: Lane<Payload>,
     /// From the start of any ledger to the lane's cell, in bytes.
     pub(super) cell_offset: usize,
-    /// Whose it is; null while it is in the pool. Only used by those who are on their way in, by
-    /// a gate of the function, which is there as long as somebody is.
+    /// The function whose lane this is; null while the lane is in the pool. Only callers on their
+    /// way in use it, through a gate of the function, which is there as long as they are.
     pub(super) function: AtomicPtr<Function>,
-    /// Made when a version is first replaced in its place here.
+    /// Made when a version in this lane is first replaced in its place.
     pub(super) detour: OnceLock<Box<Detour>>,
 }
 
-/// Where entries and the tails of gates find what they need.
+/// Where entries and the tails of gates find what they need in a lane and in a function.
 const LANE_LAYOUT: LaneLayout = LaneLayout {
     function: offset_of!(FunctionLane, function) as i32,
     cell_offset: offset_of!(FunctionLane, cell_offset) as i32,
@@ -63,7 +63,7 @@ const LANE_LAYOUT: LaneLayout = LaneLayout {
     no_version: offset_of!(Function, no_version) as i32,
 };
 
-/// What gates are told of functions.
+/// The facts of functions that gates know.
 pub(crate) fn slow_path() -> SlowPath {
     SlowPath {
         layout: LANE_LAYOUT,
@@ -74,7 +74,7 @@ pub(crate) fn slow_path() -> SlowPath {
 }
 
 impl FunctionLane {
-    /// A lane with nobody in it.
+    /// A lane that no frame is in.
     pub(super) fn new(function: *const Function) -> Result<Self> {
         let inner = threads::domain().lane()?;
         let cell_offset = inner.cell() as usize * size_of::<u32>();
@@ -82,19 +82,19 @@ impl FunctionLane {
         Ok(Self { inner, cell_offset, function, detour: OnceLock::new() })
     }
 
-    /// The stub's call when a caller has found the version gone on its way out of the gate.
+    /// The stub calls this when a caller has found the version gone on its way out of the gate.
     pub(crate) unsafe extern "C" fn leave(lane: *const Self) {
-        // SAFETY: gates pass a lane that they have counted out of. It lives as long as its function,
-        // which whoever made the call in progress keeps until it returns; or if that may be gone
-        // already, it is of the pool, which stays as long as any function of the engine.
+        // SAFETY: gates pass a lane that they have counted out of. It lives as long as its
+        // function, which the maker of the call in progress keeps until that returns. If that may
+        // be gone already, the lane is of the pool, which stays as long as any of the functions.
         unsafe { &*lane }.inner.leave();
     }
 
-    /// The stub's call when a caller has found that the function has no version.
+    /// The stub calls this when a caller has found that the function has no version.
     pub(crate) unsafe extern "C" fn removed(lane: *const Self) {
         // SAFETY: as in `leave`.
         let lane = unsafe { &*lane };
-        // SAFETY: whoever is on the way in is called by something that keeps the function.
+        // SAFETY: a caller on its way in is called by something that keeps the function.
         let function = unsafe { &*lane.function.load(Ordering::Relaxed) };
         // A frame that has a fallback has not failed.
         if function.fallback.is_none() {
@@ -103,15 +103,15 @@ impl FunctionLane {
     }
 }
 
-/// A lane that was chosen for the next version of a function: nobody else gets it until it is
-/// published or dropped.
+/// A lane that was chosen for the next version of a function. No other install gets it until this
+/// has been published or dropped.
 pub(crate) struct ReservedLane {
     pub(super) function: Arc<Function>,
     pub(super) lane: LaneRef,
     pub(super) index: u32,
 }
 
-/// Which lane of a function.
+/// One lane of a function.
 #[derive(Clone)]
 pub(super) enum LaneRef {
     First,
@@ -129,18 +129,18 @@ impl LaneRef {
 
 /// The lanes of functions that could be tail-called and are gone.
 ///
-/// A body that tail-calls such a function is gone while that runs, and with it perhaps the last
-/// that kept the function: then nobody comes any more, and who is inside leaves one by one. The
-/// last thing that they do is to look at the lane, after they have counted out and when nothing
-/// else keeps it. So it stays, for as long as anything of the engine does, and other functions use
-/// it again: to whoever looks late, all lanes are alike.
+/// A function may be tail-called by a body that was the last to keep it, and that is gone while the
+/// function runs. Then no further caller comes, and the frames inside leave one by one. The last
+/// thing that each does is to look at the lane, after it has counted out and when nothing else
+/// keeps the lane. So the lane stays as long as anything of the engine, and other functions use it
+/// again: a frame that looks late treats all lanes alike.
 #[derive(Default)]
 pub(crate) struct LanePool(ForkSafeMutex<VecDeque<Arc<FunctionLane>>>);
 
 impl LanePool {
-    /// A lane that is free, of the pool or a new one, for a function.
+    /// A free lane for a function: one of the pool, or a new one.
     pub(super) fn take(&self, function: *const Function) -> Result<Arc<FunctionLane>> {
-        /// How many are looked at: those that were given back first have been left, mostly.
+        /// How many lanes are looked at. Frames have mostly left those that were given back first.
         const LOOKED_AT: usize = 4;
 
         let mut lanes = self.0.lock();
@@ -156,7 +156,7 @@ impl LanePool {
         Ok(Arc::new(FunctionLane::new(function)?))
     }
 
-    /// Frees what sits in them, was let go, and has nobody inside any more.
+    /// Frees the versions that occupy these lanes, are retired, and have no frame inside any more.
     pub(crate) fn leave_retired(&self) {
         let lanes: Vec<_> = self.0.lock().iter().map(Arc::clone).collect();
         for lane in lanes {
@@ -164,7 +164,7 @@ impl LanePool {
         }
     }
 
-    /// Takes back a lane of a function that is gone, whoever may still be inside.
+    /// Takes back a lane of a function that is gone. Frames may still be inside.
     pub(super) fn give_back(&self, lane: Arc<FunctionLane>) {
         lane.function.store(ptr::null_mut(), Ordering::Relaxed);
         self.0.lock().push_back(lane);
@@ -176,16 +176,16 @@ impl ReservedLane {
         &self.function
     }
 
-    /// Has the slot hold this lane's gate; whether it held another.
+    /// Puts this lane's gate into the slot. Returns whether the slot held another gate.
     pub(crate) fn enter_slot(&self) -> bool {
         let function = &self.function;
         let gate = function.lanes.lock().record(self.index).gate.address();
         function.set_slot(self.lane.of(function), gate) != gate
     }
 
-    /// Makes a version current: who comes to this lane's gate, or bails out of another, calls
-    /// `body`. What was current before can still be entered, until it is closed: see
-    /// [`Closing::close`].
+    /// Makes a version current: a caller that comes to this lane's gate, or bails out of another,
+    /// calls `body`. The version that was current before can still be entered until it is closed:
+    /// see [`Closing::close`].
     ///
     /// # Safety
     ///
@@ -196,8 +196,8 @@ impl ReservedLane {
         let mut lanes = function.lanes.lock();
         let LaneRecord { gate, version, .. } = lanes.record(self.index);
         *version = Some(payload.version().clone());
-        // SAFETY: the lane was free when it was chosen, and only who has chosen it occupies it.
-        // The caller says that the body is code.
+        // SAFETY: the lane was free when it was chosen, and only the install that has chosen it
+        // occupies it. The caller says that the body is code.
         unsafe { self.lane.of(function).inner.occupy(body, payload) };
         function.current.store(gate.address(), Ordering::Release);
         let replaced = lanes.live.replace(self.index)?;
@@ -207,17 +207,17 @@ impl ReservedLane {
 
 impl Drop for ReservedLane {
     fn drop(&mut self) {
-        // If it was published, its lane is not free any more.
+        // The lane of a version that was published is not free any more.
         self.function.lanes.lock().record(self.index).reserved = false;
     }
 }
 
-/// A version that can no longer be entered and is to be let go after a heavy fence, and then left.
-/// Keeps the function, and so the lane, until then.
+/// A version that is no longer current: it is to be closed, retired after a heavy fence, and then
+/// left. This keeps the function, and so the lane, until then.
 pub(crate) struct Closing {
     pub(super) lane: LaneRef,
     pub(super) version: Option<Version>,
-    /// `None` if the function is gone, and only the lane is left of it.
+    /// `None` if the function is gone, and only its lane is left.
     pub(super) function: Option<Arc<Function>>,
 }
 
@@ -239,11 +239,11 @@ impl Closing {
         if let Some(version) = &self.version {
             version.advance(VersionState::Retired);
         }
-        // SAFETY: it was live until it was unpublished, and nobody else closes it.
+        // SAFETY: the lane was live until its version was unpublished, and nothing else closes it.
         unsafe { self.lane().close() };
     }
 
-    /// Lets the version go: whoever is the last to leave it frees it.
+    /// Retires the version: the last frame to leave it frees it.
     ///
     /// # Safety
     ///
@@ -253,12 +253,12 @@ impl Closing {
         unsafe { self.lane().retire() };
     }
 
-    /// Frees the version if nobody is inside, once it has been let go.
+    /// Frees the version if it is retired and no frame is inside.
     pub(crate) fn leave(self) {
         self.lane().leave();
     }
 
-    /// Whose version it is, if that is still there.
+    /// The function whose version this is, if the function still exists.
     pub(crate) fn function(&self) -> Option<&Arc<Function>> {
         self.function.as_ref()
     }
@@ -270,7 +270,7 @@ impl FunctionLanes {
         (index as usize).checked_sub(usize::from(self.first.is_some()))
     }
 
-    /// The record with this number, which there is.
+    /// The record of the lane with this number, which must exist.
     pub(super) fn record(&mut self, index: u32) -> &mut LaneRecord {
         match (self.among_more(index), &mut self.first) {
             (Some(index), _) => &mut self.more[index].1,
@@ -290,7 +290,7 @@ impl FunctionLanes {
         Closing { lane, version, function: function.map(Arc::clone) }
     }
 
-    /// All of them, in order.
+    /// All lanes with their records, in order.
     pub(super) fn iter<'a>(
         &'a self,
         first: Option<&'a FunctionLane>,

@@ -1,6 +1,6 @@
-//! Functions, which stay while their versions come and go: lanes, callers that are held, call sites,
-//! points, names, handles, and retiring what was replaced. This layer may know lanes, and how a version
-//! is published; it must not know units. Its own files may know each other.
+//! Functions, which stay while their versions come and go: lanes, held callers, call sites, points,
+//! names, handles, and retirement. This layer may know lanes, and how a version is published; it
+//! must not know units. Its own files may know each other.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -37,24 +37,24 @@ use lanes::{FunctionLanes, LaneRecord};
 
 /// A name and a signature, with the slot that callers load and the lanes that versions occupy.
 ///
-/// Whoever can call a function owns it: handles, and the units that import it. So as long as a
-/// thread may be in or on its way to a gate, the function, and with it the gate, is there.
+/// Everything that can call a function owns it: handles, and the units that import it. So as long
+/// as a thread may be in a gate or on its way to one, the function, and with it the gate, is there.
 #[repr(C)]
 pub(crate) struct Function {
-    /// What callers load and call: the gate of some lane of this function, always.
+    /// The word that callers load and call. It always holds the gate of some lane of this function.
     slot: AtomicUsize,
-    /// The gate of the lane that is current, or 0 while there is no version. Who has bailed out
-    /// of a gate goes on from here.
+    /// The gate of the lane that is current, or 0 while there is no version. A caller that has
+    /// bailed out of a gate goes on from here.
     current: AtomicUsize,
-    /// The lane whose gate is in the slot: entries are gates for it.
+    /// The lane whose gate is in the slot. Entries act as the gate of this lane.
     lane: AtomicPtr<FunctionLane>,
-    /// The first lane, next to the slot: most calls need nothing else of the function. `None` if
-    /// the function can be tail-called: then all its lanes are of the pool.
+    /// The first lane, next to the slot: most calls need nothing else of the function. It is `None`
+    /// if the function can be tail-called, since then all its lanes are of the pool.
     first: Option<FunctionLane>,
-    /// What a call goes to if there is no version and the function can be tail-called: code that
-    /// returns zeros, or code that calls the fallback of a frame that would move.
+    /// The code to which a call goes if there is no version and the function can be tail-called: it
+    /// returns zeros, or it calls the fallback of a frame that would move.
     no_version: usize,
-    /// The latter, if the function belongs to a point at which frames move.
+    /// The code that calls the fallback, if the function belongs to a point at which frames move.
     fallback: Option<Box<Block>>,
     /// The points of the function, once a version has had any.
     points: OnceLock<Arc<Points>>,
@@ -68,7 +68,7 @@ pub(crate) struct Function {
 
 impl Drop for Function {
     fn drop(&mut self) {
-        // Before anything goes that the gates know of.
+        // The gates are forgotten before anything goes that they refer to.
         let map = self.env.gates.memory().code_map();
         let mut lanes = self.lanes.lock();
         let gates = lanes.iter(self.first.as_ref()).map(|(_, record)| record.gate.address());
@@ -76,16 +76,16 @@ impl Drop for Function {
         if !self.can_be_tail_called() {
             return;
         }
-        // Bodies that it was tail-called from may be what kept it, and be gone while it runs.
+        // The last owner may be a body that has tail-called this, and is gone while this runs.
         let live = lanes.live.take();
         let closing = live.map(|live| lanes.closing(live, None));
         let given_back = std::mem::take(&mut lanes.more);
         let pass = lanes.unlock();
         if let Some(closing) = &closing {
-            // SAFETY: nobody publishes a version of what nobody has.
+            // SAFETY: a function that has no owner gets no further version.
             unsafe { closing.close() };
         }
-        // Before the pass ends, so that who is forked finds them.
+        // The pool has the lanes before the pass ends, so that a forked process finds them there.
         given_back.into_iter().for_each(|(lane, _)| self.env.lanes.give_back(lane));
         if let Some(closing) = closing {
             self.env.retirement.retire(vec![closing], pass);
@@ -103,8 +103,8 @@ impl Function {
         Self::with_fallback(name, signature, None, env)
     }
 
-    /// A function that belongs to a point at which frames move: the last argument of a call is the
-    /// address of what is called with the others while there is no version.
+    /// A function that belongs to a point at which frames move. While it has no version, a call
+    /// calls the address in its last argument with the other arguments.
     pub(crate) fn of_point(
         name: Arc<str>,
         signature: &Signature,
@@ -143,7 +143,7 @@ impl Function {
             entry: OnceLock::new(),
             env: Arc::clone(env),
         });
-        // The slot must hold a gate before anyone can call.
+        // The slot must hold a gate before the first call.
         if let Some(first) = &function.first {
             let record = function.record(first)?;
             function.set_slot(first, record.gate.address());
@@ -192,7 +192,7 @@ impl Function {
 
     /// The points of the function, of which there may be none yet.
     pub(crate) fn points(&self) -> &Arc<Points> {
-        // Another thread must not be found at this by a fork.
+        // The pass keeps a fork from copying a process in which another thread is at this.
         let _pass = Pass::new();
         self.points.get_or_init(Arc::default)
     }
@@ -202,8 +202,8 @@ impl Function {
         self.points.get()
     }
 
-    /// Whether it has a version that is current, and stays so while the caller is the only one
-    /// publishing.
+    /// Whether the function has a current version. The answer stays true while the caller is the
+    /// only one publishing.
     pub(crate) fn is_published(&self) -> bool {
         self.lanes.lock().live.is_some()
     }
@@ -212,7 +212,7 @@ impl Function {
         self.slot.as_ptr()
     }
 
-    /// Has the slot hold the gate of a lane of this function; returns what it held.
+    /// Puts the gate of a lane of this function into the slot. Returns what the slot held.
     fn set_slot(&self, lane: &FunctionLane, gate: usize) -> usize {
         self.lane.store(ptr::from_ref(lane).cast_mut(), Ordering::Release);
         self.slot.swap(gate, Ordering::Release)
@@ -223,12 +223,12 @@ impl Function {
         self.slot.load(Ordering::Relaxed)
     }
 
-    /// The calls of this function that are to be patched.
+    /// The call sites of this function, which are to be patched.
     pub(crate) fn sites(&self) -> &Sites {
         &self.sites
     }
 
-    /// An error unless `signature` is the function's.
+    /// Returns an error unless `signature` is the function's.
     pub(crate) fn expect_signature(&self, signature: &Signature) -> Result<()> {
         if signature == self.signature() {
             return Ok(());
@@ -246,12 +246,12 @@ impl Function {
             return Ok(entry.address());
         }
         let entry = Box::new(self.env.gates.c_entry(self.signature(), self.slot().addr())?);
-        // If another thread was faster, its entry is the one, and this one goes.
+        // If another thread was faster, its entry is used, and this one goes.
         let _pass = Pass::new();
         Ok(self.entry.get_or_init(|| entry).address())
     }
 
-    /// A lane for the next version: one whose last has been freed, or else a new one.
+    /// A lane for the next version: one whose last version has been freed, or else a new one.
     pub(crate) fn reserve_lane(self: &Arc<Self>) -> Result<ReservedLane> {
         let mut lanes = self.lanes.lock();
         let free = |(lane, record): (&FunctionLane, &LaneRecord)| {
@@ -271,7 +271,7 @@ impl Function {
         Ok(ReservedLane { function: Arc::clone(self), lane, index })
     }
 
-    /// Makes the gate of a lane, which has its address for good.
+    /// Makes the gate of a lane. The lane must already have its final address.
     fn record(&self, lane: &FunctionLane) -> Result<LaneRecord> {
         let addresses = LaneAddresses {
             lane: ptr::from_ref(lane).addr(),
@@ -283,7 +283,7 @@ impl Function {
         Ok(LaneRecord { gate, version: None, reserved: false })
     }
 
-    /// Notes what the gate of a lane is, for those who find it on a stack.
+    /// Notes what the gate of a lane is, for unwinding and for backtraces.
     fn describe(&self, gate: &Block, lane: &FunctionLane) {
         match self.prototype.kind {
             GateKind::Machine => self.env.gates.memory().code_map().note_gate(gate.address()),
@@ -292,26 +292,26 @@ impl Function {
                     GateCode { frame: self.prototype.gate.frame, lane: &raw const lane.inner };
                 gate.describe(Arc::new(Description::Gate(gate_code)));
             }
-            // No frame is one of a head.
+            // A head is never in a frame of its own.
             GateKind::Tail { .. } => {}
         }
     }
 
-    /// Leaves the function without a version: what was current is to be closed.
+    /// Leaves the function without a version. The one that was current is to be closed.
     ///
     /// # Safety
     ///
     /// The caller is the only one publishing.
     pub(crate) unsafe fn unpublish(self: &Arc<Self>) -> Option<Closing> {
-        // The slot keeps the gate. Who comes through it bails, and finds that there is no current
-        // lane to go on with.
+        // The slot keeps the gate. A caller that comes through it bails, and finds that there is no
+        // current lane to go on with.
         self.current.store(0, Ordering::Release);
         let mut lanes = self.lanes.lock();
         let removed = lanes.live.take()?;
         Some(lanes.closing(removed, Some(self)))
     }
 
-    /// Whether it has versions that were let go and are not freed.
+    /// Whether the function has versions that are retired and not freed.
     pub(crate) fn keeps_retired(&self) -> bool {
         let lanes = self.lanes.lock();
         lanes
@@ -319,7 +319,7 @@ impl Function {
             .any(|(lane, _)| lane.inner.state().state() == State::Retired)
     }
 
-    /// Frees those of its versions that were let go and that nobody is inside of any more.
+    /// Frees those of the function's versions that are retired and have no frame inside any more.
     pub(crate) fn leave_retired(&self) {
         let lanes = self.lanes.lock();
         let count = (usize::from(lanes.first.is_some()) + lanes.more.len()) as u32;
@@ -330,7 +330,7 @@ impl Function {
         }
     }
 
-    /// Its versions that are not freed yet, oldest first.
+    /// The function's versions that are not freed yet, oldest first.
     pub(crate) fn versions(&self) -> Vec<VersionInfo> {
         let mut infos = self.occupants();
         let points = self.known_points().map(|points| points.functions());
@@ -346,7 +346,7 @@ impl Function {
         infos
     }
 
-    /// Who is in parked calls of the function, between two versions.
+    /// The frames in parked calls of the function, between two versions.
     pub(crate) fn waiting(&self) -> Vec<ThreadFrames> {
         let points = self.known_points().map(|points| points.functions());
         let parked_calls = points.into_iter().flat_map(|(_, parked_calls)| parked_calls);
@@ -357,7 +357,7 @@ impl Function {
         waiting.threads
     }
 
-    /// What sits in its lanes, and is not freed yet.
+    /// The versions that occupy the function's lanes and are not freed yet.
     fn occupants(&self) -> Vec<VersionInfo> {
         let lanes = self.lanes.lock();
         let infos = lanes.iter(self.first.as_ref()).filter_map(|(lane, record)| {

@@ -10,7 +10,7 @@ use crate::function::Function;
 use crate::function::env::FunctionEnv;
 use crate::host::fork::{ForkSafeMutex, Guard};
 
-/// The table of names. Whoever holds its lock is the one that publishes.
+/// The table of names. Only the holder of its lock publishes versions.
 #[derive(Default)]
 pub(crate) struct Names {
     table: ForkSafeMutex<NameTable>,
@@ -26,10 +26,10 @@ impl Names {
         self.lock().known(name).map(Arc::clone)
     }
 
-    /// The function of this name and signature, known or not: a new one if there is none.
+    /// The function of this name and signature, known or not. If there is none, it is made.
     ///
-    /// As long as somebody has it, whoever asks for this name gets the same. So units that define
-    /// a function at the same time, before it is known, define the same function.
+    /// As long as anything keeps the function, every caller gets the same for this name. So units
+    /// that define a function at the same time, before it is known, define the same function.
     pub(crate) fn obtain(
         &self,
         name: &str,
@@ -54,7 +54,7 @@ impl Names {
 pub(crate) struct NameTable {
     names: HashMap<Arc<str>, Name>,
     unknown: usize,
-    /// How many of them there were left after the last sweep.
+    /// How many unknown functions were left after the last sweep.
     swept: usize,
     /// How many units have been installed.
     pub(crate) installs: u64,
@@ -63,9 +63,8 @@ pub(crate) struct NameTable {
 enum Name {
     /// A function that can be called and imported by its name, which keeps it.
     Known(Arc<Function>),
-    /// A function that is about to become known, or was removed. If something still keeps it when
-    /// a unit with the name is installed, it is the one that gets the version, so that its callers
-    /// reach it.
+    /// A function that is about to become known, or was removed. If something still keeps it when a
+    /// unit with the name is installed, it gets the version, so that its callers reach that.
     Unknown(Weak<Function>),
 }
 
@@ -85,7 +84,7 @@ impl NameTable {
         }
     }
 
-    /// Notes a function that is not known yet, unless there is one of its name, which is returned.
+    /// Notes a function that is not known yet, unless its name has a function, which is returned.
     fn claim(&mut self, function: &Arc<Function>) -> Option<Arc<Function>> {
         let existing = self.existing(function.name());
         if existing.is_none() {
@@ -100,7 +99,7 @@ impl NameTable {
         self.insert(function, Name::Known(Arc::clone(function)));
     }
 
-    /// Makes a known function unknown, and gives it out.
+    /// Makes a known function unknown, and returns it.
     pub(crate) fn remove(&mut self, name: &str) -> Option<Arc<Function>> {
         let function = Arc::clone(self.known(name)?);
         self.insert(&function, Name::Unknown(Arc::downgrade(&function)));
@@ -108,7 +107,7 @@ impl NameTable {
         Some(function)
     }
 
-    /// All known functions, removed.
+    /// Removes all known functions, and returns them.
     pub(crate) fn take_all(&mut self) -> Vec<Arc<Function>> {
         (self.unknown, self.swept) = (0, 0);
         let names = std::mem::take(&mut self.names).into_values();

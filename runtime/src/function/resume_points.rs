@@ -1,30 +1,31 @@
-//! Points at which the frames of a function move to its current version: who finds what, and for
-//! how long. What they are made of is described in [`lastout_instrument::resume`].
+//! Points at which the frames of a function move to its current version: which functions and flags
+//! a point has, and how long they stay. [`lastout_instrument::resume`] describes their code.
 //!
-//! # What is there
+//! # What a point has
 //!
 //! Versions come and go; a point is what they have in common: a number, and what is alive there
-//! ([`PointKey`]). For each there is, as long as a version is alive that has it:
+//! ([`PointKey`]). As long as a version is alive that has the point, the point has:
 //!
-//! - the *resume entry*, a function, whose version is that of the unit that was the last to have the
+//! - a *resume entry*, a function, whose version is that of the unit that was the last to have the
 //!   point;
-//! - the *flags* of all these versions, words that say whether to leave;
-//! - if the point is at a call, *parked calls*: functions of one version, in which frames are while
-//!   the call is in progress. There are several if versions call different functions.
+//! - the *flags* of all these versions: words that say whether frames are to leave;
+//! - if the point is at a call, *parked calls*: functions in which frames are while the call is in
+//!   progress. There are several if versions call different functions.
 //!
 //! # Offered points
 //!
-//! A point is *offered* while the version that is current has it. Then its resume entry is current too,
-//! its parked calls can be entered, and all flags are set but that of the current version.
+//! A point is *offered* while the current version has it. Then its resume entry is current too, its
+//! parked calls can be entered, and all flags are set except that of the current version.
 //!
-//! When an install leaves a point withdrawn, flags are cleared and parked calls closed: who comes
-//! to a gate that is closed goes home. But who is in a parked call has no home any more, since the
-//! version that it is from may be gone, and must still find a resume entry. So the resume entry stays current
-//! as long as anybody has a [`Lease`], and a parked call's has one until the last frame has left
-//! it. The last lease to go takes the resume entry away, unless the point is offered again.
+//! An install whose version does not have the point withdraws it: flags are cleared and parked
+//! calls closed, and a frame that comes to a closed gate goes to its fallback. But a frame in a
+//! parked call has no fallback any more, since its version may be gone, and it must still find a
+//! resume entry. So the resume entry stays current as long as there is a [`Lease`]. A parked call
+//! has a lease until the last frame has left it. The last lease takes the resume entry away, unless
+//! the point is offered again.
 //!
-//! A frame that leaves a parked call is counted in at the resume entry before it is counted out there, so
-//! it does not matter that it may be the one that takes the resume entry away.
+//! A frame that leaves a parked call counts in at the resume entry before it counts out there. So
+//! it does not matter that this frame may be the one that takes the resume entry away.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -42,12 +43,12 @@ use crate::host::fork::{ForkSafeMutex, Guard};
 use crate::version::Version;
 use crate::version::payload::{DropQueue, Payload};
 
-/// What makes points of different versions the same.
+/// What points of different versions must have in common to be the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PointKey {
     id: u32,
     live: Vec<Live>,
-    /// What the call returns, if the point is at one.
+    /// The types that the call returns, if the point is at a call.
     results: Option<Vec<Type>>,
 }
 
@@ -57,7 +58,7 @@ impl PointKey {
         Self { id: point.id, live: point.live.clone(), results: point.call.as_ref().map(returned) }
     }
 
-    /// The same point where something else is alive.
+    /// The same point, but with other values alive.
     pub(crate) fn with_live(&self, live: Vec<Live>) -> Self {
         Self { live, ..self.clone() }
     }
@@ -83,11 +84,11 @@ impl fmt::Display for PointKey {
 /// The points of a function.
 #[derive(Default)]
 pub(crate) struct Points {
-    /// Whoever holds the lock is the one that publishes resume entries and parked calls.
+    /// Only the holder of this lock publishes resume entries and parked calls.
     table: ForkSafeMutex<PointTable>,
 }
 
-/// Those that a version has that is alive.
+/// The points that some living version has.
 #[derive(Default)]
 pub(crate) struct PointTable {
     points: HashMap<PointKey, Point>,
@@ -96,17 +97,17 @@ pub(crate) struct PointTable {
 #[derive(Default)]
 struct Point {
     resume_entry: Weak<Function>,
-    /// How many units have it.
+    /// How many units have the point.
     uses: usize,
-    /// Where their flags are.
+    /// The addresses of the flags in these units.
     flags: Vec<usize>,
     parked_calls: Vec<(ParkedCallKey, Weak<ParkedCall>)>,
     lease: Weak<Lease>,
-    /// While it is offered.
+    /// The lease that offers the point, while it is offered.
     offered: Option<Arc<Lease>>,
 }
 
-/// A unit has a point, until this is dropped.
+/// Stands for a unit that has a point, until this is dropped.
 pub(crate) struct PointUse {
     points: Arc<Points>,
     key: PointKey,
@@ -121,15 +122,15 @@ pub(crate) struct Lease {
     resume_entry: Arc<Function>,
 }
 
-/// What a parked call calls.
+/// The function that a parked call calls.
 pub(crate) enum ParkedCallee {
     Replaceable(Arc<Function>),
     /// Code of the host, by its address.
     Host(usize),
 }
 
-/// What makes parked calls of a point the same. A parked_call that is there has its callee be there, so
-/// that the address of one that is gone is no other's.
+/// What parked calls of a point must have in common to be the same. A parked call keeps its callee,
+/// so while it lives, the address in its key is no other function's.
 #[derive(PartialEq, Eq)]
 struct ParkedCallKey {
     callee: usize,
@@ -147,7 +148,7 @@ impl ParkedCallKey {
 }
 
 /// A parked call: a function, and the code of its versions, which is always the same. The units
-/// that have calls made there keep it.
+/// whose calls are made there keep it.
 pub(crate) struct ParkedCall {
     pub(crate) function: Arc<Function>,
     pub(crate) code: Arc<Block>,
@@ -155,7 +156,7 @@ pub(crate) struct ParkedCall {
     pub(crate) resume_entry: Arc<Function>,
 }
 
-/// What a version of a parked call owns, in the order in which it is dropped.
+/// The things that a version of a parked call owns, in the order in which they are dropped.
 struct ParkedVersion {
     _lease: Arc<Lease>,
     _callees: Vec<Callee>,
@@ -163,7 +164,7 @@ struct ParkedVersion {
 }
 
 impl ParkedCall {
-    /// A version of it, for as long as the point is offered: where its code is, and what it owns.
+    /// A version of the parked call, for as long as the point is offered: its code and its payload.
     pub(crate) fn version(
         &self,
         lease: Arc<Lease>,
@@ -183,7 +184,7 @@ impl ParkedCall {
 }
 
 impl Points {
-    /// Notes that a unit has a point. Its resume entry is made if there is none yet.
+    /// Notes that a unit has a point. If the point has no resume entry yet, it is made.
     pub(crate) fn register(
         self: &Arc<Self>,
         key: &PointKey,
@@ -196,7 +197,7 @@ impl Points {
             None => make()?,
         };
         let mut table = self.table.lock();
-        // Another thread may have been faster. What is not used goes when nothing is locked.
+        // Another thread may have been faster. The unused one goes when nothing is locked.
         let (resume_entry, _unused) = match existing(&table) {
             Some(faster) => (faster, Some(resume_entry)),
             None => (resume_entry, None),
@@ -230,7 +231,7 @@ impl Points {
 }
 
 impl PointUse {
-    /// Whether it is a point of the function with these points.
+    /// Whether the point is one of the function that has these points.
     pub(crate) fn is_of(&self, points: &Arc<Points>) -> bool {
         Arc::ptr_eq(&self.points, points)
     }
@@ -239,14 +240,14 @@ impl PointUse {
         &self.resume_entry
     }
 
-    /// Says where the unit's flag is: a word that is aligned, and there until this is dropped.
+    /// Says where the unit's flag is: an aligned word that stays until this is dropped.
     pub(crate) fn set_flag(&mut self, address: usize) {
         self.flag = Some(address);
         let mut table = self.points.table.lock();
         table.point(&self.key).flags.push(address);
     }
 
-    /// The parked call of the point from which `callee` is called, made if there is none yet.
+    /// The parked call of the point that calls `callee`; it is made if there is none yet.
     pub(crate) fn parked_call(
         &self,
         callee: ParkedCallee,
@@ -288,10 +289,10 @@ impl Drop for PointUse {
     }
 }
 
-/// A point that a unit has which is about to be current.
+/// A point of a unit that is about to be current.
 pub(crate) struct Offer {
     pub(crate) lease: Arc<Lease>,
-    /// Where the unit's flag is.
+    /// The address of the unit's flag.
     flag: Option<usize>,
 }
 
@@ -301,11 +302,11 @@ impl Lease {
     }
 }
 
-/// What an install has left behind when it has changed which points are offered: to be dropped when
-/// nothing is locked.
+/// What an install leaves behind after it has changed which points are offered. This is to be
+/// dropped when nothing is locked.
 #[derive(Default)]
 pub(crate) struct Withdrawn {
-    /// Parked calls, unpublished and still to be closed.
+    /// Parked calls that are unpublished and still to be closed.
     pub(crate) closing: Vec<Closing>,
     _leases: Vec<Arc<Lease>>,
     _parked_calls: Vec<Arc<ParkedCall>>,
@@ -316,7 +317,7 @@ impl PointTable {
         self.points.get_mut(key).expect("a point is there as long as something uses it")
     }
 
-    /// What it takes to offer the point that a unit has.
+    /// Makes what is needed to offer the point that a unit has.
     pub(crate) fn offer(&mut self, used: &PointUse) -> Offer {
         let point = self.point(&used.key);
         let lease = point.lease.upgrade().unwrap_or_else(|| {
@@ -328,7 +329,7 @@ impl PointTable {
         Offer { lease, flag: used.flag }
     }
 
-    /// Has these points be offered, whose resume entries have been published, and no others.
+    /// Offers these points, whose resume entries have been published, and withdraws all others.
     ///
     /// # Safety
     ///
@@ -343,7 +344,7 @@ impl PointTable {
             let before = std::mem::replace(&mut point.offered, lease);
             for &flag in &point.flags {
                 let own = offered.iter().any(|offer| offer.flag == Some(flag));
-                // SAFETY: as `set_flag` asks for. Code only reads it.
+                // SAFETY: `set_flag` asks for such a word. Code only reads it.
                 let flag =
                     unsafe { AtomicUsize::from_ptr(std::ptr::with_exposed_provenance_mut(flag)) };
                 flag.store(usize::from(is_covered && !own), Ordering::Release);
@@ -367,7 +368,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let table = self.points.table.lock();
         let kept = table.points.get(&self.key).is_some_and(|point| {
-            // Another may have been made since this one was on its way out.
+            // Another lease may have been made since the last reference to this one went.
             point.offered.is_some() || point.lease.strong_count() > 0
         });
         if kept {

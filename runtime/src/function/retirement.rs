@@ -1,4 +1,4 @@
-//! From the closing of a version to its being freed, or left to whoever is still inside.
+//! Retirement: from the closing of a version until it is freed, or left to the frames inside.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,27 +12,27 @@ use crate::host::fork::{self, ForkSafeMutex, Pass};
 use crate::host::sys;
 use crate::host::threads;
 
-/// What an engine has to do with versions after they were replaced or removed.
+/// The retirement of an engine's versions after they were replaced or removed.
 pub(crate) struct Retirement {
     counting: Counting,
     /// How many heavy fences there have been.
     fences: AtomicU64,
-    /// Versions that are closed and still wait for one, because the system has refused the last.
+    /// Versions that are closed, but for which the system has refused a fence.
     unfenced: ForkSafeMutex<Vec<Closing>>,
     left: ForkSafeMutex<Left>,
     /// The [generation](fork::generation) of the process that has recovered last.
     recovered: AtomicU64,
 }
 
-/// Functions with versions that were let go, and maybe not freed yet.
+/// Functions with versions that were retired, and maybe not freed yet.
 ///
-/// Who is inside of one frees it, and nobody looks here. But a process that is forked does not have
-/// the threads that were inside, and has to see to it itself.
+/// The last frame inside a version frees it, and does not look here. But a process that is forked
+/// does not have the threads that were inside, and has to free those versions itself.
 #[derive(Default)]
 struct Left {
-    /// By address, which no other has for as long as this does not forget it.
+    /// By address, which no other function gets as long as this table keeps the weak reference.
     functions: HashMap<*const Function, Weak<Function>>,
-    /// How many of them there were after the last sweep.
+    /// How many functions there were after the last sweep.
     swept: usize,
 }
 
@@ -50,9 +50,9 @@ impl Retirement {
         }
     }
 
-    /// Lets versions go that were closed: one heavy fence for all of them. The pass is one that was
-    /// held since they were closed. So who is forked meanwhile finds each of them still current, or
-    /// let go and in the list of those that are left.
+    /// Retires versions that were closed, with one heavy fence for all of them. The caller has held
+    /// the pass since before they were closed. So a process that is forked meanwhile finds each
+    /// version still current, or retired and its function among those that are left.
     ///
     /// Must not be called with a lock held: dropping a payload may run anything.
     pub(crate) fn retire(&self, closing: Vec<Closing>, pass: Pass) {
@@ -62,8 +62,8 @@ impl Retirement {
             return;
         }
         if self.heavy_fence().is_err() {
-            // The kernel has no reason to; but without the fence nothing may be freed. They stay
-            // as they are, impossible to enter, until the next time.
+            // The kernel has no reason to refuse it; but without the fence nothing may be freed.
+            // The versions stay closed, and the next call tries again.
             self.unfenced.lock().extend(closed);
             return;
         }
@@ -80,13 +80,13 @@ impl Retirement {
         drop(swept);
     }
 
-    /// Tries again what the system has refused.
+    /// Tries again to retire the versions for which the system has refused a fence.
     pub(crate) fn retry(&self) {
         self.retire(Vec::new(), Pass::new());
     }
 
-    /// Has a process that was forked, the first time that it calls this, free what only threads were
-    /// inside of that it does not have, or were about to free. Returns whether it is that time.
+    /// In a forked process, at the first call: frees the versions that only vanished threads were
+    /// inside of, or were about to free. Returns whether this was the first call.
     ///
     /// Must not be called with a lock held: dropping a payload may run anything.
     pub(crate) fn recover_after_fork(&self, lanes: &LanePool) -> bool {
@@ -96,7 +96,7 @@ impl Retirement {
         }
         let pass = Pass::new();
         threads::domain().empty_vanished();
-        // They stay in the list, for another fork may come before they are freed.
+        // The functions stay in the list, for another fork may come before the versions are freed.
         let left = self.left.lock();
         let functions: Vec<_> = left.functions.values().filter_map(Weak::upgrade).collect();
         drop(left);
@@ -111,8 +111,8 @@ impl Retirement {
         self.fences.load(Ordering::Relaxed)
     }
 
-    /// Has every thread fetch anew what was written over code that nobody was in. Where the system
-    /// has no such fence, it is for the processor to see to that, as x86-64 processors do.
+    /// Makes every thread fetch anew what was written over code that no thread was in. Where the
+    /// system has no such fence, the processor must do so by itself, as x86-64 processors do.
     pub(crate) fn serialize(&self) {
         self.fences.fetch_add(1, Ordering::Relaxed);
         let _ = sys::heavy_fence();
@@ -135,10 +135,10 @@ impl Left {
         self.functions.entry(Arc::as_ptr(function)).or_insert_with(|| Arc::downgrade(function));
     }
 
-    /// Forgets what need not be known any more, when that may be the better part: so the list stays
-    /// in proportion to what is left, and each call pays a constant share.
+    /// Forgets functions that need not be known any more, when these may be the better part: so the
+    /// list stays in proportion to what is left, and each call pays a constant share.
     ///
-    /// Returns functions of which these may be the last references: to be dropped with no lock held.
+    /// Returns what may be the last references to functions: to be dropped with no lock held.
     fn sweep(&mut self) -> Vec<Arc<Function>> {
         if self.functions.len() <= 16 + 2 * self.swept {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! Ways in for code that does not have the ledger: typed calls of the host's, and stable addresses.
+//! Entries, for callers without a ledger at hand: typed calls of the host's, and stable addresses.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::unwind::code_map::Description;
 pub(crate) struct HostEntries(ForkSafeMutex<HashMap<(Signature, Signature), Arc<Block>>>);
 
 impl Gates {
-    /// The entry through which the host calls functions of the signature `inner` as if it was
-    /// `outer`.
+    /// The entry through which the host calls functions of the signature `inner` as if they had the
+    /// signature `outer`.
     pub(crate) fn host_entry(&self, outer: Signature, inner: Signature) -> Result<Arc<Block>> {
         let key = (outer, inner);
         if let Some(entry) = self.host_entries.0.lock().get(&key) {

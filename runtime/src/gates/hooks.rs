@@ -1,10 +1,10 @@
-//! What gates call between any two of their steps, if they are to.
+//! The hooks that gates call between any two of their steps, if the engine has any.
 
 use std::ffi::c_void;
 
 use crate::host::context;
 
-/// What is done at each step of a gate besides.
+/// The hooks that run at each step of a gate.
 #[derive(Clone, Copy)]
 pub(crate) struct Hooks {
     /// See [`EngineBuilder::checked`](crate::EngineBuilder::checked).
@@ -18,7 +18,7 @@ impl Hooks {
         self.checked || self.interleave.is_some()
     }
 
-    /// The stub's call.
+    /// The stub calls this.
     ///
     /// # Safety
     ///
@@ -28,7 +28,7 @@ impl Hooks {
         ledger: *const u32,
         hooks: *const Self,
     ) {
-        // SAFETY: the stub has the address of those that the engine keeps beside it.
+        // SAFETY: the stub has the address of the hooks that the engine keeps beside it.
         let hooks = unsafe { &*hooks };
         if hooks.checked && !context::counts_in(ledger) {
             eprintln!(

@@ -1,6 +1,6 @@
-//! What is made for the functions of a signature: gates, entries, and the stubs that these call. This
-//! layer may know signatures and symbols; it must not know which function a gate is for: where its
-//! lane is, and what to call when a version is gone, it is told.
+//! The code that is made for the functions of a signature: gates, entries, and the stubs that these
+//! call. This layer may know signatures and symbols; it must not know which function a gate is for:
+//! its callers say where the lane is, and what to call when a version is gone.
 
 mod entries;
 pub(crate) mod hooks;
@@ -22,15 +22,15 @@ use crate::gates::stubs::Stubs;
 use crate::gates::template::{Kind, ParkedCallSignatures, Prototype, Templates, instantiate};
 use crate::unwind::code_map::{Description, Frame};
 
-/// What gates are to know of the functions that they are for: where things are in a lane and a
-/// function, and what to call when a version is gone.
+/// Facts of functions that gates need: where things are in a lane and a function, and what to call
+/// when a version is gone.
 pub(crate) struct SlowPath {
     pub(crate) layout: LaneLayout,
     /// Called with the lane that a caller has left, after its version was closed.
     pub(crate) leave: usize,
     /// Called with the lane of a caller that has found no version.
     pub(crate) removed: usize,
-    /// Called with what a [detour](Gates::detour) is for, by a caller that is to wait.
+    /// Called with the data of a [detour](Gates::detour), by a caller that is to wait.
     pub(crate) wait: usize,
 }
 
@@ -43,12 +43,12 @@ pub(crate) struct Gates {
     pub(crate) host_entries: HostEntries,
 }
 
-/// What is different in the gate of each lane.
+/// The addresses that differ from the gate of one lane to that of another.
 pub(crate) struct LaneAddresses {
     pub(crate) lane: usize,
     /// From the start of any ledger to the lane's cell, in bytes.
     pub(crate) cell_offset: usize,
-    /// Where the gate of the lane that is current is noted.
+    /// The word that holds the gate of the lane that is current.
     pub(crate) current: usize,
 }
 
@@ -67,22 +67,22 @@ impl Gates {
         Ok(Self { memory, templates, stubs, slow_path, host_entries: HostEntries::default() })
     }
 
-    /// Where the code of the engine is.
+    /// The memory in which the code of the engine is.
     pub(crate) fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
 
-    /// What gates and entries are compiled for: types and calling conventions are those of units.
+    /// The target of gates and entries: types and calling conventions are those of units.
     pub(crate) fn isa(&self) -> &dyn TargetIsa {
         self.templates.isa()
     }
 
-    /// What functions of this signature have in common.
+    /// The code that functions of this signature have in common.
     pub(crate) fn prototype(&self, signature: &Signature) -> Result<Arc<Prototype>> {
         self.templates.prototype(signature, &self.memory)
     }
 
-    /// A template in memory of its own, and what is in its frame.
+    /// Puts a template into memory of its own, and returns it with the layout of its frame.
     pub(crate) fn instantiate(
         &self,
         kind: Kind,
@@ -101,7 +101,7 @@ impl Gates {
         Ok((instantiate(&template, &self.memory, resolve)?, template.frame))
     }
 
-    /// The gate of a lane, which has its address for good.
+    /// Makes the gate of a lane. The lane must already have its final address.
     pub(crate) fn gate(&self, prototype: &Prototype, lane: &LaneAddresses) -> Result<Block> {
         instantiate(&prototype.gate, &self.memory, |symbol| match symbol {
             Symbol::Lane => lane.lane,
@@ -111,8 +111,8 @@ impl Gates {
         })
     }
 
-    /// What a call of a point's function goes to while there is no version: it calls its last
-    /// argument with the others.
+    /// Makes the code to which calls of a point's function go while it has no version: it calls the
+    /// address in its last argument with the other arguments.
     pub(crate) fn call_fallback(&self, signature: &Signature) -> Result<Block> {
         let resolve = |_| unreachable!("it refers to nothing");
         let (code, _) = self.instantiate(Kind::CallFallback(signature.clone()), resolve)?;
@@ -120,7 +120,7 @@ impl Gates {
         Ok(code)
     }
 
-    /// The code of a parked call, and what is in its frame.
+    /// Makes the code of a parked call, and returns it with the layout of its frame.
     pub(crate) fn parked_call(
         &self,
         signatures: ParkedCallSignatures,
@@ -129,8 +129,8 @@ impl Gates {
         self.instantiate(Kind::ParkedCall(signatures), resolve)
     }
 
-    /// What gates of a lane call instead of the body while callers are held, if this host has such:
-    /// it has them wait, and goes on to the address that is in the first word of `held`.
+    /// Makes the detour of a lane, if this host has detours: it makes callers wait, and goes on to
+    /// the address in the first word of `held`.
     pub(crate) fn detour(&self, held: usize) -> Result<Option<Block>> {
         let Some(code) = machine_detour(self.isa()) else { return Ok(None) };
         let stub = self.stubs.wait(&self.slow_path, &self.templates, &self.memory)?;

@@ -1,4 +1,4 @@
-//! The slow path, as gates call it: without losing a register.
+//! Stubs, by which gates call the slow path without losing a register.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,18 +13,18 @@ use crate::gates::template::{Kind, Templates, instantiate};
 use crate::host::fork::Pass;
 use crate::unwind::code_map::Description;
 
-/// What gates, their tails and detours call.
+/// The code that gates, their tails and detours call.
 pub(crate) struct Stubs {
     leave: Block,
     removed: Block,
     interleave: Option<Block>,
-    /// Of gates in machine code, where there are any: leave and bail.
+    /// The tails of gates in machine code, if this host has such gates: to leave and to bail.
     tails: Option<[Block; 2]>,
-    /// Of functions that can be tail-called, where there are any.
+    /// The gate that all tail-callable functions share, if this host has one.
     tail_gate: Option<Block>,
-    /// Of detours, once there is one.
+    /// The stub of detours, once there is a detour.
     wait: OnceLock<Box<Block>>,
-    /// What is done between any two steps, if anything is.
+    /// The hooks that run between any two steps of a gate, if the engine has any.
     hooks: Option<Box<Hooks>>,
 }
 
@@ -80,7 +80,7 @@ impl Stubs {
             return Ok(stub.address());
         }
         let stub = Box::new(stub(slow_path.wait, self.hooks.as_deref(), templates, memory)?);
-        // If another thread was faster, its stub is the one.
+        // If another thread was faster, its stub is used.
         let _pass = Pass::new();
         Ok(self.wait.get_or_init(|| stub).address())
     }
@@ -99,7 +99,7 @@ impl Stubs {
     }
 }
 
-/// A stub that calls `target` with what it is given, the ledger, and the hooks.
+/// A stub that calls `target` with its argument, the ledger, and the hooks.
 fn stub(
     target: usize,
     hooks: Option<&Hooks>,

@@ -24,42 +24,42 @@ use crate::unwind::Saved;
 use crate::unwind::code_map::Description;
 use crate::{Error, Result};
 
-/// What the functions of a signature have in common.
+/// The code that the functions of a signature have in common.
 pub(crate) struct Prototype {
     pub(crate) signature: Signature,
     /// The gate of each of their lanes.
     pub(crate) gate: Object,
-    /// What kind of gate that is.
+    /// The kind of that gate.
     pub(crate) kind: GateKind,
 }
 
-/// What kind of gate functions of a signature have.
+/// The kind of gate that functions of a signature have.
 pub(crate) enum GateKind {
     /// A gate that Cranelift has compiled.
     Compiled,
-    /// The plain gate in machine code.
+    /// The ordinary gate in machine code.
     Machine,
-    /// The head of the gate that all functions share that can be tail-called; and what a call goes
-    /// to if there is no version.
+    /// The head of the gate that all tail-callable functions share, and the code to which a call
+    /// goes if there is no version.
     Tail { zeros: Block },
 }
 
-/// What else can be compiled ahead.
+/// The other code that is compiled once for all its uses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// A function's stable entry.
     CEntry(Signature),
-    /// The entry for typed calls: how the host calls, and how the function wants to be called.
+    /// The entry for typed calls: the signatures of the host's call and of the function.
     HostEntry(Signature, Signature),
-    /// What gates call on the slow path.
+    /// The stub that gates call on the slow path.
     Stub,
-    /// What has frames stay where there is no function of this signature to move by.
+    /// The code that calls a frame's fallback while a function of this signature has no version.
     CallFallback(Signature),
     /// A parked call.
     ParkedCall(ParkedCallSignatures),
 }
 
-/// What the code of a parked call depends on.
+/// The signatures on which the code of a parked call depends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ParkedCallSignatures {
     pub(crate) parked_call: Signature,
@@ -68,10 +68,10 @@ pub(crate) struct ParkedCallSignatures {
     pub(crate) resume_entry: Signature,
 }
 
-/// Compiles templates, each once, and keeps them: there are as many as there are signatures.
+/// Compiles templates, each once, and keeps them: their number is that of signatures.
 pub(crate) struct Templates {
     isa: OwnedTargetIsa,
-    /// For stubs.
+    /// The target of stubs.
     unprobed: OwnedTargetIsa,
     options: GateOptions,
     layout: LaneLayout,
@@ -80,9 +80,9 @@ pub(crate) struct Templates {
 }
 
 impl Templates {
-    /// Neither ISA may optimize: see [`gate`]. With `unprobed`, code does not touch the stack that
-    /// it is about to use: Cranelift does that before it has saved any register, with one of them,
-    /// and a stub has to keep them all.
+    /// Neither ISA may optimize: see [`gate`]. Code for `unprobed` does not touch the stack that it
+    /// is about to use: with a probe Cranelift would do that by a register, before any register is
+    /// saved, and a stub has to keep them all.
     pub(crate) fn new(
         isa: OwnedTargetIsa,
         unprobed: OwnedTargetIsa,
@@ -93,15 +93,15 @@ impl Templates {
         Self { isa, unprobed, options, layout, prototypes, compiled }
     }
 
-    /// What templates are compiled for.
+    /// The target for which templates are compiled.
     pub(crate) fn isa(&self) -> &dyn TargetIsa {
         &*self.isa
     }
 
-    // In both of these two threads may compile the same at the same time. That is better than
-    // waiting for each other over different ones.
+    // In both of these functions two threads may compile the same code at the same time. That is
+    // better than if they waited for each other over different code.
 
-    /// What functions of this signature have in common.
+    /// The code that functions of this signature have in common.
     pub(crate) fn prototype(
         &self,
         signature: &Signature,
@@ -172,12 +172,12 @@ impl Templates {
         Ok(self.keep(kind, object))
     }
 
-    /// The gate that all functions share that can be tail-called, where there is one.
+    /// The gate that all tail-callable functions share, if this host has one.
     pub(crate) fn shared_tail_gate(&self) -> Option<MachineCode> {
         tail_gate(self.layout, self.options, &*self.isa)
     }
 
-    /// What gates in machine code jump to when they leave and when they bail, where there are any.
+    /// The tails of gates in machine code, to leave and to bail, if this host has such gates.
     pub(crate) fn machine_tails(&self) -> Option<[MachineCode; 2]> {
         machine_tails(self.layout, &*self.isa)
     }
@@ -194,7 +194,7 @@ fn compile(func: Function, isa: &dyn TargetIsa) -> Result<Object> {
     Ok(Object::compile(unnamed, &mut context, isa, &mut ControlPlane::default())?)
 }
 
-/// A template in memory of its own, ready to run, with `resolve` saying what its symbols are.
+/// Puts a template into memory of its own, ready to run. `resolve` gives the values of its symbols.
 pub(crate) fn instantiate(
     template: &Object,
     memory: &Arc<Memory>,

@@ -1,22 +1,22 @@
-//! The calling thread's context, found in a nanosecond and given up when the thread ends.
+//! The calling thread's context: calls find it in a nanosecond, and it is given up with the thread.
 //!
-//! # What belongs to whom
+//! # What belongs to a call
 //!
-//! A call belongs to the context that it is counted in, and that is the thread's own, or a
+//! A call belongs to the context in which it is counted. That is the thread's own, or a
 //! [`Fiber`](crate::Fiber)'s, with which a call may begin on one thread and end on another. So what
-//! is to be known of the calls in progress stands in the header of the context's ledger, which
-//! [`enter`] keeps across the call. Whatever it finds by the thread it asks for anew: compilers
+//! must be known of the calls in progress is in the header of the context's ledger, which [`enter`]
+//! keeps across the call. [`enter`] asks anew for everything that it finds by the thread: compilers
 //! take the address of a thread-local to be the same for as long as a function runs.
 //!
 //! # A call that fails
 //!
-//! Generated code that meets a removed function goes on with zeros, and the call from the host that
-//! it happened in is to return an error. [`fail`] puts that into the header. Of several the first
-//! counts. A call from the host inside of another has an error of its own; for its time the outer
-//! one's is on its stack.
+//! Generated code that meets a removed function goes on with zeros, and the call from the host in
+//! progress is to return an error. [`fail`] puts that into the header. If there are several errors,
+//! the first counts. A call from the host inside of another has an error of its own; meanwhile the
+//! outer call's error is on the inner call's stack.
 //!
-//! Entering looks at one word, the thread's `ledger`, and after the call at one more, `failed` in
-//! the header. Everything else that can be the matter has `ledger` be null:
+//! A call looks at one word before it starts, the thread's `ledger`, and at one after it has ended,
+//! `failed` in the header. In every other case `ledger` is null:
 //!
 //! ```text
 //!   context   ledger    failed
@@ -30,8 +30,8 @@
 //!
 //! A handler may call functions whatever the thread was doing, even in here. If it finds `ledger`
 //! null, it takes what is in the header for an outer call's, whole or half written, and puts it
-//! back as it was; and if it does not, nothing has failed. So whoever changes the header has
-//! `ledger` be null meanwhile. Compiler fences keep that order; it is all one thread.
+//! back as it was. If `ledger` is not null, no call has failed. So code that changes the header
+//! keeps `ledger` null meanwhile. Compiler fences keep that order; it is all one thread.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -46,11 +46,11 @@ use crate::CallError;
 use crate::host::fork::Pass;
 use crate::host::threads::{domain, id};
 
-/// What the fast path of a call looks at, in one place and without a destructor.
+/// The words that the fast path of a call reads, in one place and without a destructor.
 struct Thread {
-    /// The ledger of the context, or null if there is more to know than that.
+    /// The ledger of the context, or null if a call must look further: see the table above.
     ledger: AtomicPtr<u32>,
-    /// The context that calls are counted in; null until there is one.
+    /// The context in which calls are counted; null until there is one.
     context: AtomicPtr<Context>,
 }
 
@@ -63,13 +63,13 @@ thread_local! {
     };
 }
 
-/// What is at the start of a ledger. Only used by who runs with the context.
+/// The start of a ledger. Only the thread that runs with the context uses it.
 #[repr(C)]
 struct Header {
-    /// Whether the innermost call in progress has failed: 0, or 1 while it is being noted how, or
-    /// 2.
+    /// Whether the innermost call in progress has failed: 0; or 1 while `failure` is being written;
+    /// or 2.
     failed: AtomicU32,
-    /// If so, how.
+    /// The error, if the call has failed.
     failure: UnsafeCell<MaybeUninit<CallError>>,
 }
 
@@ -80,11 +80,11 @@ impl Header {
     ///
     /// # Safety
     ///
-    /// It is the ledger of a context, and the calling thread is running with that.
+    /// The ledger is that of a context, and the calling thread runs with that context.
     #[inline]
     unsafe fn of<'a>(ledger: *const u32) -> &'a Self {
-        // SAFETY: there is room for one at the start of a ledger, suitably aligned, and contexts
-        // live as long as the process. All zeros are a valid one.
+        // SAFETY: there is space for a header at the start of a ledger, suitably aligned, and
+        // contexts live as long as the process. All zeros are a valid header.
         unsafe { &*ledger.cast::<Self>() }
     }
 
@@ -93,34 +93,34 @@ impl Header {
         self.failed.load(Ordering::Relaxed) != 0
     }
 
-    /// Has the call in progress have failed, unless it has already. The ledger is out of sight.
+    /// Makes the call in progress fail, unless it has already. The thread's `ledger` is null.
     fn put(&self, failure: CallError) {
-        // What a signal handler comes to tell meanwhile is not the first.
+        // An error that a signal handler puts here meanwhile is not the first.
         if self.failed.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             compiler_fence(Ordering::SeqCst);
-            // SAFETY: nobody else runs with this context, and no reference to the error is ever
-            // given out. A signal handler leaves it as it was.
+            // SAFETY: no other thread runs with this context, and no reference to the error is ever
+            // given out. A signal handler leaves the error as it was.
             unsafe { (*self.failure.get()).write(failure) };
             compiler_fence(Ordering::SeqCst);
             self.failed.store(2, Ordering::Relaxed);
         }
     }
 
-    /// How the call in progress has failed, which it then has not any more. The ledger is out of
-    /// sight.
+    /// Takes the error of the call in progress, after which the call has not failed any more. The
+    /// thread's `ledger` is null.
     fn take(&self) -> CallError {
         debug_assert!(self.has_failed());
         self.failed.store(0, Ordering::Relaxed);
-        // SAFETY: there is an error where the call has failed, and now it is the caller's alone.
+        // SAFETY: a call that has failed has left an error there, and now it is the caller's alone.
         unsafe { (*self.failure.get()).assume_init_read() }
     }
 }
 
-/// Runs `call` with the ledger of the current context. If the call [fails](fail), that is the
-/// error.
+/// Runs `call` with the ledger of the current context. If the call [fails](fail), its error is
+/// returned.
 ///
-/// All that can happen besides a call is told by one word before and one after it, both of which
-/// are only read here: a store, to be loaded again by the next call, would take longer than the
+/// One word before a call and one after it tell of everything else that can happen. Both are only
+/// read here: a store, which the next call would have to load again, would take longer than the
 /// rest.
 #[inline]
 pub(crate) fn enter<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, CallError> {
@@ -131,8 +131,8 @@ pub(crate) fn enter<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, CallErro
     let unwinding = Unwinding { ledger };
     let result = call(ledger);
     std::mem::forget(unwinding);
-    // SAFETY: the ledger is that of the context that this thread runs with: maybe another thread
-    // than before, but the same context.
+    // SAFETY: the ledger is that of the context with which this thread runs. The thread may be
+    // another than before, but the context is the same.
     if unsafe { Header::of(ledger) }.has_failed() {
         return Err(leave(ledger));
     }
@@ -144,7 +144,7 @@ fn ledger() -> *const u32 {
     THREAD.with(|thread| thread.ledger.load(Ordering::Relaxed))
 }
 
-/// Forgets how a call has failed that is left by a panic.
+/// Forgets the error of a call that is left by a panic.
 struct Unwinding {
     ledger: *const u32,
 }
@@ -159,7 +159,7 @@ impl Drop for Unwinding {
     }
 }
 
-/// The end of a call that has failed, and was not inside of one that had.
+/// Ends a call that has failed, and was not inside of another that had.
 #[cold]
 #[inline(never)]
 fn leave(ledger: *const u32) -> CallError {
@@ -179,10 +179,10 @@ fn enter_inner<R>(call: impl FnOnce(*const u32) -> R) -> Result<R, CallError> {
     inner.end().map(|()| result)
 }
 
-/// A call that does not find the ledger where calls do.
+/// A call for which the thread's `ledger` was null.
 struct Inner {
     ledger: *const u32,
-    /// What was in the header, if the call is inside of another.
+    /// The outer call's header, if the call is inside of another.
     outer: Option<(u32, MaybeUninit<CallError>)>,
 }
 
@@ -196,7 +196,7 @@ impl Inner {
         let ledger = unsafe { &*context }.ledger();
         // SAFETY: as above.
         let header = unsafe { Header::of(ledger) };
-        // SAFETY: nobody else runs with this context. Whatever the bytes are, they are bytes.
+        // SAFETY: no other thread runs with this context. Any bytes can be read as bytes.
         let outer = (header.failed.load(Ordering::Relaxed), unsafe { header.failure.get().read() });
         header.failed.store(0, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
@@ -204,7 +204,7 @@ impl Inner {
         Ok(Self { ledger, outer: Some(outer) })
     }
 
-    /// Has everything be as it was before, and says whether the call has failed.
+    /// Restores what was there before the call, and returns the call's error if it has failed.
     fn end(self) -> Result<(), CallError> {
         ManuallyDrop::new(self).restore()
     }
@@ -216,8 +216,8 @@ impl Inner {
         let result = if header.has_failed() { Err(header.take()) } else { Ok(()) };
         match self.outer.take() {
             Some((failed, failure)) => {
-                // SAFETY: nobody else runs with this context, and nothing is lost: an error that
-                // was there has been taken.
+                // SAFETY: no other thread runs with this context, and nothing is lost: an error
+                // that was there has been taken.
                 unsafe { header.failure.get().write(failure) };
                 compiler_fence(Ordering::SeqCst);
                 header.failed.store(failed, Ordering::Relaxed);
@@ -230,27 +230,27 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The call is left by a panic: nobody is told.
+        // The call is left by a panic, so no caller takes the error.
         let _ = self.restore();
     }
 }
 
-// These three ask for the thread anew, whoever calls them: see the module documentation.
+// These three ask for the thread anew, whatever calls them: see the module documentation.
 
-/// Has calls find the ledger.
+/// Makes calls find the ledger.
 #[inline(never)]
 fn show(ledger: *const u32) {
     THREAD.with(|thread| thread.ledger.store(ledger.cast_mut(), Ordering::Relaxed));
 }
 
-/// Has calls find that there is more to know.
+/// Makes calls take the slow path.
 #[inline(never)]
 fn hide() {
     THREAD.with(|thread| thread.ledger.store(ptr::null_mut(), Ordering::Relaxed));
     compiler_fence(Ordering::SeqCst);
 }
 
-/// The context that calls are counted in, if there is one.
+/// The context in which calls are counted, if there is one.
 #[inline(never)]
 fn current() -> Option<&'static Context> {
     let context = THREAD.with(|thread| thread.context.load(Ordering::Relaxed));
@@ -258,34 +258,34 @@ fn current() -> Option<&'static Context> {
     unsafe { context.as_ref() }
 }
 
-/// Whether this is the ledger that the calling thread counts in.
+/// Whether the calling thread counts in this ledger.
 pub(crate) fn counts_in(ledger: *const u32) -> bool {
     current().is_some_and(|context| context.ledger() == ledger)
 }
 
-/// Has the call from the host that is in progress return an error. Of several in one call, the
-/// first counts. Where there is no such call, since C code has called a stable entry, there is
-/// nobody to be told.
+/// Makes the call from the host that is in progress return an error. Of several errors in one call,
+/// the first counts. If there is no such call, since C code has called a stable entry, the error is
+/// forgotten.
 ///
-/// May be called by a signal handler.
+/// A signal handler may call this.
 pub(crate) fn fail(error: CallError) {
     let Some(context) = current() else { return };
     let ledger = context.ledger();
-    // SAFETY: it is the context of this thread.
+    // SAFETY: the context is that of this thread.
     let header = unsafe { Header::of(ledger) };
     hide();
     header.put(error);
 }
 
-/// Has the call in progress fail because the function of this name was called and has no version.
+/// Makes the call in progress fail, because it has called a function that has no version.
 pub(crate) fn met_removed(name: &Arc<str>) {
     fail(CallError::Removed((&**name).into()));
 }
 
-/// The ledger of the current context, for the stable entries.
+/// The ledger of the current context, for stable entries.
 ///
-/// A caller from C has no way to be told of an error, so where there is no memory for a ledger
-/// the process ends with a message, as it does wherever Rust finds no memory.
+/// A caller from C cannot be told of an error. So if there is no memory for a ledger, the process
+/// ends with a message, as it does wherever Rust finds no memory.
 pub(crate) extern "C" fn current_ledger() -> *const u32 {
     if let Some(context) = current() {
         return context.ledger();
@@ -299,20 +299,20 @@ pub(crate) extern "C" fn current_ledger() -> *const u32 {
     }
 }
 
-/// Gets the thread a context, to be released when the thread ends.
+/// Gives the thread a context, to be released when the thread ends.
 #[cold]
 fn register() -> Result<*const u32, CallError> {
-    // Some of what follows must not be found half done by a fork.
+    // A fork must not find some of what follows half done.
     let _pass = Pass::new();
     let context = domain().register(id())?;
-    // SAFETY: it is this thread's from now on.
+    // SAFETY: the context is this thread's from now on.
     unsafe { context.set_runner(id()) };
     release_at_exit(context);
     switch(Some(context));
     Ok(context.ledger())
 }
 
-/// Has calls be counted in `context`, and returns what they were counted in before.
+/// Makes calls be counted in `context`, and returns the context in which they were counted before.
 #[inline(never)]
 pub(crate) fn switch(context: Option<&'static Context>) -> Option<&'static Context> {
     let before = current();
@@ -325,7 +325,7 @@ pub(crate) fn switch(context: Option<&'static Context>) -> Option<&'static Conte
     compiler_fence(Ordering::SeqCst);
     if let Some(context) = context {
         let ledger = context.ledger();
-        // SAFETY: it is the context of this thread now.
+        // SAFETY: the context is that of this thread now.
         if !unsafe { Header::of(ledger) }.has_failed() {
             show(ledger);
         }
@@ -333,24 +333,24 @@ pub(crate) fn switch(context: Option<&'static Context>) -> Option<&'static Conte
     before
 }
 
-/// Gives a context up that the calling thread has run with last, for others to take, unless
-/// something is inside of a function with it: a coroutine that is suspended there may be resumed,
-/// or unwound. Then it stays as it is, for good.
+/// Gives a context up for other threads to take, after the calling thread has run with it last. If
+/// a frame is inside of a function with it, that belongs to a coroutine that is suspended there and
+/// may be resumed, or unwound. Then the context stays as it is, for good.
 ///
 /// # Safety
 ///
-/// The caller owns the context, no thread runs with it, and nobody enters anything with it again.
+/// The caller owns the context, no thread runs with it, and no further call is made with it.
 pub(crate) unsafe fn give_up(context: &'static Context) {
     let _pass = Pass::new();
     // SAFETY: as the caller says.
     let header = unsafe { Header::of(context.ledger()) };
     if header.has_failed() {
-        // Nobody was there to be told.
+        // No call has returned this error.
         drop(header.take());
     }
     if domain().is_idle(context) {
-        // SAFETY: as the caller says, and it is inside of nothing. What is left in the header are
-        // bytes that nobody looks at, unless a call fails anew.
+        // SAFETY: as the caller says, and no frame counts in the context. What is left in the
+        // header are bytes that nothing reads, unless a call fails anew.
         unsafe { context.release() };
     } else {
         // SAFETY: as the caller says.
@@ -358,19 +358,18 @@ pub(crate) unsafe fn give_up(context: &'static Context) {
     }
 }
 
-/// Has `context` given up after the thread's last destructor that may call into generated code.
+/// Makes `context` be given up after the thread's last destructor that may call generated code.
 ///
-/// A pthread key, not a `thread_local` with a destructor: those cannot be set again once they are
-/// destroyed, and another's destructor may call a function after that. Keys can, and the system
-/// then runs their destructors once more.
+/// This is a pthread key, not a `thread_local` with a destructor: a destroyed `thread_local` cannot
+/// be set again, and the destructor of another may call a function later. A key can be set again,
+/// and the system then runs its destructor once more.
 fn release_at_exit(context: &'static Context) {
     static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
 
     extern "C" fn release(context: *mut c_void) {
         switch(None);
-        // SAFETY: this is the context that `register` set the key to; it lives as long as the
-        // process. The thread ends, and having forgotten the context it enters nothing with it
-        // again.
+        // SAFETY: `register` has set the key to this context, which lives as long as the process.
+        // The thread ends, has forgotten the context, and so enters nothing with it again.
         unsafe { give_up(&*context.cast::<Context>()) };
     }
 
@@ -380,8 +379,8 @@ fn release_at_exit(context: &'static Context) {
         let result = unsafe { libc::pthread_key_create(&mut key, Some(release)) };
         (result == 0).then_some(key)
     });
-    // Without a key the context stays with the thread for good: a table of counters is lost with
-    // every thread, which is not worth refusing calls for.
+    // Without a key the context stays with the thread for good: a ledger is lost with every thread,
+    // which is not worth refusing calls for.
     if let Some(key) = key {
         // SAFETY: the key exists, and the destructor may use the context from any thread.
         unsafe { libc::pthread_setspecific(*key, ptr::from_ref(context).cast()) };

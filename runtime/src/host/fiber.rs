@@ -1,4 +1,4 @@
-//! Contexts for coroutines.
+//! Fibers: contexts for coroutines.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,14 +10,14 @@ use crate::host::context;
 use crate::host::fork::Pass;
 use crate::host::threads::{self, FIBER};
 
-/// A context for a coroutine: what its calls are counted in, on whichever thread it runs.
+/// A context for a coroutine, in which its calls are counted, on whichever thread it runs.
 ///
-/// As a rule a call ends on the thread that it has begun on. It need not, if a function of the host
-/// switches stacks: then a coroutine is suspended inside of a version, and may be resumed elsewhere.
-/// Calls are counted in memory that only one thread writes, the one that runs. So a coroutine that
-/// moves has a fiber, and is only ever resumed by what the fiber [runs](Self::run). While it is
-/// suspended, the versions that it is inside of stay, as they do while threads are inside; and who
-/// is the last to leave one, a thread or a fiber, frees it.
+/// As a rule a call ends on the thread on which it has begun. It need not, if a function of the
+/// host switches stacks: then a coroutine is suspended inside of a version, and may be resumed
+/// elsewhere. Calls are counted in memory that only one thread writes, the one that runs. So a
+/// coroutine that moves has a fiber, and only code that the fiber [runs](Self::run) ever resumes
+/// it. While it is suspended, the versions that it is inside of stay, as they do while threads are
+/// inside. The last thread or fiber to leave a version frees it.
 ///
 /// A coroutine that is always resumed by the same thread needs no fiber.
 ///
@@ -25,7 +25,7 @@ use crate::host::threads::{self, FIBER};
 /// use corosensei::{Coroutine, CoroutineResult, Yielder};
 /// use lastout::{CallError, Engine, Fiber};
 ///
-/// /// What generated code calls to have its coroutine suspended.
+/// /// Generated code calls this to suspend its coroutine.
 /// extern "C-unwind" fn pause(yielder: usize) {
 ///     let yielder = std::ptr::with_exposed_provenance::<Yielder<(), ()>>(yielder);
 ///     // SAFETY: the coroutine below passes its own.
@@ -44,7 +44,8 @@ use crate::host::threads::{self, FIBER};
 ///     }
 /// }
 ///
-/// # fn install(engine: &Engine, result: i64) -> Result<lastout::Installed, Box<dyn std::error::Error>> {
+/// # fn install(engine: &Engine, result: i64)
+/// # -> Result<lastout::Installed, Box<dyn std::error::Error>> {
 /// #     use lastout::cranelift_module::{FuncId, Linkage, Module};
 /// #     use lastout::cranelift_codegen::ir::{ExternalName, UserExternalName};
 /// #     let text = format!("function %f(i64) -> i64 system_v {{
@@ -87,40 +88,40 @@ use crate::host::threads::{self, FIBER};
 ///
 /// # What the caller owes
 ///
-/// The contract of [`Handle`](crate::Handle)'s `call` asks this of whoever suspends a call:
+/// The contract of [`Handle`](crate::Handle)'s `call` asks this of code that suspends a call:
 ///
-/// - It goes on within a `run` of the fiber in which it has begun; or, if it has begun in none, on
-///   the thread on which it has begun, in none.
-/// - It is not suspended from within another fiber's `run` that it has itself called.
+/// - The call goes on within a `run` of the fiber in which it has begun; or, if it has begun in
+///   none, on the thread on which it has begun, in none.
+/// - The call is not suspended from within another fiber's `run` that it has itself called.
 /// - In a shared library, a coroutine that may move between two calls makes each of them from a
-///   function that is not inlined into it: compilers take the address of what belongs to a thread to
-///   be the same for as long as a function runs. In an executable it makes no difference.
+///   function that is not inlined into it: compilers take the address of a thread-local to be the
+///   same for as long as a function runs. In an executable it makes no difference.
 ///
-/// [`EngineBuilder::checked`](crate::EngineBuilder::checked) finds out if this is broken.
+/// [`EngineBuilder::checked`](crate::EngineBuilder::checked) finds calls that break this.
 ///
 /// # Dropping
 ///
-/// If a fiber is dropped whose coroutine is suspended inside of a version, nobody knows whether
-/// that will be resumed or unwound. So its table of counts is kept as it is for good, and the
-/// version is never freed. To have it freed, drop the coroutine, which unwinds it, within `run`,
-/// and then the fiber.
+/// If a fiber is dropped while its coroutine is suspended inside of a version, the fiber cannot
+/// know whether that will be resumed or unwound. So its ledger is kept as it is for good, and the
+/// version is never freed. For the version to be freed, drop the coroutine, which unwinds it,
+/// within `run`, and then the fiber.
 ///
-/// # What it takes
+/// # What a fiber takes
 ///
-/// As much as a thread does: 16 MiB of addresses and a page or two of memory, which the next fiber
-/// or thread uses again. To free a version, a word in each such table is looked at; and to drop a
-/// fiber, a word for each function and each version alive at a time.
+/// A fiber takes as much as a thread does: 16 MiB of addresses and a page or two of memory, which
+/// the next fiber or thread uses again. The free of a version looks at a word in each ledger, and
+/// the drop of a fiber at a word for each function and each version alive at a time.
 pub struct Fiber {
     context: &'static Context,
     id: u64,
 }
 
 impl Fiber {
-    /// A fiber, with nobody in it.
+    /// A fiber in which no call is counted yet.
     ///
     /// # Errors
     ///
-    /// [`CallError::Reclaim`] if there is no memory for its table of counts.
+    /// [`CallError::Reclaim`] if there is no memory for its ledger.
     pub fn new() -> Result<Self, CallError> {
         static FIBERS: AtomicU64 = AtomicU64::new(1);
 
@@ -130,14 +131,14 @@ impl Fiber {
         Ok(Self { context, id })
     }
 
-    /// Its number, by which [`ThreadFrames`](crate::ThreadFrames) say that it is inside of a
-    /// version. No two fibers of a process have the same.
+    /// The fiber's number, by which [`ThreadFrames`](crate::ThreadFrames) say that it is inside of
+    /// a version. No two fibers of a process have the same number.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Counts the calling thread's calls in this fiber, for the time of `resume`, which resumes
-    /// the coroutine and returns when that is suspended or has ended. Then the thread's calls are
+    /// Counts the calling thread's calls in this fiber, for the time of `resume`, which resumes the
+    /// coroutine and returns when that is suspended or has ended. Afterwards the thread's calls are
     /// counted where they were before.
     ///
     /// Other fibers may be run within.
@@ -149,10 +150,10 @@ impl Fiber {
 
 impl Drop for Fiber {
     fn drop(&mut self) {
-        // Where a fork has left its thread behind, its context has been given up by now, or will
-        // be.
+        // If a fork has left the thread that ran the fiber behind, the context has been given up by
+        // now, or will be.
         if self.context.owner() == FIBER | self.id && self.context.runner() == 0 {
-            // SAFETY: it is this fiber's context, which nobody runs.
+            // SAFETY: the context is this fiber's, and no thread runs it.
             unsafe { context::give_up(self.context) };
         }
     }
@@ -164,7 +165,7 @@ impl fmt::Debug for Fiber {
     }
 }
 
-/// The calling thread runs a fiber, until this is dropped.
+/// Stands for a fiber that the calling thread runs, until this is dropped.
 struct Running {
     fiber: &'static Context,
     before: Option<&'static Context>,
@@ -172,7 +173,7 @@ struct Running {
 
 impl Running {
     fn begin(fiber: &'static Context) -> Self {
-        // SAFETY: whoever has begun this has the fiber for itself, and this thread runs it.
+        // SAFETY: the caller has the fiber for itself, and this thread runs it.
         unsafe { fiber.set_runner(threads::id()) };
         Self { fiber, before: context::switch(Some(fiber)) }
     }

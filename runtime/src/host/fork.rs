@@ -1,16 +1,17 @@
 //! Locks that are never held while the process forks.
 //!
 //! `fork` copies memory as it is, and of the threads only the one that called it. A lock that
-//! another thread was holding would never be released in the child. So whoever holds a [`ForkSafeMutex`]
-//! also holds a pass, and `pthread_atfork` handlers see to it that there is none while a process
-//! is being copied.
+//! another thread was holding would never be released in the child. So a thread that holds a
+//! [`ForkSafeMutex`] also holds a pass, and `pthread_atfork` handlers make sure that no thread
+//! holds one while the process is copied.
 //!
-//! Nothing of the user's is run with a pass held: it might fork.
+//! No code of the user's runs with a pass held: it might fork.
 //!
-//! The child also lacks the other threads, and with them whoever was inside of a version and is to
-//! free it. All that the handler does about that is to note whose contexts these were: much of what
-//! a child may be for, and `exec` in the first place, has no use for more, and destructors are not
-//! to be run there. [`Retirement::recover_after_fork`](crate::function::retirement::Retirement::recover_after_fork) does the rest.
+//! The child also lacks the other threads, and so those that were inside of a version and would
+//! free it. The handler only notes which contexts were theirs: a child that is made to `exec` needs
+//! no more, and destructors must not run there.
+//! [`recover_after_fork`](crate::function::retirement::Retirement::recover_after_fork) does the
+//! rest.
 
 use std::cell::{Cell, UnsafeCell};
 use std::ops::{Deref, DerefMut};
@@ -23,10 +24,10 @@ use lastout_reclaim::Frozen;
 
 use crate::host::threads;
 
-/// Read by passes, written by forks.
+/// Passes hold this for reading, forks for writing.
 static PASSES: RwLock<()> = RwLock::new(());
 
-/// How many times the process, and those that it was forked from, have forked.
+/// How many times the process and those that it was forked from have forked.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
 /// How many forks there are between this process and one that was not forked.
@@ -38,7 +39,7 @@ thread_local! {
     static HELD: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Whoever has one keeps the process from forking.
+/// A thread that holds one keeps the process from forking.
 pub(crate) struct Pass {
     _first: Option<RwLockReadGuard<'static, ()>>,
 }
@@ -61,18 +62,18 @@ impl Drop for Pass {
     }
 }
 
-/// How many forks there have been. Changes only while nobody holds a pass.
+/// How many forks there have been. The number changes only while no thread holds a pass.
 pub(crate) fn forks() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// How many forks there are between this process and one that was not forked: a number by which a
+/// How many forks there are between this process and one that was not forked. By this number a
 /// process tells that it is not the one that it was before.
 pub(crate) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// A mutex that nobody holds while the process forks.
+/// A mutex that no thread holds while the process forks.
 #[derive(Default)]
 pub(crate) struct ForkSafeMutex<T> {
     mutex: Mutex<T>,
@@ -83,8 +84,8 @@ impl<T> ForkSafeMutex<T> {
         Self { mutex: Mutex::new(value) }
     }
 
-    /// Locks it. What it guards is never left half done by a panic: where it is held, nothing can
-    /// panic that the program would survive.
+    /// Locks the mutex. A panic never leaves the value half done: while the lock is held, nothing
+    /// can panic that the program would survive.
     pub(crate) fn lock(&self) -> Guard<'_, T> {
         let pass = Pass::new();
         Guard { guard: self.mutex.lock().unwrap_or_else(PoisonError::into_inner), _pass: pass }
@@ -98,7 +99,7 @@ impl<T> Guard<'_, T> {
     }
 }
 
-/// The lock is released before the pass is given back.
+/// The lock of a [`ForkSafeMutex`]. It is released before the pass.
 pub(crate) struct Guard<'a, T> {
     guard: MutexGuard<'a, T>,
     _pass: Pass,
@@ -118,7 +119,7 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
-/// Has `fork` wait for passes, from now on.
+/// Makes `fork` wait for passes, from now on.
 pub(crate) fn watch() {
     static WATCHING: OnceLock<()> = OnceLock::new();
     WATCHING.get_or_init(|| {
@@ -130,19 +131,19 @@ pub(crate) fn watch() {
     });
 }
 
-/// What the thread that forks has meanwhile.
+/// The things that the thread that forks holds meanwhile.
 struct Forking {
-    /// What the system calls it.
+    /// The system's number for the thread.
     thread: u64,
     _frozen: Frozen<'static>,
     _exclusive: RwLockWriteGuard<'static, ()>,
 }
 
-/// Only used by the thread that holds [`PASSES`] for writing.
+/// Only the thread that holds [`PASSES`] for writing uses this.
 struct ForkingCell(UnsafeCell<Option<Forking>>);
 
-// SAFETY: the handlers are run by the thread that forks, and between them it alone holds `PASSES`
-// for writing, which is when they use the cell.
+// SAFETY: the thread that forks runs the handlers, and between them it alone holds `PASSES` for
+// writing, which is when they use the cell.
 unsafe impl Sync for ForkingCell {}
 
 static FORKING: ForkingCell = ForkingCell(UnsafeCell::new(None));
@@ -171,12 +172,12 @@ extern "C" fn after_in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     let now = threads::ask_for_id();
     if let Some(Forking { thread, .. }) = forking {
-        // SAFETY: that is what these handlers are told, and there is no other thread yet.
+        // SAFETY: the handlers call this in a forked process, where there is no other thread yet.
         unsafe { threads::domain().forked(thread, now) };
     }
 }
 
-/// Does to this process what a fork does to the parent, without there being a child.
+/// Does to this process what a fork does to the parent, but makes no child.
 #[cfg(test)]
 pub(crate) fn pretend() {
     before();

@@ -1,5 +1,5 @@
-//! The process: system calls, forks, signals, threads, fibers, and the contexts that calls are
-//! counted in. This layer may know the process, its threads and the `Domain` that they count in; it
+//! The process: system calls, forks, signals, threads, fibers, and the contexts in which calls are
+//! counted. This layer may know the process, its threads and the `Domain` in which they count; it
 //! must not know code.
 
 pub(crate) mod context;

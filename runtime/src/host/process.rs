@@ -1,4 +1,4 @@
-//! What the process has mapped and opened at the moment, for tests.
+//! The mappings and files that the process has at the moment, for tests.
 
 use std::fs::{self, File};
 use std::ops::Range;
@@ -6,16 +6,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Read by tests that make engines or their memory, written by those that count what these do or
-/// leave behind. A fork, pretended or not, has all of them do more.
+/// Tests that make engines or their memory hold this for reading, and tests that count what these
+/// do or leave behind for writing. A fork, pretended or not, makes all engines do more.
 static ENGINES: RwLock<()> = RwLock::new(());
 
-/// For tests that make engines, or their memory, and do not mind others doing that.
+/// For tests that make engines, or their memory, and can run while others do that.
 pub(crate) fn among_others() -> RwLockReadGuard<'static, ()> {
     ENGINES.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// For tests that look for what engines have left behind, or have one of their calls refused.
+/// For tests that look for what engines have left behind, or that refuse a system call.
 pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
     ENGINES.write().unwrap_or_else(PoisonError::into_inner)
 }
@@ -35,7 +35,7 @@ impl Mapping {
         self.permissions.contains(what)
     }
 
-    /// Whether it is of one of the files that code and read-only data are in.
+    /// Whether the mapping is of a file with code or read-only data.
     pub(crate) fn is_ours(&self) -> bool {
         self.name.starts_with("/memfd:lastout")
     }
@@ -57,17 +57,17 @@ pub(crate) fn mappings() -> Vec<Mapping> {
     maps.lines().map(|line| mapping(line).unwrap_or_else(|| panic!("{line}"))).collect()
 }
 
-/// The descriptors of files that code and read-only data are in, each as a path to open it by.
+/// The descriptors of the files with code and read-only data, each as a path that can be opened.
 pub(crate) fn memory_files() -> Vec<PathBuf> {
     let entries = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
-    // What cannot be read is the directory itself, which is closed by now, or another test's.
+    // An entry that cannot be read is the directory itself, closed by now, or another test's.
     let is_ours = |path: &PathBuf| {
         fs::read_link(path).is_ok_and(|target| target.starts_with("/memfd:lastout (deleted)"))
     };
     entries.filter(is_ours).collect()
 }
 
-/// The file that is mapped at an address, opened once more, to look at what other processes see.
+/// The file that is mapped at an address, opened once more: it shows what other processes see.
 pub(crate) fn file_at(address: usize) -> File {
     let mappings = mappings();
     let mapping = mappings.iter().find(|mapping| mapping.addresses.contains(&address)).unwrap();

@@ -1,4 +1,4 @@
-//! Signals: handlers for faults that keep those that were there, and keeping signals off a thread.
+//! Signals: handlers for faults that keep earlier handlers, and a guard against other signals.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -12,27 +12,27 @@ use libc::{
     siginfo_t, ucontext_t,
 };
 
-/// Those that faults are reported by, breakpoints among them: freed code is full of these.
+/// The signals that report faults, breakpoints among them: freed code is full of these.
 const SIGNALS: [c_int; 5] = [SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP];
 
-/// What was done on each of them before.
+/// The action on each signal before these handlers were installed.
 static BEFORE: OnceLock<[sigaction; SIGNALS.len()]> = OnceLock::new();
 
-/// Which of these handlers have taken themselves off since.
+/// The earlier handlers that have taken themselves off since.
 static GONE: [AtomicBool; SIGNALS.len()] = [const { AtomicBool::new(false) }; SIGNALS.len()];
 
-/// What may be made of a signal that a fault of the thread has caused: whether that was done.
+/// May handle a signal that a fault of the thread has caused; returns whether it has.
 type Catch = unsafe fn(c_int, &siginfo_t, &mut ucontext_t) -> bool;
 
-/// Asked before what was there before.
+/// Called before the earlier handlers.
 static CATCH: OnceLock<Catch> = OnceLock::new();
 
-/// Has `catch` called for these signals from now on, in this process, by handlers that are installed
-/// the first time. What it does not catch, they pass on to what was there before.
+/// Makes handlers call `catch` for these signals from now on, in this process. The first call
+/// installs the handlers. They pass signals that `catch` does not handle on to the earlier ones.
 ///
 /// # Errors
 ///
-/// What the system says if it refuses the handlers.
+/// The system's error if it refuses the handlers.
 pub(crate) fn catch_faults(catch: Catch) -> io::Result<()> {
     CATCH.get_or_init(|| catch);
     static INSTALLED: OnceLock<std::result::Result<(), c_int>> = OnceLock::new();
@@ -50,7 +50,7 @@ pub(crate) fn catch_faults(catch: Catch) -> io::Result<()> {
     installed.map_err(io::Error::from_raw_os_error)
 }
 
-/// Has the handler called.
+/// The action that calls the handler below.
 fn own_action() -> sigaction {
     // SAFETY: zeros are an action without flags or a mask.
     let mut own: sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -59,13 +59,13 @@ fn own_action() -> sigaction {
     own
 }
 
-/// What is done on a signal; and has something else done from now on.
+/// Returns the present action on a signal, and sets another if one is given.
 fn action(signal: c_int, new: Option<&sigaction>) -> std::result::Result<sigaction, c_int> {
     let mut old = MaybeUninit::<sigaction>::zeroed();
     let new = new.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: both are actions, or null where there is none.
     match unsafe { libc::sigaction(signal, new, old.as_mut_ptr()) } {
-        // SAFETY: the call has written it, and zeros are one, too.
+        // SAFETY: the call has written it, and zeros are an action, too.
         0 => Ok(unsafe { old.assume_init() }),
         _ => Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)),
     }
@@ -82,19 +82,19 @@ unsafe extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c
     }
 }
 
-/// Does what would have been done if this handler was not there.
+/// Does what would have been done without these handlers.
 unsafe fn as_before(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let Some(number) = SIGNALS.iter().position(|&it| it == signal) else { return };
     let before = BEFORE.get().map(|before| &before[number]);
     let before = before.filter(|_| !GONE[number].load(Ordering::Relaxed));
     match before {
-        // What an instruction has caused cannot be ignored: it would be caused again.
+        // A signal that an instruction has caused cannot be ignored: it would be caused again.
         // SAFETY: the system passes it.
         Some(before) if before.sa_sigaction == SIG_IGN && unsafe { (*info).si_code } <= 0 => {}
         Some(before) if ![SIG_DFL, SIG_IGN].contains(&before.sa_sigaction) => {
             // SAFETY: the system passes these.
             unsafe { call(before, signal, info, context) };
-            // Rust's handler, called for what is not its business, takes itself off, and not this.
+            // For a fault that is none of its own, Rust's handler takes this one off for itself.
             let now = action(signal, None);
             if now.is_ok_and(|now| now.sa_sigaction == SIG_DFL) {
                 GONE[number].store(true, Ordering::Relaxed);
@@ -105,9 +105,9 @@ unsafe fn as_before(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
             // SAFETY: zeros are the default action.
             let default: sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
             let _ = action(signal, Some(&default));
-            // A signal that was sent does not come again by itself, as that of an instruction
-            // does when it is executed again.
-            // SAFETY: sending the thread a signal, which it gets once this handler is over.
+            // A signal that was sent does not come again by itself, as one of an instruction does
+            // that is executed again.
+            // SAFETY: the call sends the thread a signal, which it gets once this handler is over.
             unsafe { libc::raise(signal) };
         }
     }
@@ -118,8 +118,8 @@ unsafe fn call(action: &sigaction, signal: c_int, info: *mut siginfo_t, context:
     type WithInfo = unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
     type Plain = unsafe extern "C" fn(c_int);
 
-    // SAFETY: the flag says which of the two types the function has, and the system has passed
-    // what it gets.
+    // SAFETY: the flag says which of the two types the function has, and the system has passed the
+    // arguments.
     unsafe {
         if action.sa_flags & SA_SIGINFO != 0 {
             let handler: WithInfo = std::mem::transmute(action.sa_sigaction);
@@ -131,7 +131,7 @@ unsafe fn call(action: &sigaction, signal: c_int, info: *mut siginfo_t, context:
     }
 }
 
-/// The thread takes no signals but those of its own faults, until this is dropped.
+/// While this exists, the thread takes no signals except those of its own faults.
 pub(crate) struct BlockedSignals {
     before: libc::sigset_t,
 }
@@ -154,7 +154,7 @@ impl BlockedSignals {
 
 impl Drop for BlockedSignals {
     fn drop(&mut self) {
-        // SAFETY: the set is what the thread had before.
+        // SAFETY: the set is the one that the thread had before.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) };
     }
 }

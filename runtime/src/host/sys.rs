@@ -1,4 +1,4 @@
-//! The system calls that engines make, in one place so that tests can have each of them refused.
+//! The system calls that engines make, in one place so that tests can refuse each of them.
 
 use std::ffi::c_void;
 use std::io;
@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create}
 use rustix::io::{Errno, pwrite, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-/// What is done with a range of addresses.
+/// The kinds of calls, each of which a test can refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
     CreateFile,
@@ -25,12 +25,12 @@ pub(crate) enum Call {
     HeavyFence,
 }
 
-/// An empty file in memory, of so many bytes, whose pages may be mapped to be executed.
+/// Makes an empty file in memory, of so many bytes, whose pages may be mapped to be executed.
 pub(crate) fn memory_file(len: usize) -> io::Result<OwnedFd> {
     faults::check(Call::CreateFile)?;
     let flags = MemfdFlags::CLOEXEC;
     let file = match memfd_create(c"lastout", flags | MemfdFlags::EXEC) {
-        // Kernels before 6.3 do not know the flag and need not be told.
+        // Kernels before 6.3 do not know the flag and do not need it.
         Err(Errno::INVAL) => memfd_create(c"lastout", flags)?,
         result => result?,
     };
@@ -39,7 +39,7 @@ pub(crate) fn memory_file(len: usize) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// Addresses that can neither be read nor written nor executed.
+/// Reserves addresses that can neither be read nor written nor executed.
 fn reserve(len: usize) -> io::Result<NonNull<u8>> {
     faults::check(Call::Reserve)?;
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -48,7 +48,7 @@ fn reserve(len: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
-/// Addresses that are their owner's, until this is dropped.
+/// Addresses that belong to their owner until this is dropped.
 pub(crate) struct Reserved {
     pub(crate) start: usize,
     len: usize,
@@ -67,7 +67,7 @@ impl Drop for Reserved {
     }
 }
 
-/// Zeros, of which memory is used only where something is written: to be [unmapped](unmap).
+/// Maps zeros, which take memory only where something is written. They are to be [unmapped](unmap).
 pub(crate) fn zeros(len: usize) -> io::Result<NonNull<u8>> {
     faults::check(Call::Reserve)?;
     let protection = ProtFlags::READ | ProtFlags::WRITE;
@@ -77,7 +77,7 @@ pub(crate) fn zeros(len: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
-/// What a view of a file is for. There is none to write through and to execute.
+/// The purpose of a view of a file. No view can be both written and executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum View {
     Execute,
@@ -113,7 +113,7 @@ pub(crate) unsafe fn map_file(
 ///
 /// # Safety
 ///
-/// The addresses are the caller's, and nobody uses them.
+/// The addresses are the caller's, and no thread uses them.
 pub(crate) unsafe fn map_data(address: usize, len: usize) -> io::Result<()> {
     faults::check(Call::MapData)?;
     let protection = ProtFlags::READ | ProtFlags::WRITE;
@@ -123,11 +123,11 @@ pub(crate) unsafe fn map_data(address: usize, len: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Unmaps addresses. A failure would leave them mapped; there is nobody to tell.
+/// Unmaps addresses. A failure would leave them mapped, and no caller could do better.
 ///
 /// # Safety
 ///
-/// The addresses are the caller's, and nobody uses them.
+/// The addresses are the caller's, and no thread uses them.
 pub(crate) unsafe fn unmap(address: usize, len: usize) {
     // SAFETY: as the caller says.
     let _ = unsafe { munmap(pointer(address), len) };
@@ -147,8 +147,8 @@ pub(crate) fn write(file: impl AsFd, mut bytes: &[u8], mut offset: usize) -> io:
     Ok(())
 }
 
-/// Gets memory for pages of a file: a store through a view of them cannot fail any more, which it
-/// could tell only by a signal.
+/// Gets memory for pages of a file, so that a store through a view of them cannot fail any more.
+/// Only a signal could tell of such a failure.
 pub(crate) fn allocate(file: impl AsFd, range: Range<usize>) -> io::Result<()> {
     faults::check(Call::Allocate)?;
     let (start, len) = (range.start as u64, range.len() as u64);
@@ -167,7 +167,7 @@ pub(crate) fn punch_hole(file: impl AsFd, range: Range<usize>) -> io::Result<()>
 ///
 /// # Safety
 ///
-/// The addresses are the caller's, and nobody uses them.
+/// The addresses are the caller's, and no thread uses them.
 pub(crate) unsafe fn discard(range: Range<usize>) -> io::Result<()> {
     faults::check(Call::Discard)?;
     // SAFETY: as the caller says.
@@ -187,7 +187,7 @@ fn pointer(address: usize) -> *mut c_void {
 
 #[cfg(not(test))]
 mod faults {
-    /// Nothing is refused but by the system.
+    /// Only the system refuses calls.
     #[inline]
     pub(super) fn check(_: super::Call) -> std::io::Result<()> {
         Ok(())
@@ -203,17 +203,16 @@ pub(crate) mod faults {
     use super::Call;
 
     thread_local! {
-        /// The calls to come until one is refused, counted down, and what is counted.
+        /// The kind of call to refuse, and how many such calls are to pass before.
         static PLAN: Cell<Option<(Call, usize)>> = const { Cell::new(None) };
     }
 
-    /// Has the system refuse the `nth` call of this kind from now on, counted from 0, and only
-    /// that.
+    /// Refuses the `nth` call of this kind from now on, counted from 0, and only that.
     pub(crate) fn refuse(call: Call, nth: usize) {
         PLAN.set(Some((call, nth)));
     }
 
-    /// Forgets what was to be refused; whether it never was.
+    /// Forgets the refusal that was planned. Returns whether it has not happened yet.
     pub(crate) fn clear() -> bool {
         PLAN.take().is_some()
     }

@@ -14,8 +14,8 @@ use crate::{Error, Result};
 /// Code that something else has made and owns, such as a finished `JITModule` or a loaded library,
 /// to be [installed](crate::Engine::adopt) as versions of functions.
 ///
-/// Its functions are called through gates like those of a [`Unit`](crate::Unit), and when the last
-/// thread has left the last of them, the owner is told to let go of the code.
+/// Its functions are called through gates like those of a [`Unit`](crate::Unit). When the last
+/// thread has left the last of them, the owner is told to release the code.
 ///
 /// # A module of `cranelift-jit`
 ///
@@ -51,7 +51,7 @@ use crate::{Error, Result};
 ///
 /// let address = module.get_finalized_function(square);
 /// let signature = module.declarations().get_function_decl(square).signature.clone();
-/// // SAFETY: nobody else uses the module, and when this is called nobody is inside.
+/// // SAFETY: nothing else uses the module, and when this is called no thread is inside.
 /// let mut adopted = Adopted::new(move || unsafe { module.free_memory() });
 /// // SAFETY: the module's code is of this signature and stays until it is freed.
 /// unsafe { adopted.export("square", &signature, address) };
@@ -62,7 +62,7 @@ use crate::{Error, Result};
 /// // SAFETY: the function is sound for every argument.
 /// assert_eq!(unsafe { handle.call(7) }?, 49);
 ///
-/// engine.remove("square")?; // nobody is inside: the module has been freed
+/// engine.remove("square")?; // no thread is inside: the module has been freed
 /// assert!(installed.version("square").unwrap().wait_freed(std::time::Duration::ZERO));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -72,30 +72,31 @@ pub struct Adopted {
 }
 
 impl Adopted {
-    /// Code whose owner lets go of it when `release` is called: once, after the last thread has
-    /// left the last version that was made of it, where the engine's
+    /// Code whose owner is told to release it by a call of `release`: once, after the last thread
+    /// has left the last version that was made of it, where the engine's
     /// [`DropPolicy`](crate::DropPolicy) says; or when this is dropped without having been
-    /// installed. It may be a closure that does nothing but own something, to drop it.
+    /// installed. `release` may be a closure that only owns a value, to drop it.
     ///
-    /// Whatever else the code needs belongs there too: the handles to functions whose
-    /// [addresses](crate::Handle::c_address) it was given, for one.
+    /// `release` should own everything else that the code needs, such as the handles to functions
+    /// whose [addresses](crate::Handle::c_address) the code was given.
     pub fn new(release: impl FnOnce() + Send + 'static) -> Self {
         Self { exports: BTreeMap::new(), owner: Owner::new(release) }
     }
 
-    /// Has the code at `address` be the next version of the function with this name. Of several
-    /// with one name, the last counts.
+    /// Makes the code at `address` the next version of the function with this name. Of several
+    /// exports with one name, the last counts.
     ///
     /// # Safety
     ///
-    /// - Until the owner lets go, there is code at `address`, which may be called as a function of
-    ///   `signature` by any thread, under the contract of [`Handle`](crate::Handle)'s `call`.
-    /// - It keeps the registers that its calling convention has callees keep, Cranelift's pinned
-    ///   register (r15 on x86-64, x21 on aarch64) among them, and expects nothing of that
+    /// - Until the owner is told to release it, there is code at `address`, which any thread may
+    ///   call as a function of `signature`, under the contract of [`Handle`](crate::Handle)'s
+    ///   `call`.
+    /// - The code keeps the registers that callees of its calling convention keep, Cranelift's
+    ///   pinned register (r15 on x86-64, x21 on aarch64) among them, and expects nothing of that
     ///   register. This holds for code in C and Rust, and for Cranelift's without the flag
     ///   `enable_pinned_reg`.
-    /// - It calls functions of an engine through [stable addresses](crate::Handle::c_address), and
-    ///   no other way.
+    /// - The code calls functions of an engine through [stable
+    ///   addresses](crate::Handle::c_address), and in no other way.
     pub unsafe fn export(&mut self, name: &str, signature: &Signature, address: *const u8) {
         let address = address.expose_provenance();
         self.exports.insert(name.to_owned(), (signature.clone(), address));

@@ -1,4 +1,4 @@
-//! What a unit calls of others.
+//! The calls that go out of a unit.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::{Error, Result};
 
 /// The replaceable functions that a unit refers to, and how its code calls them.
 pub(crate) struct OutgoingCalls {
-    /// Where the code is.
+    /// The address of the unit's code.
     pub(super) code: usize,
-    /// Calls that are patched.
+    /// The calls that are patched.
     pub(super) sites: Vec<(Arc<Function>, CallSites)>,
     pub(super) others: Vec<Callee>,
 }
 
 impl OutgoingCalls {
-    /// Has the sites in `code` call what calls go to while nobody patches any.
+    /// Makes the sites in `code` call the gates that calls go to while no other thread patches any.
     pub(crate) fn aim(&self, code: &mut [u8], _turn: &Patches<'_>) -> Result<()> {
         for (function, sites) in &self.sites {
             for &offset in &sites.offsets {
@@ -31,7 +31,7 @@ impl OutgoingCalls {
         Ok(())
     }
 
-    /// Has the sites patched from now on. They are [aimed](Self::aim), in the same turn.
+    /// Makes the sites be patched from now on. They were [aimed](Self::aim) in the same turn.
     pub(crate) fn register(self, memory: &Memory, _turn: &Patches<'_>) -> Vec<Callee> {
         let start = self.code - memory.code_start();
         let register = |(function, sites): (Arc<Function>, CallSites)| {
@@ -44,7 +44,7 @@ impl OutgoingCalls {
     }
 }
 
-/// Makes code runnable, and has its sites patched from now on.
+/// Makes code runnable, and makes its sites be patched from now on.
 pub(super) fn publish(
     mut draft: Draft,
     calls: OutgoingCalls,
@@ -53,7 +53,7 @@ pub(super) fn publish(
     if calls.sites.is_empty() {
         return Ok((draft.publish()?, calls.others));
     }
-    // What is in a slot at this moment is what the next to change it counts on.
+    // The next patch relies on the sites' calling what is in the slots at this moment.
     let turn = memory.patches();
     calls.aim(draft.code().0, &turn)?;
     let block = draft.publish()?;

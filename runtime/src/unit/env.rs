@@ -1,4 +1,4 @@
-//! What the units of an engine are compiled and linked with.
+//! The settings and symbols with which the units of an engine are compiled and linked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ pub(crate) struct UnitEnv {
 }
 
 impl UnitEnv {
-    /// Where the code of units is.
+    /// The memory in which the code of units is.
     pub(crate) fn memory(&self) -> &Arc<Memory> {
         self.functions.gates.memory()
     }
 }
 
-/// Something of the host that units may import.
+/// A symbol of the host that units may import.
 pub(crate) struct HostSymbol {
     pub(crate) address: usize,
-    /// For a function whose type the host has given; checked when a unit imports it.
+    /// The signature, if the host has given it; it is checked when a unit imports the function.
     pub(crate) signature: Option<Signature>,
 }

@@ -1,4 +1,4 @@
-//! An installed unit: what its versions own.
+//! The image: an installed unit, which its versions own.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,20 +10,20 @@ use crate::function::callee::Callee;
 use crate::function::resume_points::{ParkedCall, PointUse};
 use crate::unwind::code_map::Description;
 
-/// An installed unit: its code, its data, and what these need to live. Shared by the versions that
-/// the unit has installed, one a function, and dropped with the last of them.
+/// An installed unit: its code, its data, and what these need to live. The versions that the unit
+/// has installed, one for each function, share it, and it is dropped with the last of them.
 pub(crate) struct Image {
-    // In the order in which they are dropped: what the user attached goes while the code that may
-    // know of it is still there, and functions it calls, with the sites that call them, go before
-    // it does.
+    // The fields are in the order in which they are dropped. What the user attached goes while the
+    // code that may know of it is still there. The functions that the code calls, with the sites
+    // that call them, go before the code does.
     attached: Option<Box<Attached>>,
     callees: Box<[Callee]>,
-    /// The points of its functions, if they have any.
+    /// The points of the unit's functions, if they have any.
     points: Option<Box<LinkedPoints>>,
     code: Code,
 }
 
-/// What a unit has to do with points at which frames move.
+/// The points of a unit at which frames move, as linked.
 #[derive(Default)]
 pub(crate) struct LinkedPoints {
     pub(crate) uses: Vec<PointUse>,
@@ -32,24 +32,24 @@ pub(crate) struct LinkedPoints {
 
 struct Attached(Vec<Box<dyn Any + Send>>);
 
-// SAFETY: a shared reference to them gives nothing.
+// SAFETY: a shared reference to the values gives nothing.
 unsafe impl Sync for Attached {}
 
-/// Who owns the code and data of a unit.
+/// The code and data of a unit, by their owners.
 pub(crate) enum Code {
     /// The engine's memory.
     Block {
-        /// Shared with the version that is written over this one.
+        /// The version that is written over this one shares the block.
         block: Arc<Block>,
         description: Arc<Description>,
-        /// Where the code of the unit's function starts, if only one of them has a version.
+        /// The address of the function's code, if only one function of the unit has a version.
         only: Option<usize>,
     },
-    /// Something else, which is told to let go of it.
+    /// Something else owns the code, and is told to release it.
     Adopted { _owner: Owner },
 }
 
-/// Called once, when dropped.
+/// A function that is called once, when this is dropped.
 pub(crate) struct Owner(Option<Box<dyn FnOnce() + Send>>);
 
 impl Owner {
@@ -69,7 +69,7 @@ impl Drop for Owner {
     }
 }
 
-/// Runs what the user has us drop. The panic hook has reported a panic in it; it must not unwind
+/// Runs a destructor of the user's. The panic hook has reported a panic in it; it must not unwind
 /// into the leaving thread, which is inside generated code and has done nothing wrong.
 fn survive(release: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(release));
@@ -91,22 +91,22 @@ impl Image {
         self
     }
 
-    /// Its code.
+    /// The unit's code.
     pub(crate) fn code(&self) -> &Code {
         &self.code
     }
 
-    /// Has no calls in its code patched any more, as that is written over.
+    /// Ends the patching of calls in this code, since other code is written over it.
     pub(crate) fn deregister_sites(&mut self) {
         self.callees.iter_mut().for_each(Callee::deregister);
     }
 
-    /// The points of its functions.
+    /// The points of the unit's functions.
     pub(crate) fn uses(&self) -> &[PointUse] {
         self.points.as_ref().map_or(&[], |points| &points.uses)
     }
 
-    /// Says which install its code is of, to whoever finds it on a stack.
+    /// Notes the number of the install that the code is from, for unwinding and for backtraces.
     pub(crate) fn set_number(&self, number: u64) {
         if let Code::Block { description, .. } = &self.code
             && let Description::Unit(unit) = &**description
@@ -118,7 +118,7 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // Each on its own: a panic in one must not keep the others from being dropped.
+        // Each value is dropped on its own, whether or not another's destructor panics.
         for value in self.attached.take().into_iter().flat_map(|attached| attached.0) {
             survive(|| drop(value));
         }

@@ -1,4 +1,4 @@
-//! Where everything in a unit is.
+//! The layout of a unit: where its functions, data, veneers and jumps are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,13 +18,13 @@ pub(super) fn is_public(linkage: Linkage) -> bool {
     matches!(linkage, Linkage::Export | Linkage::Preemptible)
 }
 
-/// Whether a function that is called as a replaceable one was declared, later, as one that is not.
+/// Whether a function that is called as a replaceable one was later declared as one that is not.
 pub(super) fn is_fixed(unit: &Unit, id: FuncId) -> bool {
     let linkage = unit.declarations().get_function_decl(id).linkage;
     linkage.is_definable() && !is_public(linkage)
 }
 
-/// The function that a call in `object` is of, if the call is to be patched when the function is
+/// The function that a call in `object` calls, if the call is to be patched when the function is
 /// replaced.
 pub(super) fn site_callee(unit: &Unit, object: &Object, reloc: &ModuleReloc) -> Option<FuncId> {
     if !relocation::can_be_aimed(object, reloc) {
@@ -36,8 +36,8 @@ pub(super) fn site_callee(unit: &Unit, object: &Object, reloc: &ModuleReloc) -> 
     (id.index() < unit.declared_functions && !is_fixed(unit, id)).then_some(id)
 }
 
-/// How much later a function is to start than it is aligned to, for as many as possible of its
-/// calls to lie where they can be patched.
+/// How far behind its alignment a function is to start, so that as many as possible of its calls
+/// can be patched.
 pub(super) fn shift(unit: &Unit, object: &Object) -> usize {
     let sites = object.relocs.iter().filter(|reloc| site_callee(unit, object, reloc).is_some());
     let offsets: Vec<_> = sites.map(|reloc| reloc.offset as usize).collect();
@@ -48,7 +48,7 @@ pub(super) fn shift(unit: &Unit, object: &Object) -> usize {
     shifts.min_by_key(unpatchable).unwrap_or(0)
 }
 
-/// Where everything in a unit is, from the start of its section.
+/// Where everything in a unit is: offsets from the start of its section.
 #[derive(Default)]
 pub(super) struct Layout {
     pub(super) sizes: Sizes,
@@ -58,25 +58,25 @@ pub(super) struct Layout {
     /// section: a function may have been declared as an import when it was called, and defined
     /// as a local one later.
     pub(super) fixed_slots: HashMap<FuncId, usize>,
-    /// Room at the end of the code, one piece for each thing outside that it calls and may not
+    /// Space at the end of the code for veneers, one for each target outside that a call may not
     /// reach.
     pub(super) veneers: Vec<usize>,
-    /// The calls that are to be patched, by what they call.
+    /// The calls that are to be patched, by their callees.
     pub(super) sites: BTreeMap<FuncId, CallSites>,
 }
 
 /// Calls of one function that are to be patched.
 #[derive(Default)]
 pub(super) struct CallSites {
-    /// Where in the code the bytes are that change.
+    /// The offsets in the code of the bytes that change.
     pub(super) offsets: Vec<usize>,
     pub(super) calls: Calls,
-    /// Where there is room for a jump that can be patched, if some of the calls cannot be.
+    /// The offset of a jump that can be patched, if some of the calls cannot be.
     pub(super) jump: Option<usize>,
 }
 
 impl Layout {
-    /// A function may be told where it is to start, before all others.
+    /// Lays a unit out. `first` says where one function has to start, before all others.
     pub(super) fn new(unit: &Unit, first: Option<(FuncId, &Object, usize)>) -> Self {
         let mut layout = Self::default();
         // An empty object takes a byte, so that it has an address of its own.
@@ -85,8 +85,8 @@ impl Layout {
             layout.sizes.code.add(start + len(object), object.least_align);
             layout.functions.insert(id, start);
         }
-        // What can be replaced comes first: a version that is written over it later has to start
-        // there, and can only use what is behind.
+        // Replaceable functions come first: a version that is written over one later has to start
+        // at the same address, and can only use what is behind it.
         let is_public = |id| is_public(unit.declarations().get_function_decl(id).linkage);
         let mut functions: Vec<_> = unit.functions.iter().collect();
         functions.sort_by_key(|(id, _)| !is_public(**id));
@@ -137,8 +137,7 @@ impl Layout {
         self.veneers = targets.iter().map(|_| code.add(VENEER_SIZE, VENEER_SIZE)).collect();
     }
 
-    /// Finds the calls that are to be patched, and makes room for the jumps of those that cannot
-    /// be.
+    /// Finds the calls that are to be patched, and adds jumps for those that cannot be.
     fn note_sites(&mut self, unit: &Unit) {
         for (id, object) in &unit.functions {
             for reloc in &object.relocs {

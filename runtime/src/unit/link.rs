@@ -1,4 +1,4 @@
-//! Linking a unit: finding what it refers to, and writing it into memory.
+//! Linking a unit: finding what the unit refers to, and writing it into memory.
 //!
 //! Names are looked up one by one, and nothing is locked in between: many threads link at once.
 
@@ -33,13 +33,13 @@ use super::layout::{Layout, is_public, site_callee};
 /// A function that is about to get a version.
 pub(crate) struct Root {
     pub(crate) function: Arc<Function>,
-    /// Where the version's code starts.
+    /// The address at which the version's code starts.
     pub(crate) body: usize,
-    /// Whether it is to be known by its name.
+    /// Whether the function is to be known by its name.
     pub(crate) public: bool,
-    /// Its number in the unit, if the unit exposes it.
+    /// The function's number in the unit, if the unit exposes it.
     pub(crate) exposed: Option<FuncId>,
-    /// If it is the resume entry of a point, whose point that is: the number of its root.
+    /// If this is the resume entry of a point: the number of the root that has the point.
     pub(crate) part_of: Option<usize>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Linked {
     pub(crate) points: LinkedPoints,
 }
 
-/// Links `unit` against what `names` knows. On an error nothing has changed.
+/// Links `unit` with the functions that `names` knows. On an error nothing has changed.
 pub(crate) fn link(env: &UnitEnv, names: &Names, unit: &Unit) -> Result<Linked> {
     let mut linker = Linker::new(env, names, unit, Layout::new(unit, None))?;
     linker.find_parked_calls()?;
@@ -82,8 +82,8 @@ pub(crate) struct LinkedOver {
     pub(crate) description: Arc<Description>,
 }
 
-/// Links `unit`, whose only function with a version is `id`, to be written where another unit is,
-/// whose function starts at `body`.
+/// Links `unit`, whose only function with a version is `id`, to be written over another unit, whose
+/// function starts at `body`.
 pub(crate) fn link_over(
     env: &UnitEnv,
     names: &Names,
@@ -117,12 +117,12 @@ pub(super) struct Linker<'a> {
     pub(super) roots: BTreeMap<FuncId, Arc<Function>>,
     /// The replaceable functions that the unit refers to, its own among them.
     pub(super) callees: HashMap<FuncId, Arc<Function>>,
-    /// Its points, in the order of their resume entries.
+    /// The points of the unit, in the order of their resume entries.
     pub(super) points: LinkedPoints,
 }
 
 impl<'a> Linker<'a> {
-    /// On its way, once the functions are there that the unit gives versions to.
+    /// Checks the unit, and finds the functions to which it gives versions.
     fn new(env: &'a UnitEnv, names: &'a Names, unit: &'a Unit, layout: Layout) -> Result<Self> {
         let (roots, callees) = (BTreeMap::new(), HashMap::new());
         let points = LinkedPoints::default();
@@ -132,7 +132,7 @@ impl<'a> Linker<'a> {
         Ok(linker)
     }
 
-    /// The functions that the unit gives versions to, whose code starts at an address.
+    /// The functions to which the unit gives versions; its code starts at the address `code`.
     fn roots(self, code: usize) -> impl Iterator<Item = Root> {
         let Self { unit, layout, roots, .. } = self;
         let numbers: Vec<_> = roots.keys().copied().collect();
@@ -157,7 +157,7 @@ impl<'a> Linker<'a> {
         self.declaration(id).linkage_name(id).into_owned()
     }
 
-    /// Every export must be there. What else is missing shows when something refers to it.
+    /// Every export must be defined. Other missing functions show when something refers to them.
     fn check_definitions(&self) -> Result<()> {
         let undeclared = |id: &&FuncId| id.index() >= self.unit.declared_functions;
         if let Some(id) = self.unit.exposed.iter().find(undeclared) {
@@ -173,7 +173,7 @@ impl<'a> Linker<'a> {
         Ok(())
     }
 
-    /// Finds or makes the functions that the unit gives versions to.
+    /// Finds or makes the functions to which the unit gives versions.
     fn find_roots(&mut self) -> Result<()> {
         for &id in self.unit.functions.keys() {
             let declaration = self.declaration(id);
@@ -203,7 +203,7 @@ impl<'a> Linker<'a> {
         Ok(())
     }
 
-    /// What there is to know of the unit's code.
+    /// The description of the unit's code for the code map.
     fn description(&self) -> Arc<Description> {
         let mut more = MoreCode::default();
         let catches_traps = self.env.memory().code_map().catches_traps();
@@ -226,7 +226,7 @@ impl<'a> Linker<'a> {
         Arc::new(Description::Unit(code))
     }
 
-    /// Writes code and data, with all addresses in them but those that are patched.
+    /// Writes code and data, with all addresses in them except those that are patched.
     fn write(&mut self, contents: &mut Contents) -> Result<OutgoingCalls> {
         let unit = self.unit;
         let base = Bases {
@@ -287,7 +287,7 @@ impl<'a> Linker<'a> {
         let name = |target: &ModuleRelocTarget| describe(unit, target);
         let resolve = |target: &ModuleRelocTarget| self.resolve(target, base);
         let near = |target| Some(base.code + veneers.offset(target)?);
-        // Those that are to be patched get their target when they are registered.
+        // Calls that are to be patched get their target when they are registered.
         let patched = |reloc: &&ModuleReloc| {
             site_callee(unit, object, reloc).is_some()
                 && Site::is_patchable(offset + reloc.offset as usize)
@@ -318,7 +318,7 @@ impl<'a> Linker<'a> {
                     Some(Symbol::Entry(index)) if declared(index) => {
                         self.function_address(FuncId::from_u32(index), base)
                     }
-                    // A call that cannot be patched, or need not.
+                    // A call that is not patched in its own place.
                     Some(Symbol::Gate(index)) if declared(index) => {
                         let id = FuncId::from_u32(index);
                         match self.layout.sites.get(&id).and_then(|sites| sites.jump) {
@@ -338,7 +338,7 @@ impl<'a> Linker<'a> {
         }
     }
 
-    /// What the address of a function is in this unit.
+    /// The address that stands for a function in this unit.
     fn function_address(&mut self, id: FuncId, base: Bases) -> Result<usize> {
         let linkage = self.declaration(id).linkage;
         if linkage.is_final() {
@@ -352,7 +352,7 @@ impl<'a> Linker<'a> {
         }
     }
 
-    /// Where calls of a function find the gate, or what stands for it.
+    /// The address from which calls of a function load the gate, or what stands for one.
     fn slot(&mut self, id: FuncId, base: Bases) -> Result<usize> {
         if let Some(offset) = self.layout.fixed_slots.get(&id) {
             return Ok(base.read_only + offset);
@@ -378,7 +378,7 @@ impl<'a> Linker<'a> {
         Ok(Some(symbol.address))
     }
 
-    /// A function that this unit calls through its slot: its own, or another unit's.
+    /// A function that this unit calls through its gate: its own, or another unit's.
     pub(super) fn replaceable(&mut self, id: FuncId) -> Result<&Arc<Function>> {
         if self.callees.contains_key(&id) {
             return Ok(&self.callees[&id]);
@@ -411,17 +411,17 @@ impl<'a> Linker<'a> {
     }
 }
 
-/// Jumps to what is called from too far away.
+/// Veneers for targets that are too far away for a call.
 #[derive(Default)]
 struct Veneers {
-    /// Where in the code there is room for one.
+    /// Offsets in the code that are free for a veneer.
     free: Vec<usize>,
-    /// Where those are that were made, by what they jump to.
+    /// The offsets of the veneers that were made, by their targets.
     made: HashMap<usize, usize>,
 }
 
 impl Veneers {
-    /// Where in the code the veneer of `target` is.
+    /// The offset in the code of the veneer for `target`, which is made if there is none yet.
     fn offset(&mut self, target: usize) -> Option<usize> {
         if let Some(&made) = self.made.get(&target) {
             return Some(made);
@@ -432,7 +432,7 @@ impl Veneers {
     }
 }
 
-/// Where a unit's sections will be used.
+/// The addresses at which a unit's sections will be used.
 #[derive(Clone, Copy)]
 struct Bases {
     code: usize,
@@ -440,7 +440,7 @@ struct Bases {
     writable: usize,
 }
 
-/// What to call the target of a relocation in an error.
+/// The name in an error for the target of a relocation.
 fn describe(unit: &Unit, target: &ModuleRelocTarget) -> String {
     let function = |index| {
         let id = FuncId::from_u32(index);

@@ -50,11 +50,11 @@ use crate::unit::resumable::UnitPoints;
 ///
 /// The address of a `Preemptible` or imported function is its stable entry; that of any other
 /// function, and of data, is good while this version lives. Data is the unit's own whatever its
-/// linkage, but for `Import`, which is a symbol of the host.
+/// linkage, except for `Import`, which stands for a symbol of the host.
 pub struct Unit {
     env: Arc<UnitEnv>,
     declarations: ModuleDeclarations,
-    /// How many functions have been declared, and how many data objects: their numbers are below.
+    /// How many functions, and how many data objects, are declared: their numbers are below these.
     pub(crate) declared_functions: usize,
     pub(crate) declared_data: usize,
     pub(crate) functions: BTreeMap<FuncId, Object>,
@@ -62,7 +62,7 @@ pub struct Unit {
     pub(crate) exposed: BTreeSet<FuncId>,
     pub(crate) attached: Vec<Box<dyn Any + Send>>,
     pub(crate) points: UnitPoints,
-    /// How many bytes of code, and of data, there is to be room for at least.
+    /// How many bytes of code, and of data, the unit takes at least.
     pub(crate) reserved: (usize, usize),
 }
 
@@ -92,17 +92,18 @@ impl Unit {
         Arc::clone(&self.env.isa)
     }
 
-    /// Has a value dropped together with this unit's code: after the last frame of its last
-    /// version is gone, exactly once, where the engine's [`DropPolicy`](crate::DropPolicy) says.
+    /// Attaches a value, which is dropped together with this unit's code: after the last frame of
+    /// its last version has left, exactly once, where the engine's
+    /// [`DropPolicy`](crate::DropPolicy) says.
     ///
     /// If the unit is not installed, the value is dropped with the unit.
     pub fn attach(&mut self, value: impl Any + Send) {
         self.attached.push(Box::new(value));
     }
 
-    /// Has this unit take room for at least so many bytes of code, and so many of read-only and of
-    /// writable data each: for larger units that are to
-    /// [replace it in its place](crate::Engine::replace_in_place).
+    /// Makes this unit take at least so many bytes of code, and so many of read-only and of
+    /// writable data each, so that larger units can [replace it in its
+    /// place](crate::Engine::replace_in_place).
     pub fn reserve(&mut self, code: usize, data: usize) {
         self.reserved = (code, data);
     }
@@ -223,7 +224,7 @@ impl Module for Unit {
         Ok(id)
     }
 
-    /// As everywhere, and `context` is left with the function as it was compiled: calls of
+    /// As for every module, `context` is left with the function as it was compiled: calls of
     /// replaceable functions go as the engine's [`Dispatch`](crate::Dispatch) says.
     fn define_function_with_control_plane(
         &mut self,
@@ -257,7 +258,7 @@ impl Module for Unit {
         Ok(())
     }
 
-    /// As everywhere. A relocation against a replaceable function gets its stable entry.
+    /// As for every module; a relocation against a replaceable function gets its stable entry.
     fn define_function_bytes(
         &mut self,
         id: FuncId,
@@ -309,7 +310,7 @@ impl Module for Unit {
     }
 }
 
-/// Zeros, unless there is no memory for so many.
+/// Returns zeros, unless there is no memory for so many.
 fn zeros(size: usize) -> ModuleResult<Vec<u8>> {
     let mut bytes = Vec::new();
     let reserved = bytes.try_reserve_exact(size);
@@ -318,8 +319,8 @@ fn zeros(size: usize) -> ModuleResult<Vec<u8>> {
     Ok(bytes)
 }
 
-/// An error if the description refers to what it has not imported, as when a `FuncRef` of
-/// something else was given to it.
+/// Returns an error if the description refers to something that it has not imported: a `FuncRef` of
+/// another description, for example.
 fn check_references(description: &DataDescription) -> ModuleResult<()> {
     let DataDescription { function_decls, function_relocs, data_decls, data_relocs, .. } =
         description;
@@ -332,7 +333,7 @@ fn check_references(description: &DataDescription) -> ModuleResult<()> {
     }
 }
 
-/// Units start on a page; what is in them cannot be aligned to more.
+/// A unit starts on a page, so nothing in it can be aligned to more.
 const MAX_ALIGNMENT: usize = 4096;
 
 fn check_alignment(align: usize) -> ModuleResult<()> {

@@ -1,4 +1,4 @@
-//! The parked calls of a unit.
+//! Finding and making the parked calls of a unit.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -17,7 +17,7 @@ use crate::unit::resumable::UnitParkedCall;
 use crate::unwind::code_map::{Description, FunctionCode, UnitCode};
 
 impl Linker<'_> {
-    /// Finds or makes the parked calls that the unit calls others from.
+    /// Finds or makes the parked calls from which the unit calls other functions.
     pub(super) fn find_parked_calls(&mut self) -> Result<()> {
         for (&id, UnitParkedCall { resume_entry, callee, called_as }) in
             &self.unit.points.parked_calls
@@ -41,7 +41,7 @@ impl Linker<'_> {
     }
 }
 
-/// A parked call, and its code.
+/// Makes the function and the code of a parked call.
 fn make_parked_call(
     env: &UnitEnv,
     name: Arc<str>,

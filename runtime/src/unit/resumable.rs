@@ -1,4 +1,4 @@
-//! Functions whose frames move to the version that is current.
+//! Functions whose frames move to the version that is current, as a unit defines them.
 
 use std::collections::BTreeMap;
 
@@ -32,32 +32,33 @@ struct Converter {
 }
 
 impl ResumePoints {
-    /// None so far.
+    /// An empty set of points.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// At the start of a block, which as a rule is the header of a loop. In each round, a frame
+    /// Marks the start of a block, which as a rule is the header of a loop. In each round, a frame
     /// finds out whether it is to move on.
     ///
-    /// By `id`, points of different versions are the same; no two of a function have the same.
+    /// By `id`, points of different versions are the same; no two points of a function have the
+    /// same `id`.
     pub fn block(&mut self, id: u32, block: Block) -> &mut Self {
         self.marks.push(Mark { id, position: PointPosition::Block(block), labels: Vec::new() });
         self
     }
 
-    /// At the return of a `call` of another unit's function, or the host's. While the call is in
-    /// progress the frame is of no version, and when it is over, of the one that is current then.
+    /// Marks the return of a `call` of another unit's function, or the host's. While the call is in
+    /// progress the frame is in no version, and afterwards it is in the one that is current then.
     pub fn call(&mut self, id: u32, call: Inst) -> &mut Self {
         self.marks.push(Mark { id, position: PointPosition::Call(call), labels: Vec::new() });
         self
     }
 
-    /// Gives a value a number at the last point, should it be alive there: such as that of the
-    /// variable which it is the value of.
+    /// Gives a value a number at the last point, if the value is alive there: such as the number of
+    /// the variable that has this value.
     ///
-    /// Without labels, what is alive is told apart by its type and order only, and a version that
-    /// uses two variables of a type in another order takes one for the other.
+    /// Without labels, values that are alive are told apart by their types and order only, and a
+    /// version that uses two variables of a type in another order takes one for the other.
     ///
     /// # Panics
     ///
@@ -68,28 +69,29 @@ impl ResumePoints {
         self
     }
 
-    /// Lets frames come to a point of this version from versions where something else is alive at
-    /// it: `converter`, a function of the same unit, takes `from`, and returns what is alive here.
+    /// Lets frames come to a point of this version from versions where other values are alive at
+    /// it: `converter`, a function of the same unit, takes `from`, and returns the values that are
+    /// alive here.
     ///
-    /// What the call has returned, at a point after one, is not converted.
+    /// The results of the call, at a point after one, are not converted.
     pub fn convert(&mut self, id: u32, from: &[Live], converter: FuncId) -> &mut Self {
         self.converters.push(Converter { id, from: from.to_vec(), function: converter });
         self
     }
 }
 
-/// What a unit has for the points of its functions.
+/// The points of a unit's functions, and their parked calls.
 #[derive(Default)]
 pub(crate) struct UnitPoints {
-    /// By their resume entries.
+    /// The points, by their resume entries.
     pub(crate) points: BTreeMap<FuncId, UnitPoint>,
-    /// By the names that their parked calls are called by.
+    /// The parked calls, by the names under which the unit calls them.
     pub(crate) parked_calls: BTreeMap<FuncId, UnitParkedCall>,
 }
 
-/// A point of a function, or a converting way to one.
+/// A point of a function, or a resume entry that converts for one.
 pub(crate) struct UnitPoint {
-    /// Whose point it is.
+    /// The function whose point this is.
     pub(crate) function: FuncId,
     pub(crate) key: PointKey,
     pub(crate) flag: Option<DataId>,
@@ -99,11 +101,11 @@ pub(crate) struct UnitPoint {
 pub(crate) struct UnitParkedCall {
     pub(crate) resume_entry: FuncId,
     pub(crate) callee: FuncId,
-    /// What the callee is called as.
+    /// The signature with which the callee is called.
     pub(crate) called_as: Signature,
 }
 
-/// What is declared for a point.
+/// The functions that are declared for a point.
 struct Declared {
     names: PointNames,
     resume_entry: FuncId,
@@ -124,42 +126,43 @@ fn function_name(id: FuncId) -> UserExternalName {
 }
 
 impl Unit {
-    /// Defines a function whose frames do not stay in the version that they have begun in. At each
+    /// Defines a function whose frames do not stay in the version in which they have begun. At each
     /// of the `points` a frame goes on in the version that is current, if that has the same point:
     /// one of the same number, where values of the same types are alive (and of the same
-    /// [labels](ResumePoints::label)). So a loop that never ends, or a call that never returns, does
-    /// not keep an old version.
+    /// [labels](ResumePoints::label)). So a loop that never ends, or a call that never returns,
+    /// does not keep an old version.
     ///
-    /// The counts move along, and the last frame to leave a version frees it. A frame that finds
-    /// no such point stays where it is, which is no error; [`Engine::versions`] shows it.
+    /// The counts move along, and the last frame to leave a version frees it. A frame that finds no
+    /// such point stays in its version, which is no error; [`Engine::versions`] shows it.
     ///
-    /// What is alive goes along as it is. Constants do not, nor addresses of functions and data, nor
-    /// what is computed from these alone: wherever in the function they are defined, a frame that
-    /// has moved has those of its new version. But an address of the version's own data that has
-    /// been through memory, or is merged with others, goes along, and is good for as long as the old
-    /// version is: it is not to be alive at a point.
+    /// Values that are alive go along as they are. Constants do not, nor addresses of functions and
+    /// data, nor values computed from these alone: wherever in the function they are defined, a
+    /// frame that has moved has those of its new version. But an address of the version's own data
+    /// that has been through memory, or is merged with others, goes along, and is good for as long
+    /// as the old version: it must not be alive at a point.
     ///
-    /// Returns the points, with what is alive at each: what a
-    /// [converter](ResumePoints::convert) of a later version would have to take.
+    /// Returns the points, with the values that are alive at each: a
+    /// [converter](ResumePoints::convert) of a later version would have to take these.
     ///
-    /// The unit gets more functions, with names such as `f@1`, for each point a copy of what can be
-    /// reached from there. In [backtraces](crate::Engine::backtrace), frames that have moved have
-    /// these names. As everywhere, `context` is left with the function as it was compiled.
+    /// The unit gets more functions, with names such as `f@1`: for each point a copy of the code
+    /// that can be reached from there. In [backtraces](crate::Engine::backtrace), frames that have
+    /// moved have these names. As for every module, `context` is left with the function as it was
+    /// compiled.
     ///
     /// # Errors
     ///
     /// As [`define_function`](Module::define_function), and [`ModuleError::Backend`] if
     ///
-    /// - the function is not of [`CallConv::Tail`](cranelift_codegen::isa::CallConv), or the host is
-    ///   not x86-64: frames move by tail calls;
-    /// - it is not declared as `Export` or `Preemptible`;
+    /// - the function is not of [`CallConv::Tail`](cranelift_codegen::isa::CallConv), or the host
+    ///   is not x86-64: frames move by tail calls;
+    /// - the function is not declared as `Export` or `Preemptible`;
     /// - it has stack slots or looks at its frame, which could not move;
     /// - there is no such block, or no such `call`; or the call is of a function of the same unit
     ///   that is not `Preemptible`, so that the version would have to stay for it;
-    /// - two points have a number in common, or a point two values a label; a converter does not
-    ///   return what is alive at its point, or there is no such point.
+    /// - two points have a number in common, or a point two values with one label; a converter does
+    ///   not return the values that are alive at its point, or there is no such point.
     ///
-    /// After an error the unit is good for nothing.
+    /// After an error the unit must not be used any more.
     ///
     /// [`Engine::versions`]: crate::Engine::versions
     pub fn define_resumable_function(
@@ -264,7 +267,7 @@ impl Unit {
         Ok(Declared { names, resume_entry, code, fallback })
     }
 
-    /// What a marked call calls, if that stays when the version goes.
+    /// The function that a marked call calls, if that stays when the version goes.
     fn callee_of(
         &self,
         point: u32,

@@ -1,4 +1,4 @@
-//! Which functions the calling thread is inside of, by name.
+//! Names for frames: the functions that the calling thread is inside of.
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use super::walk;
 use crate::version::location::{Location, Part};
 use crate::version::payload::Payload;
 
-/// What a frame is that is returned to at an address, if it is one of this code.
+/// Describes the frame that is returned to at an address, if it is one of this code.
 ///
 /// # Safety
 ///
-/// It is a frame on the stack of the calling thread, with that frame pointer.
+/// The frame is on the stack of the calling thread, with that frame pointer.
 pub(super) unsafe fn location_of_frame(
     map: &CodeMap,
     returned: usize,
@@ -61,7 +61,7 @@ pub(crate) fn backtrace(map: &CodeMap) -> Vec<Location> {
     }
 
     unsafe extern "C" fn trace(context: *mut Context, state: *mut c_void) -> c_int {
-        // SAFETY: it is the state below.
+        // SAFETY: `backtrace` passes the state below.
         let state = unsafe { &mut *state.cast::<State<'_>>() };
         // SAFETY: the context is that of a frame of this thread.
         unsafe {

@@ -1,9 +1,10 @@
-//! What is known of code by its address: whose frame it is that a return address lies in.
+//! The map of an engine's code: it finds the function, gate or entry whose frame a return address
+//! is of.
 //!
 //! Units, entries and the gates that Cranelift compiles are described when they are published, and
-//! forgotten when they go. The gates in machine code, of which there is at least one for each
-//! function, take no memory here but a bit: they are all alike, and where their lane is can be
-//! read in their code.
+//! forgotten when they go. Gates in machine code, of which there is at least one for each function,
+//! take only a bit of memory here: they are all alike, and the address of their lane can be read in
+//! their code.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,23 +24,23 @@ use crate::host::sys;
 use crate::unwind::Saved;
 use crate::version::payload::Payload;
 
-/// What is known of all the code of an engine.
+/// The map of all the code of an engine.
 pub(crate) struct CodeMap {
-    /// Where the section of code starts, and how many bytes it has.
+    /// The address of the section of code, and its size in bytes.
     start: usize,
     len: usize,
-    /// For each line of the section whether a gate in machine code starts there.
+    /// For each line of the section, whether a gate in machine code starts there.
     gates: Bits,
-    /// Everything else, by the line in which it starts.
+    /// All other blocks, by the line in which each starts.
     blocks: ForkSafeMutex<BTreeMap<u32, Arc<Description>>>,
-    /// How the gates count that are in the section.
+    /// How the gates in the section count.
     counting: Counting,
     /// Whether traps of the code are caught.
     catches_traps: bool,
 }
 
-/// So many bits, all of them zero until they are set. They are the system's and not the allocator's,
-/// which would keep the memory, and write the zeros, where engines come and go.
+/// So many bits, all of them zero until they are set. The system provides them and not the
+/// allocator, which would keep the memory, and write the zeros, where engines come and go.
 struct Bits {
     start: NonNull<AtomicU64>,
     words: usize,
@@ -56,7 +57,7 @@ impl Bits {
         Ok(Self { start: sys::zeros(words * size_of::<u64>())?.cast(), words })
     }
 
-    /// The word that a bit is in.
+    /// The word that has a bit.
     fn word(&self, bit: u32) -> &AtomicU64 {
         let word = bit as usize / u64::BITS as usize;
         debug_assert!(word < self.words);
@@ -67,15 +68,15 @@ impl Bits {
 
 impl Drop for Bits {
     fn drop(&mut self) {
-        // SAFETY: they were mapped for this.
+        // SAFETY: the words were mapped for this.
         unsafe { sys::unmap(self.start.addr().get(), self.words * size_of::<u64>()) };
     }
 }
 
-/// What blocks of code start at multiples of.
+/// Blocks of code start at multiples of this.
 const LINE: usize = 64;
 
-// So the line of a return address is that in which its gate starts.
+// So the line of a return address into a gate is the line in which the gate starts.
 const _: () = assert!((MACHINE_GATE.body_return as usize) < LINE);
 
 /// A block of code.
@@ -83,7 +84,7 @@ pub(crate) enum Description {
     Unit(UnitCode),
     /// A gate that Cranelift has compiled.
     Gate(GateCode),
-    /// An entry: whether it is one for typed calls, whose caller can be told of an error.
+    /// An entry. If it is a typed one, its caller can be told of an error.
     Entry {
         frame: Frame,
         typed: bool,
@@ -99,12 +100,12 @@ pub(crate) struct GateCode {
     pub(crate) lane: *const Lane<Payload>,
 }
 
-// SAFETY: the lane is only used by those who know that its function is alive.
+// SAFETY: the lane is only used while its function is known to be alive.
 unsafe impl Send for GateCode {}
 // SAFETY: as above.
 unsafe impl Sync for GateCode {}
 
-/// What is where in the frame of a gate or an entry.
+/// The layout of the frame of a gate or an entry.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Frame {
     pub(crate) gate: GateFrame,
@@ -113,30 +114,30 @@ pub(crate) struct Frame {
 
 /// The code of a unit.
 pub(crate) struct UnitCode {
-    /// How many bytes there are of it.
+    /// The size of the code in bytes.
     pub(crate) len: u32,
-    /// In the order of their places.
+    /// The functions, in the order of their addresses.
     pub(crate) functions: Box<[FunctionCode]>,
-    /// What few units have.
+    /// Facts that few units have.
     pub(crate) more: Option<Box<MoreCode>>,
-    /// How many units had been installed when it was, itself included; 0 until then.
+    /// The unit's number among the installed units, from 1; 0 until it is installed.
     pub(crate) number: AtomicU64,
 }
 
 /// A function in a unit.
 pub(crate) struct FunctionCode {
-    /// Where it starts, from the start of the unit's code.
+    /// The offset of the function in the unit's code.
     pub(crate) start: u32,
     pub(crate) saved: Saved,
     pub(crate) name: Arc<str>,
 }
 
-/// What can happen in the code of a unit, each by its place from the start of the code.
+/// Instructions of a unit that trap or catch, each by its offset in the unit's code.
 #[derive(Default)]
 pub(crate) struct MoreCode {
     /// Instructions that may trap, in their order.
     pub(crate) traps: Vec<(u32, TrapCode)>,
-    /// Calls that catch exceptions, by where they return to.
+    /// Calls that catch exceptions, by their return addresses.
     pub(crate) catches: BTreeMap<u32, Catch>,
 }
 
@@ -145,53 +146,53 @@ pub(crate) struct MoreCode {
 pub(crate) struct Catch {
     /// How far the stack pointer is below the frame pointer while a handler runs.
     pub(crate) stack: u32,
-    /// In the order in which they are asked: the tag, or `None` for any, and where the handler is.
+    /// In the order in which they are asked: a tag, or `None` for any, and the handler's offset.
     pub(crate) handlers: Vec<(Option<u32>, u32)>,
 }
 
-/// A frame, as found by the address that it is to be returned to.
+/// A frame, as found by its return address.
 #[derive(Clone)]
 pub(crate) struct Found {
-    /// What it is a frame of.
+    /// The kind of code to which the frame belongs.
     pub(crate) role: Role,
-    /// Where the lane is that the frame is counted in at.
+    /// How to find the lane in which the frame is counted, if it is.
     pub(crate) counted: Option<Counted>,
-    /// Where in the frame the pinned register is, as it was outside.
+    /// The offset in the frame of the pinned register's outer value.
     pub(crate) outer: Option<i32>,
     pub(crate) saved: Saved,
-    /// From the start of what it is a frame of.
+    /// The offset of the return address in the function, gate or entry.
     pub(crate) offset: usize,
 }
 
 #[derive(Clone)]
 pub(crate) enum Role {
-    /// Of code in a unit, by the number of the function in it.
+    /// A function of a unit, by its number in the unit.
     Body {
         unit: Arc<Description>,
         function: usize,
         start: usize,
     },
     Gate,
-    /// Of an entry: whether it is one for typed calls.
+    /// An entry, which may be one for typed calls.
     Entry {
         typed: bool,
     },
     Helper,
 }
 
-/// How to find the lane of a frame that is counted in.
+/// How to find the lane in which a frame is counted.
 #[derive(Clone, Copy)]
 pub(crate) enum Counted {
-    /// It is this.
+    /// The lane itself.
     At(*const Lane<Payload>),
-    /// Its address is in the frame, that far from what the frame pointer holds.
+    /// The address of the lane is in the frame, at this distance from the frame pointer.
     InFrame(i32),
-    /// Its address is in `rbx`, as the frame has it.
+    /// The address of the lane is in the frame's `rbx`.
     InRegister,
 }
 
 impl CodeMap {
-    /// Of a section that nothing is in.
+    /// The map of a section without code.
     pub(crate) fn new(
         start: usize,
         len: usize,
@@ -202,12 +203,12 @@ impl CodeMap {
         Ok(Self { start, len, gates, blocks, counting, catches_traps })
     }
 
-    /// The addresses that there may be code at.
+    /// The addresses at which there may be code.
     pub(crate) fn range(&self) -> Range<usize> {
         self.start..self.start + self.len
     }
 
-    /// How the gates count that are in the section.
+    /// How the gates in the section count.
     pub(crate) fn counting(&self) -> Counting {
         self.counting
     }
@@ -261,14 +262,14 @@ impl CodeMap {
         self.gates.word(line).load(Ordering::Relaxed) & 1 << (line % 64) != 0
     }
 
-    /// What is known of the code before an address.
+    /// The last block that starts in or before a line.
     fn block(&self, line: u32) -> Option<(u32, Arc<Description>)> {
         let blocks = self.blocks.lock();
         let (start, description) = blocks.range(..=line).next_back()?;
         Some((*start, Arc::clone(description)))
     }
 
-    /// The unit with code at an address, where its code starts, and which function that is.
+    /// The unit with code at an address, the address of the unit's code, and the function's number.
     pub(crate) fn unit(&self, address: usize) -> Option<(Arc<Description>, usize, usize)> {
         let (line, description) = self.block(self.line(address)?)?;
         let start = self.start + line as usize * LINE;
@@ -333,7 +334,7 @@ impl CodeMap {
 }
 
 impl MoreCode {
-    /// What can happen in a function that was compiled.
+    /// The traps and handlers of a function that was compiled.
     pub(crate) fn of(compiled: &CompiledCode) -> Self {
         let traps = compiled.buffer.traps().iter().map(|trap| (trap.offset, trap.code));
         let catching = compiled.buffer.call_sites();
@@ -342,7 +343,7 @@ impl MoreCode {
             let handlers = call.exception_handlers.iter().filter_map(|handler| match *handler {
                 FinalizedMachExceptionHandler::Tag(tag, at) => Some((Some(tag.as_u32()), at)),
                 FinalizedMachExceptionHandler::Default(at) => Some((None, at)),
-                // They are refused before a function is compiled.
+                // Such handlers are refused before a function is compiled.
                 FinalizedMachExceptionHandler::Context(_) => None,
             });
             let stack = call.frame_offset.unwrap_or_default();
@@ -351,7 +352,7 @@ impl MoreCode {
         Self { traps: traps.collect(), catches: catches.collect() }
     }
 
-    /// Adds what can happen in a function that starts at a place.
+    /// Adds the facts of a function that starts at an offset.
     pub(crate) fn add(&mut self, start: u32, function: &Self, traps: bool) {
         if traps {
             let moved = function.traps.iter().map(|&(offset, code)| (start + offset, code));
@@ -370,8 +371,8 @@ impl MoreCode {
 }
 
 impl UnitCode {
-    /// The number of the function that a place belongs to; `None` if it is behind the unit's code,
-    /// where there may be a gate in machine code.
+    /// The number of the function that has an offset; `None` if the offset is behind the unit's
+    /// code, where there may be a gate in machine code.
     fn function(&self, offset: usize) -> Option<usize> {
         if offset >= self.len as usize {
             return None;
@@ -380,14 +381,14 @@ impl UnitCode {
         after.checked_sub(1)
     }
 
-    /// The code that a place may trap with.
+    /// The code with which the instruction at an offset may trap.
     pub(crate) fn trap(&self, offset: usize) -> Option<TrapCode> {
         let traps = &self.more.as_ref()?.traps;
         let found = traps.binary_search_by_key(&offset, |(at, _)| *at as usize).ok()?;
         Some(traps[found].1)
     }
 
-    /// The handlers of the call that returns to a place.
+    /// The handlers of the call that returns to an offset.
     pub(crate) fn catch(&self, offset: usize) -> Option<&Catch> {
         self.more.as_ref()?.catches.get(&u32::try_from(offset).ok()?)
     }

@@ -1,4 +1,4 @@
-//! Processors on which frames of generated code are not unwound: nothing of this is called there.
+//! Processors on which frames of generated code are not unwound. Nothing here is called there.
 
 use cranelift_codegen::gimli::Register;
 use libc::ucontext_t;

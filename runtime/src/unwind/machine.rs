@@ -1,4 +1,4 @@
-//! What unwinding has to know of the processor: one folder for each that frames can be unwound on.
+//! The processor, as unwinding needs it: one folder for each on which frames can be unwound.
 
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64/mod.rs"]
@@ -13,23 +13,23 @@ pub(super) use this::{
     FRAME_POINTER, KEPT, LANE, PINNED, RETURN_ADDRESS, go_on_after_signal, interrupted, resume,
 };
 
-/// What calls keep, in some frame, and where that frame goes on.
+/// The registers that calls keep, in some frame, and where that frame goes on.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(super) struct Registers {
     pub(super) pc: usize,
-    /// 0 where it is not known, which is not in a function that has just begun.
+    /// 0 where the value is not known, which is never so in a function that has just begun.
     pub(super) sp: usize,
     pub(super) frame_pointer: usize,
-    /// Those in [`KEPT`], in that order.
+    /// The registers in [`KEPT`], in that order.
     pub(super) kept: [usize; KEPT.len()],
     pub(super) pinned: usize,
-    /// What a handler gets.
+    /// The payload of an exception, for a handler.
     pub(super) payload: [u64; 2],
 }
 
 impl Registers {
-    /// What is in the register that has the lane.
+    /// The value of the register that has the lane.
     pub(super) fn lane(&self) -> usize {
         self.kept[0]
     }
@@ -37,18 +37,18 @@ impl Registers {
 
 const _: () = assert!(KEPT[0] == LANE.0);
 
-/// Where a thread was when it got a signal.
+/// The place where a signal has interrupted a thread.
 pub(super) struct Interrupted {
     pub(super) pc: usize,
     pub(super) sp: usize,
     pub(super) frame_pointer: usize,
 }
 
-/// What a thread goes on in after a trap: with the registers of the frame that would have gone on
-/// at the address that was returned to, and where it has trapped.
+/// The code in which a thread goes on after a trap. It gets the registers of the frame that is
+/// returned to at the given address, and the address of the trap.
 pub(super) type AfterTrap = unsafe extern "C" fn(registers: *const Registers, at: usize) -> !;
 
-/// A register by its number, as the system's unwinder takes it.
+/// The number of a register, as the system's unwinder takes it.
 pub(super) fn number(register: u16) -> c_int {
     c_int::from(register)
 }

@@ -1,29 +1,28 @@
 //! Frames of generated code: finding them, and leaving them otherwise than by returning. This layer
-//! may know addresses, frames and the `Lane<Payload>` that a frame is counted in; it must not know
-//! the memory that code is in, nor functions.
+//! may know addresses, frames and the `Lane<Payload>` in which a frame is counted; it must not know
+//! the memory that has the code, nor functions.
 //!
-//! Generated code is left by panics, exceptions and traps.
+//! Panics, exceptions and traps leave generated code.
 //!
 //! All code that is generated or written down here has *frame pointer frames*: the word at the
 //! frame pointer is the caller's frame pointer, and the one above it the return address. So one
-//! rule tells the system's unwinder how to get from any of these frames to its caller, and an
-//! engine registers one [table] with it when it is made, for whatever will ever be in its code
-//! memory: installing and freeing code registers nothing, and unwinders have nothing to search.
+//! rule tells the system's unwinder how to get from any of these frames to its caller. An engine
+//! registers one [table] when it is made, for all code that will ever be in its code memory:
+//! installing and freeing code registers nothing, and unwinders have nothing to search.
 //!
-//! (The tails that gates jump to when a version is gone have no frame. What they call lets nothing
-//! out, and a backtrace from there lacks one function.)
+//! (The tails that gates jump to when a version is gone have no frame. The functions that they call
+//! let nothing out, and a backtrace from there lacks one function.)
 //!
-//! What the rule does not say is done by a [`personality`], which the unwinder calls for each frame
-//! that it leaves for good: it counts the frames of gates out, and puts back the registers that
-//! calls keep, from where the [map of code](crate::unwind::code_map) says that each function has saved
-//! them.
+//! A [`personality`] does what the rule does not say. The unwinder calls it for each frame that it
+//! leaves for good: it counts the frames of gates out, and restores the registers that calls keep,
+//! from where the [map of code](code_map) says that each function has saved them.
 //!
-//! - **Panics** of host functions, and whatever else comes from the system's unwinder (exceptions
+//! - **Panics** of host functions, and all else that comes from the system's unwinder (exceptions
 //!   of C++, `pthread_exit`), take this way.
 //! - **Exceptions** of generated code are [thrown](throw()) by a host function and stay within the
 //!   call of the host's that is in progress: from the thrower to the handler, or to the entry of
-//!   that call, there are only frames of generated code, which are unwound [here](walk). Those of
-//!   the thrower are unwound by the system.
+//!   that call, there are only frames of generated code, which are unwound [here](walk). The system
+//!   unwinds those of the thrower.
 //! - **[Traps](traps)** are unwound here, too, from the instruction that trapped.
 
 mod backtrace;

@@ -1,4 +1,4 @@
-//! What the system's unwinder calls for each frame of generated code that it leaves.
+//! The function that the system's unwinder calls for each frame of generated code that it leaves.
 
 use std::ffi::c_int;
 
@@ -7,12 +7,13 @@ use super::system::{self, CLEANUP_PHASE, CONTINUE_UNWIND, Context, Exception};
 use super::walk::count_out;
 use crate::unwind::code_map::CodeMap;
 
-/// Leaves a frame of generated code for good: counts it out if it is one of a gate, and puts back
-/// the registers of its caller that the table does not tell the unwinder of. It catches nothing.
+/// Leaves a frame of generated code for good: counts it out if it is one of a gate, and restores
+/// those of its caller's registers that the table does not tell the unwinder of. It catches
+/// nothing.
 ///
 /// # Safety
 ///
-/// For the system's unwinder, which calls it for frames in the range of a
+/// Only the system's unwinder calls this, for frames in the range of an
 /// [`UnwindTable`](super::UnwindTable).
 pub(super) unsafe extern "C" fn personality(
     _version: c_int,
@@ -25,7 +26,7 @@ pub(super) unsafe extern "C" fn personality(
         return CONTINUE_UNWIND;
     }
     // SAFETY: the context is that of a frame in the range of a table, which has the map of that
-    // code. All these registers are such that the unwinder has them.
+    // code. The unwinder has all these registers.
     let (map, returned, frame_pointer, lane, ledger) = unsafe {
         (
             &*system::data(context).cast::<CodeMap>(),

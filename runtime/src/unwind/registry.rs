@@ -1,4 +1,4 @@
-//! The maps of all code of the process, by its addresses, to be found from anywhere, a signal
+//! The registry of all code maps of the process, by addresses. Any code may search it, a signal
 //! handler included.
 
 use std::ops::Range;
@@ -10,10 +10,10 @@ use crate::unwind::code_map::CodeMap;
 #[cfg(test)]
 mod tests;
 
-/// A entry in the list, which only grows: those of maps that are gone are used again.
+/// An entry in the list, which only grows: entries of maps that are gone are used again.
 struct RegistryEntry {
     next: AtomicPtr<RegistryEntry>,
-    /// Null if it is nobody's.
+    /// Null if the entry is free.
     map: AtomicPtr<CodeMap>,
     start: AtomicUsize,
     end: AtomicUsize,
@@ -21,11 +21,11 @@ struct RegistryEntry {
 
 static FIRST: AtomicPtr<RegistryEntry> = AtomicPtr::new(ptr::null_mut());
 
-/// What says where the code of a map is, until it is dropped.
+/// Keeps a map registered until it is dropped.
 pub(crate) struct Registration(&'static RegistryEntry);
 
 impl Registration {
-    /// Has the code in this range found to be that of `map`.
+    /// Makes lookups of addresses in this range find `map`.
     pub(crate) fn new(range: Range<usize>, map: *const CodeMap) -> Self {
         let Range { start, end } = range;
         let map = map.cast_mut();
@@ -34,7 +34,7 @@ impl Registration {
             entry.map.compare_exchange(free, mine, Ordering::Acquire, Ordering::Relaxed).is_ok()
         };
         let entry = entries().find(take).unwrap_or_else(|| add(map));
-        // In this order: nobody looks for code of a map before it has some.
+        // The order is safe since no thread looks for code of a map before the map has some.
         entry.end.store(end, Ordering::Relaxed);
         entry.start.store(start, Ordering::Release);
         Self(entry)
@@ -84,8 +84,8 @@ pub(super) fn returned_to<'a>(address: usize) -> Option<&'a CodeMap> {
 
 /// The map of the code at an address, if that is code of an engine's.
 ///
-/// The address is one that the calling thread has a frame at or is about to return to, or no
-/// engine's: so the map stays for as long as that is so.
+/// The calling thread has a frame at the address or is about to return to it, or it is no engine's.
+/// So the map stays for as long as that is so.
 pub(super) fn at<'a>(address: usize) -> Option<&'a CodeMap> {
     // SAFETY: as said above.
     unsafe { find(address)?.as_ref() }
@@ -96,14 +96,14 @@ fn find(address: usize) -> Option<*const CodeMap> {
 }
 
 impl RegistryEntry {
-    /// The map of the code at an address, if that is this entry's.
+    /// The map of the code at an address, if this entry has it.
     fn map_at(&self, address: usize) -> Option<*const CodeMap> {
         let start = self.start.load(Ordering::Acquire);
         let inside = start <= address && address < self.end.load(Ordering::Acquire);
         let map = self.map.load(Ordering::Acquire);
-        // The entry may become another map's meanwhile, and what was read be of one and the other.
-        // The map that is looked for is alive: where that is this one, nothing changes.
-        // Of others only their own addresses are inside, unless the start has changed since.
+        // The entry may get another map meanwhile, and the values that were read may be of both. A
+        // map with a frame is alive, so its entry does not change. Of other maps only their own
+        // addresses are inside, unless the start has changed since.
         (inside && self.start.load(Ordering::Acquire) == start).then_some(map.cast_const())
     }
 }

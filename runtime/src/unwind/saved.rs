@@ -1,4 +1,4 @@
-//! Where functions save the registers that they keep for their callers.
+//! The places where functions save the registers that they keep for their callers.
 
 use cranelift_codegen::CompiledCode;
 use cranelift_codegen::gimli::read::{CallFrameInstruction, CieOrFde, UnwindSection};
@@ -13,20 +13,20 @@ use super::machine::{FRAME_POINTER, KEPT};
 mod tests;
 
 /// For each register that calls keep, how many words below the frame pointer a function has saved
-/// it; 0 if it has not.
+/// it; 0 if the function has not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Saved([u8; KEPT.len()]);
 
 impl Saved {
-    /// Of an entry in machine code: `push r15; push rbx`.
+    /// The saves of an entry in machine code: `push r15; push rbx`.
     pub(crate) const MACHINE_ENTRY: Self = Self([2, 0, 0, 0]);
 
-    /// Of a function that Cranelift has compiled for a host on which frames can be unwound.
+    /// The saves of a compiled function; `None` if frames cannot be unwound on its host.
     pub(crate) fn of(compiled: &CompiledCode, isa: &dyn TargetIsa) -> Option<Self> {
         let UnwindInfo::SystemV(info) = compiled.create_unwind_info(isa).ok()?? else {
             return None;
         };
-        // What it says is only to be had by having it written, and reading that.
+        // Cranelift gives the facts only by writing them, so they are read from that.
         let mut table = FrameTable::default();
         let cie = table.add_cie(isa.create_systemv_cie()?);
         table.add_fde(cie, info.to_fde(Address::Constant(0)));
@@ -36,17 +36,16 @@ impl Saved {
         saves(&section).ok().map(|saves| Self::from_saves(&saves))
     }
 
-    /// Every save in a table: of which register, and how many words below the CFA.
+    /// The saves in a table: each of a register, at so many words below the CFA.
     ///
-    /// Cranelift has the registers in a row at the lower end of what it saves, on 16 bytes. The
-    /// distances that it gives count from where the caller's frame ends, which is not where it
-    /// says that the CFA is if a function makes room for arguments of tail calls. So only the
-    /// order is used.
+    /// Cranelift puts the registers in a row at the lower end of what it saves, on 16 bytes. Its
+    /// distances count from where the caller's frame ends, which is not where the table says that
+    /// the CFA is if a function makes space for arguments of tail calls. So only the order is used.
     fn from_saves(saves: &[(u16, i64)]) -> Self {
         let mut saved = Self::default();
         let Some(lowest) = saves.iter().map(|&(_, words)| words).max() else { return saved };
         let highest = saves.iter().map(|&(_, words)| words).min().unwrap_or(lowest);
-        // The last one takes one word, or two if it is a vector. Then it is on 16 bytes.
+        // The last register takes one word, or two if it is a vector. Then it is on 16 bytes.
         let words = (lowest - highest + 2) & !1;
         for &(register, at) in saves {
             if let Some(kept) = KEPT.iter().position(|&kept| kept == register) {
@@ -56,8 +55,8 @@ impl Saved {
         saved
     }
 
-    /// The registers that are saved, each by its place in [`KEPT`], with the address where it is in a
-    /// frame.
+    /// The registers that are saved, each by its index in [`KEPT`], with the address of its value
+    /// in a frame.
     pub(crate) fn places(self, frame_pointer: usize) -> impl Iterator<Item = (usize, usize)> {
         let saved = self.0.into_iter().enumerate().filter(|&(_, words)| words != 0);
         saved.map(move |(kept, words)| {
@@ -66,7 +65,7 @@ impl Saved {
     }
 }
 
-/// Every save of a register in a table, but for that of the frame pointer.
+/// Every save of a register in a table, except that of the frame pointer.
 fn saves(
     section: &gimli::EhFrame<gimli::EndianSlice<'_, NativeEndian>>,
 ) -> gimli::Result<Vec<(u16, i64)>> {

@@ -1,9 +1,9 @@
-//! The system's unwinder: the part of the Itanium C++ ABI's exception handling (level I) and of
-//! libgcc's interface for generated code that is used here.
+//! The system's unwinder: the parts that are used here of the Itanium C++ ABI's exception handling
+//! (level I), and of libgcc's interface for generated code.
 
 use std::ffi::{c_int, c_void};
 
-/// What is being unwound: [`class`](Self::class) says whose it is.
+/// What is being unwound. Its class says which library has thrown it.
 #[repr(C, align(16))]
 pub(super) struct Exception {
     pub(super) class: u64,

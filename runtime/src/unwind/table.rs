@@ -1,4 +1,4 @@
-//! The one table that an engine has with the system's unwinder.
+//! The one table that an engine registers with the system's unwinder.
 
 use std::ffi::c_void;
 use std::io;
@@ -26,8 +26,8 @@ pub(crate) struct UnwindTable {
 }
 
 impl UnwindTable {
-    /// A table for all code of a map; `None` where there is no unwinder that would know what to do
-    /// with it.
+    /// Registers a table for all code of a map; `None` if the host has no unwinder that could use
+    /// it.
     ///
     /// # Safety
     ///
@@ -37,7 +37,7 @@ impl UnwindTable {
             return Ok(None);
         }
         let table = Self { bytes: bytes(map.range(), ptr::from_ref(map).cast())? };
-        // The unwinder's lock must not be held in a fork.
+        // A fork must not find the unwinder's lock held.
         let _pass = Pass::new();
         // SAFETY: the table is well formed and ends with a zero, and stays where it is until it
         // is deregistered.
@@ -53,13 +53,13 @@ impl Drop for UnwindTable {
         let _pass = Pass::new();
         #[cfg(test)]
         tests::count(-1);
-        // SAFETY: it was registered, once.
+        // SAFETY: the table was registered, once.
         unsafe { system::deregister_table(self.bytes.as_ptr()) };
     }
 }
 
-/// One entry for all of the range: the caller's frame is two words above the frame pointer, and
-/// below it are the return address and the caller's frame pointer.
+/// A table with one entry for the whole range: the caller's frame is two words above the frame
+/// pointer, and below it are the return address and the caller's frame pointer.
 fn bytes(code: Range<usize>, data: *const c_void) -> io::Result<Box<[u8]>> {
     let address = |address: usize| Address::Constant(address as u64);
     let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };

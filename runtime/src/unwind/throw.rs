@@ -13,7 +13,7 @@ use crate::version::location::{Exception, Uncaught};
 /// Throws an exception from a host function that generated code has called: goes on at the first
 /// `try_call` on the way out that has a handler for `tag`, which gets the payload, or has a default
 /// handler. If there is none, the call through a [`Handle`](crate::Handle) that is in progress
-/// returns [`CallError::Exception`]. Returns only if nothing catches it.
+/// returns [`CallError::Exception`]. This function returns only if nothing catches the exception.
 ///
 /// All frames in between are left, and counted out. Handlers see exceptions that are thrown by this
 /// function and no others: panics pass them.
@@ -22,8 +22,8 @@ use crate::version::location::{Exception, Uncaught};
 ///
 /// The function that calls this, and those between it and the generated code, are left without
 /// going on: they are `extern "C-unwind"` or of Rust's own calling convention, are compiled to be
-/// unwound, and catch nothing (no `catch_unwind`). As with any forced unwinding it is best if they
-/// have nothing to drop.
+/// unwound, and catch nothing (no `catch_unwind`). As with any forced unwinding, they had best have
+/// nothing to drop.
 pub unsafe fn throw(tag: u32, payload: [u64; 2]) -> Uncaught {
     if !SUPPORTED {
         return Uncaught;
@@ -32,8 +32,8 @@ pub unsafe fn throw(tag: u32, payload: [u64; 2]) -> Uncaught {
     // SAFETY: `look` takes a `Search`.
     unsafe { system::backtrace(look, (&raw mut search).cast()) };
     let Some(target) = search.target else { return Uncaught };
-    // Not on the stack: the system's unwinder may run what the functions in between have to drop
-    // in the place of this function's frame.
+    // The exception is not on the stack: the system's unwinder may run destructors of the functions
+    // in between where this function's frame was.
     let exception = system::Exception { class: CLASS, cleanup: None, private: [0; 2] };
     let thrown = Box::into_raw(Box::new(Thrown { exception, tag, payload, target }));
     // SAFETY: `stop` takes what was thrown, and does not return once it is at generated code, of
@@ -42,7 +42,7 @@ pub unsafe fn throw(tag: u32, payload: [u64; 2]) -> Uncaught {
     unreachable!("the search has found where to stop")
 }
 
-/// `lastout` and a zero: whose exceptions these are.
+/// The class of these exceptions: `lastout` and a zero.
 const CLASS: u64 = u64::from_be_bytes(*b"lastout\0");
 
 struct Search {
@@ -50,9 +50,9 @@ struct Search {
     target: Option<Target>,
 }
 
-/// Looks for the first frame of generated code, and for who catches from there.
+/// Looks for the first frame of generated code, and for what catches the exception from there.
 unsafe extern "C" fn look(context: *mut Context, search: *mut c_void) -> c_int {
-    // SAFETY: it is what `throw` looks with.
+    // SAFETY: `throw` passes its search.
     let search = unsafe { &mut *search.cast::<Search>() };
     // SAFETY: the context is a frame's.
     let returned = unsafe { system::returned(context) };
@@ -75,7 +75,7 @@ struct Thrown {
     target: Target,
 }
 
-/// Called for each frame before it is left: takes over at the first one of generated code.
+/// Called for each frame before it is left. It takes over at the first one of generated code.
 unsafe extern "C-unwind" fn stop(
     _version: c_int,
     actions: c_int,
@@ -88,12 +88,12 @@ unsafe extern "C-unwind" fn stop(
     let pc = unsafe { system::returned(context) };
     if registry::returned_to(pc).is_none() {
         if actions & END_OF_STACK != 0 {
-            // The search has been to where this has not.
+            // The search has been further than this has come.
             std::process::abort();
         }
         return NO_REASON;
     }
-    // SAFETY: `throw` has made it of a box, and nobody uses it after this.
+    // SAFETY: `throw` has made it of a box, and nothing uses it after this.
     let Thrown { tag, payload, target, .. } = *unsafe { Box::from_raw(thrown.cast::<Thrown>()) };
     if !target.is_handler() {
         context::fail(CallError::Exception(Box::new(Exception { tag, payload })));

@@ -1,4 +1,4 @@
-//! From one frame of generated code to the next, without the system's unwinder.
+//! The walk from one frame of generated code to the next, without the system's unwinder.
 
 use lastout_reclaim::{Counting, Lane};
 
@@ -9,7 +9,7 @@ use crate::version::payload::Payload;
 
 /// The word at an address.
 unsafe fn word(at: usize) -> usize {
-    // SAFETY: the caller says that there is one.
+    // SAFETY: the caller says that there is a word.
     unsafe { std::ptr::with_exposed_provenance::<usize>(at).read() }
 }
 
@@ -17,7 +17,7 @@ unsafe fn word(at: usize) -> usize {
 ///
 /// # Safety
 ///
-/// The frame, of a gate, has this frame pointer and is counted in at `ledger`, the calling
+/// The frame, of a gate, has this frame pointer and is counted in with `ledger`, the calling
 /// thread's. It is not returned to.
 pub(super) unsafe fn count_out(
     counted: Counted,
@@ -27,16 +27,16 @@ pub(super) unsafe fn count_out(
     counting: Counting,
 ) {
     let ledger = std::ptr::with_exposed_provenance(ledger);
-    // SAFETY: as the caller says; who is counted in at a lane may use it.
+    // SAFETY: as the caller says; a frame that is counted in a lane keeps the lane.
     unsafe { (*lane(counted, frame_pointer, lane_register)).leave_by_unwinding(ledger, counting) };
 }
 
-/// The lane that a frame is counted in at.
+/// The lane in which a frame is counted.
 ///
 /// # Safety
 ///
-/// The frame is there, with this frame pointer and, if it is one of an entry, this in the
-/// register that entries have the lane in.
+/// The frame is on the stack and has this frame pointer. If it is one of an entry, `lane_register`
+/// is its value of the register in which entries have the lane.
 pub(super) unsafe fn lane(
     counted: Counted,
     frame_pointer: usize,
@@ -45,7 +45,7 @@ pub(super) unsafe fn lane(
     match counted {
         Counted::At(lane) => lane,
         Counted::InFrame(at) => {
-            // SAFETY: that is where the frame has it.
+            // SAFETY: the frame has the address there.
             let lane = unsafe { word(frame_pointer.wrapping_add_signed(at as isize)) };
             std::ptr::with_exposed_provenance(lane)
         }
@@ -54,22 +54,22 @@ pub(super) unsafe fn lane(
 }
 
 impl Registers {
-    /// Goes on to the caller of a frame, having counted it out.
+    /// Goes on to the caller of a frame, after counting the frame out.
     ///
     /// # Safety
     ///
-    /// These are the registers of `frame`, on the stack of the calling thread. It is not returned
-    /// to.
+    /// These are the registers of `frame`, on the stack of the calling thread. The frame is not
+    /// returned to.
     unsafe fn leave(&mut self, frame: &Found, counting: Counting) {
         if let Some(counted) = frame.counted {
             // SAFETY: as the caller says.
             unsafe { count_out(counted, self.frame_pointer, self.lane(), self.pinned, counting) };
         }
-        // A function that traps before it has made room has not saved anything yet: its stack
-        // limit was too low.
+        // A function that traps before it has moved the stack pointer has not saved anything yet:
+        // the check of its stack limit has failed.
         if self.sp != self.frame_pointer {
             for (register, place) in frame.saved.places(self.frame_pointer) {
-                // SAFETY: the function has saved it there.
+                // SAFETY: the function has saved the register there.
                 self.kept[register] = unsafe { word(place) };
             }
         }
@@ -87,13 +87,13 @@ impl Registers {
     }
 }
 
-/// Where what was thrown, or has trapped, is to go on.
+/// The place where the thread is to go on after an exception or a trap.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
-    /// How many frames are left for it.
+    /// How many frames are left before.
     frames: usize,
-    /// Where the handler is, and how far the stack pointer is below the frame pointer there.
-    /// `None` if it is the call of the host's that goes on, with an error.
+    /// The address of the handler, and how far the stack pointer is below the frame pointer there.
+    /// `None` if the call of the host's goes on, with an error.
     handler: Option<(usize, u32)>,
 }
 
@@ -103,13 +103,13 @@ impl Target {
     }
 }
 
-/// Finds who catches what is thrown, with `tag` or as a trap, in the frame that is returned to at
-/// `pc`: the first handler for the tag, or else the call through a handle that is in progress.
-/// `None` if other code than ours comes first.
+/// Finds what catches an exception with `tag`, or a trap, in the frames from the one that is
+/// returned to at `pc`: the first handler for the tag, or else the call through a handle that is in
+/// progress. `None` if code of others comes first.
 ///
 /// # Safety
 ///
-/// It is a frame on the stack of the calling thread, with this frame pointer.
+/// The frame is on the stack of the calling thread, with this frame pointer.
 pub(super) unsafe fn search(
     mut pc: usize,
     mut frame_pointer: usize,
@@ -130,7 +130,7 @@ pub(super) unsafe fn search(
             Role::Entry { typed: true } => {
                 return Some(Target { frames: frames + 1, handler: None });
             }
-            // Generated code may have called the stable entry; then it goes on there.
+            // Generated code may have called the stable entry; then the search goes on there.
             Role::Entry { typed: false } | Role::Gate | Role::Helper => {}
         }
         frames += 1;
@@ -139,7 +139,7 @@ pub(super) unsafe fn search(
     }
 }
 
-/// The handler for `tag` of the call that returns to a place in a function.
+/// The handler for `tag` of the call that returns to an offset in a function.
 fn handler(unit: &Description, function: usize, offset: usize, tag: u32) -> Option<(usize, u32)> {
     let Description::Unit(unit) = unit else { return None };
     let start = unit.functions[function].start as usize;
@@ -153,8 +153,8 @@ fn handler(unit: &Description, function: usize, offset: usize, tag: u32) -> Opti
 ///
 /// # Safety
 ///
-/// As [`search`], which has found the target from there. The frames between the caller of this and
-/// the one that `registers` are of have nothing left to do.
+/// As [`search`], which has found the target from the frame of `registers`. The frames between the
+/// caller of this and that frame have nothing left to do.
 pub(super) unsafe fn go_on(mut registers: Registers, target: Target) -> ! {
     for _ in 0..target.frames {
         if let Some(map) = registry::returned_to(registers.pc) {

@@ -1,4 +1,4 @@
-//! Places in generated code, and what can happen there: traps and exceptions, as data.
+//! Places in generated code, and the traps and exceptions that can happen there, as data.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use crate::version::Version;
 /// A place in generated code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
-    /// What it is a place in.
+    /// The function, gate or other code in which the place is.
     pub part: Part,
-    /// How many bytes it is from the start of that.
+    /// The distance of the place from the start of that, in bytes.
     pub offset: usize,
 }
 
-/// What generated code is there for.
+/// The purpose of generated code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// A function that a unit defines.
     Body {
-        /// Its name.
+        /// The name of the function.
         function: Arc<str>,
         /// The [number](Version::number) of the versions that the unit has installed; 0 while it
         /// is being installed.
@@ -29,13 +29,13 @@ pub enum Part {
     },
     /// A gate.
     Gate {
-        /// The version that it has counted the call in at; `None` if it has not, being on its way
-        /// to another gate.
+        /// The version whose gate has counted the call in; `None` if the gate has not, and the call
+        /// is on its way to another gate.
         version: Option<Version>,
     },
-    /// A way in from the host.
+    /// An entry, for calls from the host.
     Entry,
-    /// What gates call when they find that a version is gone.
+    /// Code that gates call when they find that a version is gone.
     Helper,
 }
 
@@ -57,9 +57,9 @@ impl fmt::Display for Location {
 /// A trap of generated code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trap {
-    /// Why.
+    /// Why it trapped.
     pub cause: TrapCause,
-    /// Where: the instruction, or if that is gone, the call that led there.
+    /// Where it trapped: the instruction, or if that is gone, the call that led there.
     pub location: Location,
 }
 
@@ -68,8 +68,8 @@ pub struct Trap {
 pub enum TrapCause {
     /// The code that Cranelift has given to the instruction.
     Code(TrapCode),
-    /// The code that was called has been freed. This is found if nothing else is there yet, as
-    /// [`EngineBuilder::quarantine`](crate::EngineBuilder::quarantine) sees to for some time.
+    /// The code that was called has been freed. This is found if no other code is there yet, as
+    /// [`EngineBuilder::quarantine`](crate::EngineBuilder::quarantine) ensures for some time.
     Freed,
 }
 
@@ -85,10 +85,9 @@ impl fmt::Display for Trap {
 
 impl std::error::Error for Trap {}
 
-/// Nothing would catch an exception: the function that throws was not called by generated code, or
-/// the host, or code of others, has called that through a
-/// [stable entry](crate::Handle::c_address) and cannot be told of an error; or this host cannot
-/// unwind frames.
+/// Nothing would catch an exception: the throwing function was not called by generated code; or the
+/// host, or code of others, has called that through a [stable entry](crate::Handle::c_address) and
+/// cannot be told of an error; or this host cannot unwind frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("nothing catches the exception")]
 pub struct Uncaught;
@@ -97,8 +96,8 @@ pub struct Uncaught;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an exception with tag {tag} was thrown and not caught")]
 pub struct Exception {
-    /// What handlers know it by.
+    /// The tag by which handlers know the exception.
     pub tag: u32,
-    /// What a handler would have got.
+    /// The payload that a handler would have got.
     pub payload: [u64; 2],
 }

@@ -1,4 +1,4 @@
-//! What a version owns, and where it is dropped.
+//! Payloads: what versions own, and where that is dropped.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -11,24 +11,24 @@ use crossbeam_utils::CachePadded;
 use crate::version::{Version, VersionState};
 
 /// What a version owns, shared by the versions that one install has made. It is dropped with the
-/// last of them. What it is, the layer knows that made it, and [asks](Payload::owned) for.
+/// last of them. Only the layer that made it knows its type, and [asks](Payload::owned) for it.
 pub(crate) type Owned = Arc<dyn Any + Send + Sync>;
 
-/// Where the payload of a version is dropped once everyone has left it.
+/// Where the payload of a version is dropped once all frames have left the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum DropPolicy {
-    /// By whoever frees the version: the last thread to leave it, or the one that replaced it if
-    /// nobody was inside.
+    /// By the thread that frees the version: the last to leave it, or the one that replaced it if
+    /// no other was inside.
     #[default]
     Leaver,
-    /// By [`Engine::collect`](crate::Engine::collect). Leaving a version then takes no lock,
+    /// By [`Engine::collect`](crate::Engine::collect). The leaving of a version then takes no lock,
     /// allocates nothing, calls nothing of the system and runs no destructor, as threads with
-    /// deadlines need it. When the engine is dropped, which collects once more, there is nobody
-    /// left to do that: from then on it is as with `Leaver`.
+    /// deadlines need it. An engine that is dropped collects once more. From then on no call can
+    /// collect, so payloads are dropped as with `Leaver`.
     Collector,
 }
 
-/// An engine's way of dropping payloads, and how many there have been.
+/// How an engine drops payloads, and how many it has dropped.
 pub(crate) struct DropQueue {
     policy: DropPolicy,
     // Installers write the first of these, and leaving threads the others: on lines of their own.
@@ -36,7 +36,7 @@ pub(crate) struct DropQueue {
     freed: CachePadded<AtomicU64>,
     /// Payloads that wait for the collector: a stack, linked by `next`.
     drained: CachePadded<AtomicPtr<Resident>>,
-    /// Whether whoever adds a payload to them is to collect them too.
+    /// Whether a thread that adds a payload to these must collect them, too.
     collect_at_once: AtomicBool,
 }
 
@@ -53,13 +53,13 @@ impl DropQueue {
 
     /// How many versions were installed, and how many of them have been freed.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        // In this order, so that nobody sees more freed than installed.
+        // The order makes sure that no reader sees more freed versions than installed ones.
         let freed = self.freed.load(Ordering::Acquire);
         (self.installed.load(Ordering::Acquire), freed)
     }
 
-    /// Frees all payloads that wait, and those that come to wait by that. Says how many versions
-    /// have been freed.
+    /// Frees all payloads that wait, and those that begin to wait meanwhile. Returns how many
+    /// versions have been freed.
     pub(crate) fn collect(&self) -> usize {
         let mut freed = 0;
         while let Some(more) = self.collect_once() {
@@ -68,18 +68,17 @@ impl DropQueue {
         freed
     }
 
-    /// The same without those; `None` if none wait.
+    /// Frees the payloads that wait, but not those that begin to; `None` if none wait.
     fn collect_once(&self) -> Option<usize> {
-        // Acquire pairs with the release in `push`, release with the acquire there. The whole
-        // stack is taken at once, so no payload can leave it and come back while somebody looks
-        // at it.
+        // Acquire pairs with the release in `push`, release with the acquire there. The whole stack
+        // is taken at once, so no payload can leave it and come back while a thread looks at it.
         let mut top = self.drained.swap(ptr::null_mut(), Ordering::AcqRel);
         if top.is_null() {
             return None;
         }
         let mut freed = 0;
         while !top.is_null() {
-            // SAFETY: what is on the stack came from `Box::into_raw` and is on it once.
+            // SAFETY: every resident on the stack came from `Box::into_raw` and is on it once.
             let resident = unsafe { Box::from_raw(top) };
             top = resident.next;
             freed += release(resident);
@@ -87,7 +86,7 @@ impl DropQueue {
         Some(freed)
     }
 
-    /// Frees all payloads that wait, and has those that would wait from now on freed at once.
+    /// Frees all payloads that wait. Those that would wait from now on are freed at once.
     pub(crate) fn collect_from_now_on(&self) {
         self.collect_at_once.store(true, Ordering::Relaxed);
         self.collect();
@@ -100,7 +99,7 @@ impl DropQueue {
         let resident = Box::into_raw(resident);
         let mut top = self.drained.load(Ordering::Relaxed);
         loop {
-            // SAFETY: until the exchange succeeds, nobody else knows the resident.
+            // SAFETY: until the exchange succeeds, no other thread knows the resident.
             unsafe { (*resident).next = top };
             match self.drained.compare_exchange_weak(
                 top,
@@ -112,9 +111,8 @@ impl DropQueue {
                 Err(newer) => top = newer,
             }
         }
-        // Acquire above pairs with the release in `collect`. Either the last collection comes
-        // later than this push and takes the payload, or it came earlier and what it did before
-        // is visible here.
+        // Acquire above pairs with the release in `collect`. Either the last collection comes later
+        // than this push and takes the payload, or it came earlier and its stores are visible here.
         if self.collect_at_once.load(Ordering::Relaxed) {
             self.collect();
         }
@@ -127,9 +125,9 @@ impl Drop for DropQueue {
     }
 }
 
-/// The payload of a version: what sits in a lane.
+/// The payload of a version, which its lane keeps.
 pub(crate) struct Payload {
-    /// Taken when the payload is dropped.
+    /// The contents, taken when the payload is dropped.
     resident: Option<Box<Resident>>,
 }
 
@@ -141,8 +139,8 @@ struct Resident {
     next: *mut Resident,
 }
 
-// SAFETY: `next` is only used while the resident is on the stack of its `DropQueue`; everything else
-// can be sent.
+// SAFETY: `next` is only used while the resident is on the stack of its `DropQueue`; all else can
+// be sent.
 unsafe impl Send for Resident {}
 
 impl Payload {
@@ -152,7 +150,7 @@ impl Payload {
         Self { resident: Some(Box::new(resident)) }
     }
 
-    /// Notes that its version is about to be installed, and the number of that.
+    /// Notes that the version is about to be installed, and the number of the install.
     pub(crate) fn publish(&self, number: u64) {
         let Resident { version, drop_queue, .. } = self.resident();
         version.set_number(number);
@@ -164,12 +162,12 @@ impl Payload {
         self.resident().owned.downcast_ref()
     }
 
-    /// The same to be changed, if no other version owns it too.
+    /// What the version owns, to be changed, if it is a `T` and no other version owns it too.
     pub(crate) fn owned_mut<T: Any>(&mut self) -> Option<&mut T> {
         Arc::get_mut(&mut self.resident.as_mut()?.owned)?.downcast_mut()
     }
 
-    /// Whose payload it is.
+    /// The version whose payload this is.
     pub(crate) fn version(&self) -> &Version {
         &self.resident().version
     }
@@ -191,18 +189,19 @@ impl Drop for Payload {
     }
 }
 
-/// Frees a payload, and after it those that this brings down with it.
+/// Frees a payload, and after it those that it brings down with it.
 ///
-/// The last payload of a unit lets go of the functions that the unit called, whose payloads may
-/// then be dropped in turn. They are put on a list instead of being freed one inside the other,
-/// so that a long chain of units takes no stack. Returns how many versions have been freed by then.
+/// The last payload of a unit drops references to the functions that the unit called, whose
+/// payloads may then be dropped in turn. These are put on a list instead of being freed one inside
+/// the other, so that a long chain of units takes no stack. Returns how many versions have been
+/// freed by then.
 fn release(resident: Box<Resident>) -> usize {
     thread_local! {
-        /// What is still to be freed, while this thread is freeing; else `None`.
+        /// The payloads still to be freed, while this thread is freeing; otherwise `None`.
         static PENDING: RefCell<Option<Vec<Resident>>> = const { RefCell::new(None) };
     }
 
-    // `None` where the thread is past having such variables: then one inside the other, after all.
+    // `None` where the thread's variables are gone: then payloads are freed one inside the other.
     let nested = PENDING.try_with(|pending| pending.borrow_mut().is_some()).ok();
     match nested {
         Some(true) => {
@@ -226,14 +225,14 @@ fn release(resident: Box<Resident>) -> usize {
     }
 }
 
-/// Frees a payload; whether a version is freed with it.
+/// Frees a payload. Returns whether a version is freed with it.
 fn free(resident: Resident) -> bool {
     let Resident { owned, version, drop_queue, next: _ } = resident;
     drop(owned);
     if !version.free_part() {
         return false;
     }
-    // What has not been installed is no version: parked calls are not, for one.
+    // A payload that was not installed counts for no version: those of parked calls, for one.
     let installed = version.number() > 0;
     if installed {
         drop_queue.freed.fetch_add(1, Ordering::Release);

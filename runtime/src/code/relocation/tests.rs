@@ -1,4 +1,4 @@
-//! What is written, against encodings taken from the processors' manuals by hand.
+//! Relocations, compared with encodings taken from the processors' manuals by hand.
 
 mod aarch64;
 mod veneers;
@@ -22,7 +22,7 @@ fn index_of(target: &ModuleRelocTarget) -> u32 {
     }
 }
 
-/// A place in the middle of what there is, so that all distances stay within.
+/// A place in the middle of all addresses, so that all distances stay within.
 const PLACE: usize = 0x4000_0000_0000;
 
 fn reloc(kind: Reloc, offset: u32, addend: i64) -> ModuleReloc {
@@ -110,7 +110,7 @@ fn nothing_is_written_outside() {
         for offset in [16 - len + 1, 15, 16, 17, u32::MAX] {
             let result = apply(&mut bytes, 0x1000, reloc(kind, offset, 0), 0x1000);
             let why = refusal(result);
-            // From where the place would be, the symbol may be out of reach too.
+            // The symbol may be out of reach from there, too.
             assert!(why == OUTSIDE || offset == u32::MAX && why == TOO_FAR, "{kind:?}: {why}");
             assert_eq!(bytes, [0; 16]);
         }

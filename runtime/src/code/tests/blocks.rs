@@ -1,4 +1,4 @@
-//! A memory and what is in it against a list of what was written where.
+//! A memory, compared with a list of what was written where.
 
 use lastout_reclaim::Counting;
 use std::fs::File;
@@ -24,7 +24,7 @@ enum Step {
         seed: u8,
     },
     Publish(Index),
-    /// Drops what was never published.
+    /// Drops a draft that was never published.
     Abandon(Index),
     Free(Index),
     /// A block's code writes to its data.
@@ -57,7 +57,7 @@ struct World {
     sections: [Range<usize>; 3],
     drafts: Vec<(Draft, Parts)>,
     blocks: Vec<(Block, Parts)>,
-    /// What the process sees that was the last to part from this one.
+    /// The files and bytes of the process that was the last to part from this one.
     other: Vec<(File, Vec<u8>)>,
 }
 
@@ -135,14 +135,14 @@ impl World {
         }
     }
 
-    /// What drafts and blocks have in a section.
+    /// The lines that drafts and blocks have in a section.
     fn taken(&self, section: usize) -> impl Iterator<Item = Range<usize>> {
         let drafts = self.drafts.iter().map(|(_, parts)| parts);
         let parts = drafts.chain(self.blocks.iter().map(|(_, parts)| parts));
         parts.map(move |parts| parts[section].lines()).filter(|lines| !lines.is_empty())
     }
 
-    /// If no gap of a section is sure to have the room: what is needed, and what is free there.
+    /// If no gap of a section is sure to be large enough: what is needed, and what is free there.
     fn lack(&self, section: usize, room: Room) -> Option<(usize, usize)> {
         let Range { start, end } = self.sections[section];
         let mut taken: Vec<_> = self.taken(section).collect();
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    /// Where there is no block, there are traps, but for pages that were never used or have been
+    /// Where there is no block, there are traps, except for pages that were never used or have been
     /// given back.
     fn check_traps(&self) {
         let page = rustix::param::page_size();
@@ -203,14 +203,14 @@ impl World {
         }
     }
 
-    /// When everything is gone, there is room for as much as at first.
+    /// When everything is gone, there is as much space as at first.
     fn clear(mut self) {
         let size = self.sections[0].len();
         self.drafts.clear();
         self.blocks.clear();
         self.check();
         drop(self.memory.allocate(sizes(size, size, size)).unwrap());
-        // What leaves quarantine after a fork may have to stay for a while.
+        // Blocks that leave quarantine after a fork may keep their pages for a while.
         let sections = self.memory.sections.lock();
         if sections.quarantine.limit == 0 {
             let Sections { code, read_only, writable, .. } = &*sections;

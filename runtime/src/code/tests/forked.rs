@@ -1,5 +1,5 @@
-//! What the other process sees after a fork, as far as one process can tell: it has the files that
-//! were mapped when they parted.
+//! What the other process sees after a fork, as far as one process can tell: the other has the
+//! files that were mapped when they parted.
 
 use lastout_reclaim::Counting;
 use std::fs::File;
@@ -64,7 +64,7 @@ fn what_one_process_installs_and_frees_the_other_does_not_see() {
     }
 }
 
-/// Its pages may be given back without anything being written first.
+/// The pages of blocks that leave quarantine may be given back before anything is written.
 #[test]
 fn what_leaves_quarantine_after_a_fork_the_other_process_keeps() {
     let _others = process::among_others();
@@ -72,7 +72,7 @@ fn what_leaves_quarantine_after_a_fork_the_other_process_keeps() {
     let (_kept, kept) = publish(&memory, sizes(5000, 5000, 5000), 1);
     drop(publish(&memory, sizes(100_000, 100_000, 100_000), 2));
     let others = fork(&memory);
-    // Too much, so that what is in quarantine is let go.
+    // This is too much, so blocks leave the quarantine.
     assert!(memory.allocate(sizes(SIZE, SIZE, SIZE)).is_err());
     assert!(others.iter().all(Other::is_undisturbed));
     assert!(are_there(&kept));
@@ -81,7 +81,7 @@ fn what_leaves_quarantine_after_a_fork_the_other_process_keeps() {
     assert!(others.iter().all(Other::is_undisturbed));
 }
 
-/// Whatever is refused, what was there stays, and what is tried next succeeds.
+/// Whatever the system refuses, what was there stays, and the next try succeeds.
 #[test]
 fn a_copy_that_is_refused_changes_nothing() {
     let _alone = process::alone();
@@ -93,7 +93,7 @@ fn a_copy_that_is_refused_changes_nothing() {
     }
 }
 
-/// Has the `nth` call refused; whether it was never made.
+/// Refuses the `nth` call. Returns whether it was never made.
 fn try_without(call: Call, nth: usize, strict: bool) -> bool {
     let memory = Memory::new(SIZE, 0, strict, Counting::Plain, false).unwrap();
     let (_kept, kept) = publish(&memory, sizes(5000, 5000, 5000), 1);

@@ -1,4 +1,4 @@
-//! FreeRanges against one flag for each unit.
+//! `FreeRanges`, compared with one flag for each unit.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(prop_oneof![3 => allocate, 2 => any::<Index>().prop_map(Step::Release)], 1..200)
 }
 
-/// Which units are in use.
+/// For each unit, whether it is in use.
 struct Model(Vec<bool>);
 
 impl Model {
@@ -39,7 +39,7 @@ impl Model {
         gaps
     }
 
-    /// In the smallest gap that has the room wherever it starts, and in the first of those.
+    /// Allocates in the smallest gap that is large enough wherever it starts, the first of these.
     fn allocate(&mut self, len: u32, align: u32) -> Option<Range<u32>> {
         let sure = |&(gap, _): &(u32, u32)| gap >= len + (align - 1);
         let (_, gap) = self.gaps().into_iter().filter(sure).min()?;

@@ -1,4 +1,4 @@
-//! What becomes of the memory of blocks that are dropped.
+//! The memory of blocks that are dropped.
 
 use lastout_reclaim::Counting;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::Error;
 use crate::host::process;
 use crate::host::sys::{Call, faults};
 
-/// One that asks the system to write, which may be refused.
+/// A memory that asks the system to write, which may be refused.
 fn memory(size: usize, quarantine: usize) -> Arc<Memory> {
     Memory::new(size, quarantine, true, Counting::Plain, false).unwrap()
 }
@@ -19,14 +19,14 @@ fn freed_code_is_traps_at_once() {
     for quarantine in [0, 1 << 20] {
         let memory = memory(1 << 20, quarantine);
         let before = publish(&memory, sizes(100, 0, 0), 1);
-        // Longer than what is written in one piece.
+        // This is longer than what is written in one piece.
         let (freed, parts) = publish(&memory, sizes(150_000, 70_000, 70_000), 2);
         let after = publish(&memory, sizes(100, 0, 0), 3);
         let [code, read_only, writable] = parts;
         drop(freed);
         let page = rustix::param::page_size();
         if quarantine == 0 {
-            // Of what was given back there is nothing left at all.
+            // Pages that were given back keep nothing, so only the first one is read.
             let first = code.address..code.address.next_multiple_of(page);
             assert!(is_all(first, TRAP_BYTE));
         } else {
@@ -49,9 +49,9 @@ fn what_is_in_quarantine_is_used_again_only_when_it_is_full_or_all_there_is() {
     let first = address(1);
     assert_eq!(address(2), first + 2 * LINE);
     assert_eq!(address(3), first + 4 * LINE);
-    // The third has pushed the first one out.
+    // The third block has pushed the first one out.
     assert_eq!(address(4), first);
-    // What is in quarantine now is at both ends of what is not.
+    // The blocks in quarantine are now at both ends of the free space.
     let (_block, _) = publish(&memory, sizes((1 << 20) - 6 * LINE, 0, 0), 5);
     let all = memory.allocate(sizes(6 * LINE, 0, 0));
     assert!(all.is_ok());
@@ -120,7 +120,7 @@ fn code_that_cannot_be_filled_with_traps_is_not_used_again_until_it_can() {
 #[test]
 fn what_cannot_be_published_is_given_back() {
     let _alone = process::alone();
-    // Of read-only data, the traps of a page of code, and the code itself.
+    // The writes are of read-only data, of a page of traps, and of the code itself.
     for nth in 0..3 {
         let memory = memory(1 << 20, 0);
         let draft = memory.allocate(sizes(LINE, LINE, LINE)).unwrap();

@@ -1,4 +1,4 @@
-//! Pages against a plain list of them.
+//! Pages, compared with a plain list of them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,7 +20,7 @@ enum Step {
     /// A page is committed, and then not used after all.
     Commit(Index),
     Vacate(Index),
-    /// Pages are given back, but for the runs of which the system refuses it.
+    /// Pages are given back, except for the runs that the system refuses to take.
     Trim {
         refused: u64,
     },
@@ -63,7 +63,7 @@ impl Model {
         self.committed.iter().copied().filter(|&page| self.is_free(&units(page))).collect()
     }
 
-    /// Those that are to be given back.
+    /// The pages that are to be given back.
     fn surplus(&self) -> BTreeSet<u32> {
         let empty = self.empty();
         if empty.len() > 16 && empty.len() > self.committed.len() / 32 {
@@ -74,7 +74,7 @@ impl Model {
     }
 }
 
-/// Pages in as few runs as there can be.
+/// The pages in as few runs as possible.
 fn runs(pages: &BTreeSet<u32>) -> Vec<Range<u32>> {
     let mut runs: Vec<Range<u32>> = Vec::new();
     for &page in pages {
@@ -157,13 +157,13 @@ proptest! {
             prop_assert_eq!(pages.committed(), model.committed.len());
             prop_assert_eq!(pages.runs().collect::<Vec<_>>(), runs(&model.committed));
         }
-        // What the system has refused to take is offered again.
+        // Pages that the system has refused to take are offered again.
         trim(&mut pages, &mut model, 0);
         prop_assert_eq!(pages.committed(), model.committed.len());
     }
 }
 
-/// With many pages in use, the empty ones that are kept are a share of them.
+/// If many pages are in use, a share of them may be empty and kept.
 #[test]
 fn of_many_pages_more_are_kept() {
     let mut pages = Pages::new(2000, 4);

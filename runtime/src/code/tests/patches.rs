@@ -21,8 +21,8 @@ fn constant(memory: &Arc<Memory>, number: u8) -> Block {
     draft.publish().unwrap()
 }
 
-/// Functions that call `target`, with the distance at each place in a word where it can be changed:
-/// the sites, and the addresses of the functions.
+/// Functions that call `target`, with the distance at each place in a word where it can be changed.
+/// Returns the sites, and the addresses of the functions.
 fn callers(memory: &Arc<Memory>, target: usize) -> (Block, Vec<(Site, usize)>) {
     const SIZE: usize = 24;
     let offsets: Vec<_> = (0..8).filter(|&offset| Site::is_patchable(offset)).collect();
@@ -48,8 +48,8 @@ fn call(address: usize) -> i32 {
     function()
 }
 
-/// Between the two targets there are traps and, further on, nothing: whoever goes by half of a
-/// distance ends the process.
+/// Between the two targets there are traps and, further on, nothing: a thread that goes by half of
+/// a distance ends the process.
 #[test]
 fn a_thread_calls_the_old_target_or_the_new() {
     const CHANGES: usize = 200_000;
@@ -58,7 +58,7 @@ fn a_thread_calls_the_old_target_or_the_new() {
         let memory = Memory::new(1 << 26, 0, strict, Counting::Plain, false).unwrap();
         let near = constant(&memory, 1);
         let (_code, functions) = callers(&memory, near.address());
-        // So that no byte of the distances is the same.
+        // With this gap, no byte of the two distances is the same.
         let _gap = memory.allocate(sizes(0x0123_4500, 0, 0)).unwrap();
         let far = constant(&memory, 2);
         let targets = [near.address(), far.address()];
@@ -84,7 +84,7 @@ fn a_thread_calls_the_old_target_or_the_new() {
                 }
             });
         }
-        // The end of the other thread was waited for, in the kernel.
+        // This thread has waited for the end of the other, in the kernel.
         assert!(functions.iter().all(|&(_, function)| call(function) == 2));
         let mut patches = memory.patches();
         patches.prepare().unwrap();

@@ -1,4 +1,4 @@
-//! What the system lets the process do with code.
+//! The protection of code: how the process may access it.
 
 use super::{Memory, Written, publish, sizes};
 use crate::host::fork;

@@ -1,4 +1,4 @@
-//! Versions whose heavy fence is refused: they wait, impossible to enter, for the next.
+//! Versions whose heavy fence is refused wait, impossible to enter, for the next fence.
 
 use lastout_tests::call;
 use lastout_tests::clif::define;
@@ -19,7 +19,7 @@ fn install(engine: &Engine, name: &str, value: i64, drops: &Drops) -> Installed 
     engine.install(unit).unwrap()
 }
 
-/// Has the fence of `change` refused.
+/// Runs `change` with its fence refused.
 #[track_caller]
 fn without_fence<T>(change: impl FnOnce() -> T) -> T {
     faults::refuse(Call::HeavyFence, 0);
@@ -61,7 +61,7 @@ fn versions_wait_for_the_next_fence_whatever_it_is_for() {
     }
 }
 
-/// Installing nothing has nothing to fence for, but for what waits.
+/// An install of nothing needs no fence of its own, but has one for the versions that wait.
 #[test]
 fn versions_wait_for_an_install_that_replaces_nothing() {
     let _others = process::among_others();
@@ -97,7 +97,7 @@ fn any_number_of_versions_wait() {
     assert_eq!(engine.stats().alive(), 1);
 }
 
-/// Nobody comes after that.
+/// After the end of the engine no operation comes that would have a fence.
 #[test]
 fn the_last_fence_is_tried_again() {
     let _others = process::among_others();

@@ -1,4 +1,4 @@
-//! An install that is refused gives back what it has chosen for its versions to sit in.
+//! An install that is refused gives back the lanes that it has reserved for its versions.
 
 use lastout_tests::clif::define;
 use lastout_tests::support::constant;
@@ -14,7 +14,7 @@ fn install(engine: &Engine, text: &str) -> crate::Result<()> {
 }
 
 /// Installs two functions at once, of which the second one needs a new lane, with a write refused.
-/// How much code there is then, and whether there was nothing to refuse.
+/// Returns how much code there is then, and whether there was no write to refuse.
 fn install_without(nth: usize) -> (usize, bool) {
     let engine = Engine::builder().strict(true).build().unwrap();
     let [a, b] = ["a", "b"].map(|name| constant(name, 1));
@@ -27,14 +27,14 @@ fn install_without(nth: usize) -> (usize, bool) {
     if refused {
         install(&engine, &format!("{a}{b}")).unwrap();
     }
-    // Something is freed once more, and with it what could not be.
+    // The next free also frees code whose freeing was refused.
     install(&engine, &constant("c", 1)).unwrap();
     engine.remove("c").unwrap();
     (engine.stats().code_bytes, never)
 }
 
 #[test]
-fn seats_of_a_refused_install_are_free() {
+fn lanes_of_a_refused_install_are_free() {
     let _alone = process::alone();
     let (expected, never) = install_without(usize::MAX);
     assert!(never);
@@ -42,7 +42,7 @@ fn seats_of_a_refused_install_are_free() {
         let (code_bytes, never) = install_without(nth);
         assert_eq!(code_bytes, expected, "the write {nth} was refused");
         if never {
-            // The unit, the gate, and what frees both units that were there before.
+            // The writes are for the unit, the gate, and the freeing of the two older units.
             assert!(nth >= 4);
             break;
         }

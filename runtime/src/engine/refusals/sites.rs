@@ -1,5 +1,5 @@
-//! Installs that have to patch calls, and are not let: they are errors, and all calls still go to
-//! what is current.
+//! Installs that have to patch calls, which the system refuses, are errors, and all calls still go
+//! to the version that is current.
 
 use std::collections::BTreeSet;
 
@@ -18,14 +18,14 @@ type Nullary = fn() -> i64;
 
 struct World {
     engine: Engine,
-    /// They call `callee`, each in another place of a word.
+    /// Each calls `callee` by a call at another place in a word.
     callers: Vec<Handle<Nullary>>,
-    /// Of a call that does not bail.
+    /// The steps of a call that does not bail.
     steps: usize,
 }
 
 impl World {
-    /// An engine with a current version that returns 2. There is a lane for the next.
+    /// An engine with a current version that returns 2, and a free lane for the next.
     fn new(strict: bool) -> Self {
         let builder = Engine::builder().dispatch(Dispatch::PatchedSites);
         let engine = builder.strict(strict).interleave(step).build().unwrap();
@@ -66,7 +66,7 @@ impl World {
         self.engine.adopt(adopted).map(drop)
     }
 
-    /// What there is, but for which pages are kept.
+    /// The engine's figures, except for the pages that it keeps.
     fn stats(&self) -> Stats {
         Stats { committed_bytes: 0, ..self.engine.stats() }
     }
@@ -82,7 +82,7 @@ impl World {
 }
 
 /// Installs a version with a call of the system refused, and once more if that was an error.
-/// Whether it was, and whether the call was never made.
+/// Returns whether it was an error, and whether the call was never made.
 fn install_without(call: Call, nth: usize, setting: [bool; 3]) -> (bool, bool) {
     let why = format!("{call:?} {nth} {setting:?}");
     let [strict, adopted, forked] = setting;
@@ -149,7 +149,7 @@ fn an_install_that_cannot_patch_changes_nothing() {
         // A view is mapped to patch through.
         ([true, true, false], set(&[Call::Reserve, Call::MapFile])),
         ([true, false, false], set(&[Call::Reserve, Call::MapFile, Call::Write])),
-        // There is one, unless the code is to be copied first.
+        // The view is there already, unless the code is to be copied first.
         ([false, true, false], BTreeSet::new()),
         ([false, true, true], set(&[Call::CreateFile, Call::Resize, Call::Write, Call::MapFile])),
         (

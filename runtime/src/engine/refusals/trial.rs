@@ -1,5 +1,5 @@
-//! The life of an engine, from its making to its end, where everything is tried again that the
-//! system has refused.
+//! The life of an engine, from its making to its end. Every operation that the system has refused
+//! is tried again.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -24,10 +24,10 @@ pub(super) struct Setting {
     pub(super) dispatch: Dispatch,
 }
 
-/// What there is when everything has been removed.
+/// An engine's figures when everything has been removed.
 #[derive(Debug, PartialEq)]
 pub(super) struct Left {
-    /// What all functions have in common.
+    /// The code that all functions have in common.
     code_bytes: usize,
     data_bytes: usize,
     versions: u64,
@@ -35,7 +35,7 @@ pub(super) struct Left {
     values: usize,
 }
 
-/// Does everything that an engine can do, and says what is left.
+/// Does everything that an engine can do, and returns what is left.
 pub(super) fn run(setting: Setting) -> Left {
     let trial = Trial::new(setting);
     trial.replace_and_remove();
@@ -47,14 +47,14 @@ pub(super) fn run(setting: Setting) -> Left {
     trial.fill_and_empty_pages();
     trial.remove_everything();
     let left = trial.left();
-    // And with something installed, for the engine's end.
+    // The end of an engine with installed functions is tried, too.
     trial.replace_and_remove();
     let values = trial.end();
     Left { values, ..left }
 }
 
-/// Does it, and once more if the system has refused something: that it does once. In between,
-/// everything has to be as it was.
+/// Runs an operation, and once more if the system has refused something, which it does once. In
+/// between, `check` finds everything as it was.
 fn retry<T>(mut operation: impl FnMut() -> Result<T>, check: impl FnOnce()) -> T {
     operation().unwrap_or_else(|error| {
         assert!(matches!(error, Error::Memory(_)), "{error:?}");
@@ -76,11 +76,11 @@ struct Trial {
 
 struct Function {
     handle: Handle<Unary>,
-    /// What is current, if it has a version.
+    /// The current version, if there is one.
     version: Option<Adder>,
 }
 
-/// Adds a number to its argument, or to what another function makes of it.
+/// Adds a number to its argument, or to the result of another function.
 #[derive(Clone, Copy, Debug)]
 struct Adder {
     plus: i64,
@@ -104,7 +104,7 @@ impl Trial {
         }
     }
 
-    /// Calls everything.
+    /// Calls all functions.
     fn check(&self) {
         for (name, Function { handle, .. }) in &*self.functions.borrow() {
             match (call!(handle, 5), self.adds(name)) {
@@ -115,13 +115,14 @@ impl Trial {
         }
     }
 
-    /// What a function adds to its argument, unless it or one that it calls has been removed.
+    /// The number that a function adds to its argument, unless it or one that it calls has been
+    /// removed.
     fn adds(&self, name: &str) -> Option<i64> {
         let Adder { plus, callee } = self.functions.borrow().get(name)?.version?;
         Some(plus + callee.map_or(Some(0), |callee| self.adds(callee))?)
     }
 
-    /// Does what gives a function this version, or removes it.
+    /// Runs the operation that gives a function this version, or removes it.
     fn change<T>(
         &self,
         operation: impl FnMut() -> Result<T>,
@@ -143,8 +144,8 @@ impl Trial {
         unit
     }
 
-    /// A unit with such a function. It has the number in two parts, one in read-only and the
-    /// other in writable data.
+    /// A unit with an adder. The number is in two parts, one in read-only and the other in writable
+    /// data.
     fn adder(&self, name: &str, Adder { plus, callee }: Adder) -> Unit {
         let mut unit = self.unit();
         for (part, writable) in [(plus / 2, false), (plus - plus / 2, true)] {
@@ -180,7 +181,7 @@ impl Trial {
         self.change(|| self.engine.install(self.adder(name, adder)), name, Some(adder));
     }
 
-    /// The same in the place of what is installed.
+    /// Replaces the installed version in its place.
     fn install_over(&self, name: &'static str, plus: i64, callee: Option<&'static str>) {
         let adder = Adder { plus, callee };
         let replace = || self.engine.replace_in_place(self.adder(name, adder), Duration::ZERO);
@@ -238,7 +239,7 @@ impl Trial {
         self.engine.adopt(adopted).map(drop)
     }
 
-    /// Takes more pages of every section than are kept, and gives them back.
+    /// Takes more pages of every section than an empty section keeps, and gives them back.
     fn fill_and_empty_pages(&self) {
         let bytes = 40 * self.page;
         let adder = Adder { plus: 3, callee: None };
@@ -246,7 +247,7 @@ impl Trial {
             let mut unit = self.adder("large", adder);
             define_data(&mut unit, false, &vec![1; bytes]);
             define_data(&mut unit, true, &vec![1; bytes]);
-            // Never called, so it may be anything.
+            // The code is never called, so it may be anything.
             let code = unit.declare_anonymous_function(&signature()).unwrap();
             unit.define_function_bytes(code, 64, &vec![1; bytes / 2], &[]).unwrap();
             self.engine.install(unit)
@@ -263,8 +264,8 @@ impl Trial {
         self.functions.borrow_mut().clear();
     }
 
-    /// What is left when there are no functions. What was refused at the last moment is made up
-    /// for by what comes next, so that it takes two looks.
+    /// What is left when there are no functions. An operation that was refused at the last moment
+    /// is made up for by the next, so it takes two looks.
     fn left(&self) -> Left {
         let look = || {
             self.install("last", 1, None);
@@ -284,7 +285,7 @@ impl Trial {
         }
     }
 
-    /// Drops the engine, and says how many values have not been dropped.
+    /// Drops the engine, and returns how many values have not been dropped.
     fn end(self) -> usize {
         let Self { engine, drops, attached, functions, .. } = self;
         drop(engine);

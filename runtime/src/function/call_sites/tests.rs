@@ -28,7 +28,7 @@ fn what_can_be_changed_lies_in_one_word() {
             assert_eq!((site.offset(), site.word()), (offset, offset / WORD * WORD));
         }
     }
-    // A jump is always one of them.
+    // The distance of a jump is always patchable.
     for jump in (0..256).step_by(JUMP_SIZE) {
         assert!(Site::is_patchable(jump + JUMP.1));
     }
@@ -61,7 +61,7 @@ impl Words {
     }
 }
 
-/// The sites whose distance is in a word in the middle.
+/// The sites whose distance is in the word in the middle.
 fn all_sites() -> impl Iterator<Item = Site> {
     (WORD..2 * WORD).filter(|&offset| Site::is_patchable(offset)).map(Site::at)
 }
@@ -88,7 +88,7 @@ fn a_site_gets_its_distance_and_nothing_else_changes() {
     }
 }
 
-/// A thread that loads the word all the time, as one that fetches instructions from it.
+/// A thread that loads the word all the time stands for one that fetches instructions from it.
 #[test]
 fn a_word_has_the_old_distance_or_the_new_at_any_time() {
     const CHANGES: usize = 500_000;
@@ -136,7 +136,7 @@ fn install(engine: &Engine, text: &str) {
     engine.install(unit).unwrap();
 }
 
-/// What is where they were may be code of another unit by then.
+/// After the code is freed, code of another unit may be at the addresses of the sites.
 #[test]
 fn the_calls_of_a_unit_are_forgotten_before_its_code_is_freed() {
     let _others = process::among_others();
@@ -156,11 +156,11 @@ fn the_calls_of_a_unit_are_forgotten_before_its_code_is_freed() {
     let attached: Vec<Box<dyn Any + Send>> = vec![Box::new(OnDrop(tell()))];
     let code = Code::Adopted { _owner: Owner::new(tell()) };
     drop(Image::new(code, vec![callee], attached));
-    // First what is attached goes, then the calls, then the code.
+    // First goes what is attached, then the calls, then the code.
     assert_eq!(known.try_iter().collect::<Vec<_>>(), [(true, 1), (false, 0)]);
 }
 
-/// A view through which code could be written is there while calls are patched, and no longer.
+/// A strict engine has a view for writing code only while it patches calls.
 #[test]
 fn a_strict_engine_patches_calls_and_keeps_no_view_and_nothing_else() {
     const REPLACEMENTS: i64 = 1000;
@@ -183,7 +183,7 @@ fn a_strict_engine_patches_calls_and_keeps_no_view_and_nothing_else() {
         let memory = (stats.code_bytes, stats.data_bytes, stats.committed_bytes);
         (stats.alive(), calls, memory, ours, process::memory_files().len(), reserved)
     };
-    // There are two lanes from then on, which versions take in turn.
+    // From now on there are two lanes, which versions take in turn.
     install(&engine, &constant("f", 1));
     let before = held();
     assert_eq!(before.1.0 + before.1.1, callers.len());

@@ -7,12 +7,12 @@ use crate::host::context;
 use crate::host::process::among_others;
 use crate::{CallError, Counting, Dispatch, Engine, TrapCause};
 
-/// Calls the entry with known values in all registers. There is no Rust in between, which saves
-/// registers for itself.
+/// Calls the entry with known values in all registers. No Rust code in between saves registers for
+/// itself.
 fn call_from_known(handle: &Handle<fn() -> i64>) -> Result<i64, CallError> {
     let slot = handle.function.slot().expose_provenance();
     context::enter(|ledger| {
-        // SAFETY: that is how an entry for this type is called, and the function is sound.
+        // SAFETY: an entry for this type is called in this way, and the function is sound.
         unsafe { call_address(handle.address, ledger.expose_provenance(), slot as i64) }
     })
 }

@@ -6,16 +6,16 @@ use super::{Registration, entries, find};
 use crate::host::process::among_others;
 use crate::unwind::code_map::CodeMap;
 
-/// Addresses that nothing is at, and that no code can have.
+/// Addresses at which nothing is, and that no code can have.
 const NOWHERE: usize = 1 << 60;
 
-/// Memories that are never looked into.
+/// Maps that are never looked into.
 fn map(number: usize) -> *const CodeMap {
     without_provenance(NOWHERE + 64 * number)
 }
 
 #[test]
-fn a_memory_is_found_by_its_addresses_until_it_is_dropped() {
+fn a_map_is_found_by_its_addresses_until_it_is_dropped() {
     let _others = among_others();
     let range = |number: usize| (NOWHERE + 0x1000 * number, NOWHERE + 0x1000 * (number + 1));
     let register = |number: usize| {
@@ -40,7 +40,7 @@ fn a_memory_is_found_by_its_addresses_until_it_is_dropped() {
 }
 
 #[test]
-fn places_are_used_again() {
+fn entries_are_used_again() {
     let _alone = crate::host::process::alone();
     drop(Registration::new(NOWHERE..NOWHERE + 1, map(1)));
     let before = entries().count();
@@ -52,7 +52,7 @@ fn places_are_used_again() {
 }
 
 #[test]
-fn a_place_that_changes_hands_is_not_taken_for_what_is_looked_for() {
+fn an_entry_that_changes_hands_is_not_taken_for_what_is_looked_for() {
     let _others = among_others();
     const BELOW: usize = NOWHERE + 0x1_0000;
     const LOOKED_FOR: usize = NOWHERE + 0x2_0000;
@@ -62,7 +62,7 @@ fn a_place_that_changes_hands_is_not_taken_for_what_is_looked_for() {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            // By turns below and above, in one entry.
+            // One entry is registered below and above by turns.
             while !over.load(Ordering::Relaxed) {
                 drop(Registration::new(BELOW..BELOW + 0x1000, map(1)));
                 drop(Registration::new(ABOVE..ABOVE + 0x1000, map(3)));

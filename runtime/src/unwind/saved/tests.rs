@@ -31,7 +31,7 @@ fn registers_are_in_a_row_that_ends_on_sixteen_bytes_below_the_frame_pointer() {
     assert_eq!(from(&[(RBX, 6), (R12, 5), (R13, 4)]), [4, 3, 2, 0]);
     assert_eq!(from(&[(RBX, 6), (R12, 5), (R13, 4), (R14, 3)]), [4, 3, 2, 1]);
     assert_eq!(from(&[(R13, 4), (R14, 3)]), [0, 0, 2, 1]);
-    // However far that is from where the caller's frame ends.
+    // The distance from the end of the caller's frame does not matter.
     assert_eq!(from(&[(RBX, 16), (R12, 15), (R13, 14)]), [4, 3, 2, 0]);
 }
 
@@ -44,8 +44,8 @@ fn vectors_take_two_words_on_sixteen_bytes() {
     assert_eq!(from(&[(R12, 10), (R13, 9), (R14, 8), (XMM6, 6), (XMM7, 4)]), [0, 8, 7, 6]);
 }
 
-/// Where a function is that calls another of its signature while it has so many integers and so many
-/// floats that it has loaded.
+/// Compiles a function that calls another of its signature while it holds so many integers and
+/// floats.
 fn compiled(isa: &dyn TargetIsa, convention: CallConv, integers: i32, floats: i32) -> Context {
     let mut signature = Signature::new(convention);
     signature.params.push(AbiParam::new(types::I64));
@@ -75,7 +75,7 @@ fn compiled(isa: &dyn TargetIsa, convention: CallConv, integers: i32, floats: i3
 }
 
 /// For each register that calls keep, how many words below the frame pointer an instruction at the
-/// beginning of a function stores it: by the code, and not by what Cranelift says of it.
+/// beginning of a function stores it. Only the code is read, and not what Cranelift says of it.
 fn stored(code: &[u8]) -> [u8; 4] {
     // push rbp; mov rbp, rsp
     let code = code.strip_prefix(&[0x55, 0x48, 0x89, 0xe5]).unwrap();

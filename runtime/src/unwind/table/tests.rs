@@ -11,7 +11,7 @@ use crate::{Engine, Unit};
 /// How many tables are registered.
 static REGISTERED: AtomicIsize = AtomicIsize::new(0);
 
-/// How many were since the process began.
+/// How many tables have been registered since the process began.
 static EVER: AtomicIsize = AtomicIsize::new(0);
 
 pub(super) fn count(more: isize) {
@@ -23,7 +23,7 @@ fn counts() -> (isize, isize) {
     (REGISTERED.load(Ordering::Relaxed), EVER.load(Ordering::Relaxed))
 }
 
-/// What the unwinder has for an address: the table's entry, and where its range starts.
+/// The unwinder's answer for an address: the table's entry, and where its range starts.
 fn known(address: usize) -> Option<(usize, usize)> {
     #[repr(C)]
     struct Bases {
@@ -71,7 +71,7 @@ fn an_engine_registers_one_table_and_nothing_else_does() {
     let other = Engine::new().unwrap();
     assert_eq!(counts(), (before + 2, ever + 2));
     drop(engine);
-    // A handle keeps what it needs.
+    // A handle keeps its engine's table.
     assert_eq!(counts(), (before + 2, ever + 2));
     drop(f);
     assert_eq!(counts(), (before + 1, ever + 2));

@@ -1,4 +1,4 @@
-//! What is done about a signal that a trap of generated code may have caused.
+//! The answer to a signal that a trap of generated code may have caused.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -14,13 +14,13 @@ use crate::unwind::registry;
 use crate::unwind::walk;
 use crate::version::location::{Trap, TrapCause};
 
-/// Has the thread that trapped go on with unwinding, if somebody is there to be told.
+/// Makes the thread that trapped go on with unwinding, if a call can return the error.
 ///
 /// # Safety
 ///
 /// A handler passes what the system has passed to it.
 pub(super) unsafe fn catch(signal: c_int, info: &siginfo_t, context: &mut ucontext_t) -> bool {
-    // Somebody else may have sent it, and then it says nothing about the instruction.
+    // A program may have sent the signal, which then says nothing about the instruction.
     if info.si_code <= 0 {
         return false;
     }
@@ -37,11 +37,12 @@ pub(super) unsafe fn catch(signal: c_int, info: &siginfo_t, context: &mut uconte
             if unit.trap(pc - start).is_none() {
                 return false;
             }
-            // As if the instruction was a call: this is within it.
+            // The trap is treated as a call, whose return address is within it.
             (pc, pc + 1)
         }
         None if signal == SIGTRAP && map.is_freed(pc - 1) => {
-            // SAFETY: whoever came here has called, and a call leaves this on the stack.
+            // SAFETY: freed code is only reached by a call, which leaves its return address on the
+            // stack.
             let returned = unsafe { ptr::with_exposed_provenance::<usize>(sp).read() };
             if registry::returned_to(returned).is_none() {
                 return false;
@@ -58,15 +59,15 @@ pub(super) unsafe fn catch(signal: c_int, info: &siginfo_t, context: &mut uconte
     true
 }
 
-/// Leaves the frames from that with these registers to the call of the host's, which fails.
+/// Leaves the frames, from that with these registers to the call of the host's, which fails.
 ///
 /// # Safety
 ///
-/// The handler has had the thread go on here, from a trap in that frame.
+/// The handler has made the thread go on here, from a trap in that frame.
 pub(super) unsafe extern "C" fn fail(registers: *const Registers, at: usize) -> ! {
-    // SAFETY: they are on the stack, above this.
+    // SAFETY: the registers are on the stack, above this.
     let registers = unsafe { *registers };
-    // SAFETY: the handler has found that there is one, in the same way.
+    // SAFETY: the handler has found a target, in the same way.
     let target = unsafe { walk::search(registers.pc, registers.frame_pointer, None) };
     let Some(target) = target else { std::process::abort() };
     // SAFETY: the registers are those of a frame on the stack of this thread.
@@ -74,11 +75,11 @@ pub(super) unsafe extern "C" fn fail(registers: *const Registers, at: usize) -> 
         Some(trap) => context::fail(CallError::Trap(Box::new(trap))),
         None => std::process::abort(),
     }
-    // SAFETY: the registers are those of the frame that it was found from.
+    // SAFETY: the registers are those of the frame from which the target was found.
     unsafe { walk::go_on(registers, target) }
 }
 
-/// What has trapped: the instruction at an address, or a call that led to freed code.
+/// Describes the trap: of the instruction at an address, or of a call that led to freed code.
 ///
 /// # Safety
 ///

@@ -1,5 +1,5 @@
-//! x86-64: registers by their numbers in unwind tables, going on in a frame, and what a signal has
-//! interrupted.
+//! x86-64: the registers by their numbers in unwind tables, how to go on in a frame, and what a
+//! signal has interrupted.
 
 use cranelift_codegen::gimli::{Register, X86_64};
 use libc::{REG_RBP, REG_RCX, REG_RDI, REG_RDX, REG_RIP, REG_RSI, REG_RSP, ucontext_t};
@@ -8,17 +8,17 @@ use super::{AfterTrap, Interrupted, Registers};
 
 pub(in crate::unwind) const FRAME_POINTER: Register = X86_64::RBP;
 pub(in crate::unwind) const RETURN_ADDRESS: Register = X86_64::RA;
-/// What an entry, and the gate of tail calls, have the lane in that they are counted in at.
+/// The register in which an entry, and the gate of tail calls, have the lane that counts them.
 pub(in crate::unwind) const LANE: Register = X86_64::RBX;
-/// The ledger.
+/// The register that has the ledger.
 pub(in crate::unwind) const PINNED: Register = X86_64::R15;
 
-/// The registers that calls keep, but for the frame pointer, which is where it always is, and the
-/// pinned register, which is nobody's to save: by their numbers in unwind tables.
+/// The registers that calls keep, by their numbers in unwind tables. The frame pointer is not among
+/// them, since its place is known, nor the pinned register, which no function saves.
 pub(in crate::unwind) const KEPT: [u16; 4] =
     [X86_64::RBX.0, X86_64::R12.0, X86_64::R13.0, X86_64::R14.0];
 
-/// Goes on in the frame that these are the registers of.
+/// Goes on in the frame that has these registers.
 ///
 /// # Safety
 ///
@@ -42,15 +42,15 @@ pub(in crate::unwind) unsafe extern "C" fn resume(registers: *const Registers) -
     )
 }
 
-/// Where a thread was when it got a signal, if traps can be caught on this processor.
+/// The place where a signal has interrupted a thread, if traps can be caught on this processor.
 pub(in crate::unwind) fn interrupted(context: &ucontext_t) -> Option<Interrupted> {
     let register = |number: i32| context.uc_mcontext.gregs[number as usize] as usize;
     let (pc, sp) = (register(REG_RIP), register(REG_RSP));
     Some(Interrupted { pc, sp, frame_pointer: register(REG_RBP) })
 }
 
-/// Has the thread go on in `then` after the handler, with the registers of the frame that would
-/// have gone on at `returned`.
+/// Makes the thread go on in `then` after the handler, with the registers of the frame that is
+/// returned to at `returned`.
 pub(in crate::unwind) fn go_on_after_signal(
     context: &mut ucontext_t,
     returned: usize,
@@ -60,7 +60,7 @@ pub(in crate::unwind) fn go_on_after_signal(
     let registers = &mut context.uc_mcontext.gregs;
     let sp = registers[REG_RSP as usize] as usize;
     let mut set = |number: i32, value: usize| registers[number as usize] = value as i64;
-    // Below what the frame has there, and as a call would leave it.
+    // The stack pointer goes below what the frame has there, and is as a call would leave it.
     set(REG_RSP, ((sp - 256) & !15) - 8);
     set(REG_RDI, returned);
     set(REG_RSI, at);

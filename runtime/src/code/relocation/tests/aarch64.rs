@@ -1,4 +1,4 @@
-//! Instructions of aarch64 keep what they have, and get the rest in fields of theirs.
+//! Instructions of aarch64 get addresses in some of their fields, and keep all others.
 
 use cranelift_codegen::binemit::Reloc;
 
@@ -36,7 +36,7 @@ fn branches_reach_128_mebibytes_and_nothing_beyond() {
         assert_eq!(branch(word, PLACE - 0x0800_0000).unwrap(), first);
         assert_eq!(refusal(branch(word, PLACE + 0x0800_0000)), TOO_FAR);
         assert_eq!(refusal(branch(word, PLACE - 0x0800_0004)), TOO_FAR);
-        // A distance whose low half alone would do.
+        // Only the low half of this distance would be in reach.
         assert_eq!(refusal(branch(word, PLACE + 0x1_0000_0000)), TOO_FAR);
     }
 }
@@ -74,7 +74,7 @@ fn adrp_counts_the_borders_between_pages_and_not_the_distance() {
 fn adrp_reaches_4_gibibytes_and_nothing_beyond() {
     assert_eq!(adrp(ADRP_X0, PLACE, PLACE + 0xffff_f000).unwrap(), 0xf07f_ffe0);
     assert_eq!(adrp(ADRP_X7, PLACE, PLACE - 0x1_0000_0000).unwrap(), 0x9080_0007);
-    // To the last byte of the last page, and from the last instruction of this one.
+    // These reach the last byte of the last page, from the last instruction of this one.
     assert_eq!(adrp(ADRP_X0, PLACE + 0xffc, PLACE + 0xffff_ffff).unwrap(), 0xf07f_ffe0);
     assert_eq!(adrp(ADRP_X0, PLACE + 0xffc, PLACE - 0x1_0000_0000).unwrap(), 0x9080_0000);
     assert_eq!(refusal(adrp(ADRP_X0, PLACE, PLACE + 0x1_0000_0000)), TOO_FAR);

@@ -1,4 +1,4 @@
-//! Ways around for calls that cannot reach.
+//! Veneers, for calls that do not reach their targets.
 
 use lastout_reclaim::Counting;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use crate::host::process;
 
 const FAR: usize = 0x7000_0000_0000;
 
-/// Relocates a call at `PLACE`, with a veneer at `near`, and notes what that was asked for.
+/// Relocates a call at `PLACE`, with a veneer at `near`, and notes for which target it was asked.
 fn by_way_of(
     kind: Reloc,
     addend: i64,
@@ -39,7 +39,7 @@ fn by_way_of(
 
 #[test]
 fn calls_out_of_reach_go_by_way_of_a_veneer() {
-    // How each kind reaches what is 0x100 bytes on.
+    // The bytes with which each kind reaches a target 0x100 bytes further on.
     let calls = [
         (Reloc::X86CallPCRel4, -4, [0xfc, 0, 0, 0]),
         (Reloc::X86CallPLTRel4, -4, [0xfc, 0, 0, 0]),
@@ -50,12 +50,12 @@ fn calls_out_of_reach_go_by_way_of_a_veneer() {
         let mut asked = Vec::new();
         let near = Some(PLACE + 0x100);
         assert_eq!(by_way_of(kind, addend, FAR, near, &mut asked).unwrap(), expected);
-        // For the symbol itself: what the addend is about is the place.
+        // The veneer is for the symbol itself: the addend belongs to the place.
         assert_eq!(asked, [FAR]);
-        // There may be none, or it may be out of reach too.
+        // There may be no veneer, or it may be out of reach too.
         assert_eq!(refusal(by_way_of(kind, addend, FAR, None, &mut asked)), TOO_FAR);
         assert_eq!(refusal(by_way_of(kind, addend, FAR, Some(FAR), &mut asked)), TOO_FAR);
-        // What is in reach is called directly.
+        // A target in reach is called directly.
         asked.clear();
         let direct = by_way_of(kind, addend, PLACE + 0x100, Some(PLACE + 0x200), &mut asked);
         assert_eq!(direct.unwrap(), expected);
@@ -75,7 +75,7 @@ fn what_is_no_call_gets_no_veneer() {
     assert!(!is_call(Reloc::Abs8) && !is_call(Reloc::Aarch64AddAbsLo12Nc));
 }
 
-/// Nothing but being out of reach is helped by a veneer.
+/// A veneer helps only against a target out of reach.
 #[test]
 fn a_call_outside_of_its_code_gets_no_veneer() {
     let relocs = [reloc(Reloc::X86CallPCRel4, 2, -4)];
@@ -118,7 +118,7 @@ struct Rest(i64, i64, f64);
 #[derive(Debug, PartialEq)]
 struct Both(i64, f64);
 
-/// All registers that there are for arguments, and some of the stack.
+/// Takes all registers that there are for arguments, and some of the stack.
 type Callee = extern "C" fn(Ints, Ints, Ints, Floats, Floats, Floats, Floats, Rest) -> Both;
 
 #[allow(clippy::too_many_arguments, reason = "as many as there are registers for")]

@@ -1,5 +1,5 @@
 //! Distances of x86-64 are counted from the end of the instruction, which is mostly the end of the
-//! place: that is what the addend of -4 is for.
+//! place: hence the addend of -4.
 
 use cranelift_codegen::binemit::Reloc;
 
@@ -8,14 +8,14 @@ use crate::Result;
 
 const KINDS: [Reloc; 3] = [Reloc::X86PCRel4, Reloc::X86CallPCRel4, Reloc::X86CallPLTRel4];
 
-/// What the `call` before `PLACE` is made into to reach `symbol`.
+/// The `call` before `PLACE`, relocated to reach `symbol`.
 fn call(kind: Reloc, symbol: usize) -> Result<[u8; 5]> {
     let mut bytes = [0xe8, 0xaa, 0xaa, 0xaa, 0xaa];
     apply(&mut bytes, PLACE - 1, reloc(kind, 1, -4), symbol)?;
     Ok(bytes)
 }
 
-/// Where the processor is after the instruction, and counts from.
+/// The address after the instruction, from which the processor counts.
 const NEXT: usize = PLACE + 4;
 
 #[test]
@@ -24,7 +24,7 @@ fn distances_are_from_the_next_instruction() {
         assert_eq!(call(kind, NEXT).unwrap(), [0xe8, 0, 0, 0, 0]);
         assert_eq!(call(kind, NEXT + 0x10).unwrap(), [0xe8, 0x10, 0, 0, 0]);
         assert_eq!(call(kind, NEXT + 0x1234_5678).unwrap(), [0xe8, 0x78, 0x56, 0x34, 0x12]);
-        // To itself.
+        // This calls itself.
         assert_eq!(call(kind, NEXT - 5).unwrap(), [0xe8, 0xfb, 0xff, 0xff, 0xff]);
         assert_eq!(call(kind, NEXT - 0x1000).unwrap(), [0xe8, 0, 0xf0, 0xff, 0xff]);
     }
@@ -37,13 +37,13 @@ fn both_ends_are_in_reach_and_nothing_beyond() {
         assert_eq!(call(kind, NEXT - 0x8000_0000).unwrap(), [0xe8, 0, 0, 0, 0x80]);
         assert_eq!(refusal(call(kind, NEXT + 0x8000_0000)), TOO_FAR);
         assert_eq!(refusal(call(kind, NEXT - 0x8000_0001)), TOO_FAR);
-        // A distance whose low half alone would do.
+        // Only the low half of this distance would be in reach.
         assert_eq!(refusal(call(kind, NEXT + 0x1_0000_0010)), TOO_FAR);
         assert_eq!(refusal(call(kind, 0x10)), TOO_FAR);
     }
 }
 
-/// A constant that the instruction has after the place moves its end on.
+/// A constant that an instruction has after the place makes its end lie further on.
 #[test]
 fn any_addend_is_added() {
     let mut bytes = [0xaa; 4];
