@@ -245,7 +245,7 @@ impl EngineBuilder {
             .collect();
         let functions = FunctionEnv {
             gates,
-            lanes: LanePool::default(),
+            lane_pool: LanePool::default(),
             retirement: Retirement::new(counting),
             calls: AllCalls::default(),
         };

@@ -159,7 +159,7 @@ impl Engine {
 
     /// Recovers in a process that was forked, before anything else is done there.
     fn recover_after_fork(&self) {
-        if self.functions().retirement.recover_after_fork(&self.functions().lanes) {
+        if self.functions().retirement.recover_after_fork(&self.functions().lane_pool) {
             in_place::recover_after_fork(self);
         }
     }

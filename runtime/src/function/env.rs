@@ -8,7 +8,7 @@ use crate::gates::Gates;
 /// Each function owns an `Arc` of this, since it needs it when it is dropped.
 pub(crate) struct FunctionEnv {
     pub(crate) gates: Gates,
-    pub(crate) lanes: LanePool,
+    pub(crate) lane_pool: LanePool,
     pub(crate) retirement: Retirement,
     /// How many calls are patched, and how.
     pub(crate) calls: AllCalls,

@@ -86,7 +86,7 @@ impl Drop for Function {
             unsafe { closing.close() };
         }
         // The pool has the lanes before the pass ends, so that a forked process finds them there.
-        given_back.into_iter().for_each(|(lane, _)| self.env.lanes.give_back(lane));
+        given_back.into_iter().for_each(|(lane, _)| self.env.lane_pool.give_back(lane));
         if let Some(closing) = closing {
             self.env.retirement.retire(vec![closing], pass);
         }
@@ -164,14 +164,14 @@ impl Function {
     fn another_lane(self: &Arc<Self>) -> Result<(Arc<FunctionLane>, LaneRecord)> {
         let this = Arc::as_ptr(self);
         let lane = match self.can_be_tail_called() {
-            true => self.env.lanes.take(this)?,
+            true => self.env.lane_pool.take(this)?,
             false => Arc::new(FunctionLane::new(this)?),
         };
         match self.record(&lane) {
             Ok(record) => Ok((lane, record)),
             Err(error) => {
                 if self.can_be_tail_called() {
-                    self.env.lanes.give_back(lane);
+                    self.env.lane_pool.give_back(lane);
                 }
                 Err(error)
             }
