@@ -4,7 +4,7 @@
 #[path = "x86_64/mod.rs"]
 mod this;
 #[cfg(not(target_arch = "x86_64"))]
-#[path = "elsewhere.rs"]
+#[path = "unsupported.rs"]
 mod this;
 
 use std::ffi::c_int;
