@@ -39,7 +39,7 @@ pub const fn dispatch_in(crate_name: &str) -> Dispatch {
     }
 }
 
-/// How functions are called in the tests of this crate, see [`dispatch_in`](crate::support::dispatch_in).
+/// How functions are called in the tests of this crate, see [`dispatch_in`].
 #[macro_export]
 macro_rules! dispatch {
     () => {
@@ -47,7 +47,7 @@ macro_rules! dispatch {
     };
 }
 
-/// A [builder](crate::support::builder) of engines with the [dispatch](dispatch!) of this crate.
+/// A [builder] of engines with the [dispatch](dispatch!) of this crate.
 #[macro_export]
 macro_rules! builder {
     () => {
