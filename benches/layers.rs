@@ -17,10 +17,10 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-const WIDTH: u32 = 960;
+const WIDTH: u32 = 940;
 /// The height of the column heads, of a layer, and of the caption.
 const HEAD: i32 = 56;
-const ROW: i32 = 74;
+const ROW: i32 = 62;
 const CAPTION: i32 = 32;
 /// Where the boxes end, and the columns of numbers begin.
 const BOX_END: i32 = 520;
@@ -77,8 +77,11 @@ fn draw(architecture: &Architecture, path: &Path) -> Result<()> {
     text(&root, "Layers, and their files", (16, 30), font(15))?;
     text(&root, "How often a layer names something of another", (BOX_END + 30, 12), font(15))?;
     for (index, layer) in layers.iter().enumerate() {
-        let at = (column(index), 40);
-        text(&root, &layer.name, at, font(12).color(&GREY).pos(centred))?;
+        // No layer is above the last, so no layer may name anything of that.
+        if index + 1 < layers.len() {
+            let at = (column(index), 40);
+            text(&root, &layer.name, at, font(12).color(&GREY).pos(centred))?;
+        }
         let top = row(index);
         let frame = [(12, top), (BOX_END, top + ROW - 10)];
         root.draw(&Rectangle::new(frame, PALE.filled()))?;
