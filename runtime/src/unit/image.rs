@@ -1,6 +1,7 @@
 //! The image: an installed unit, which its versions own.
 
 use std::any::Any;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,8 +72,14 @@ impl Drop for Owner {
 
 /// Runs a destructor of the user's. The panic hook has reported a panic in it; it must not unwind
 /// into the leaving thread, which is inside generated code and has done nothing wrong.
+///
+/// The value of a panic has a destructor, too, and that may panic. A value that the second panic has is
+/// leaked: dropping it could go on like that for ever.
 fn survive(release: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(release));
+    let Err(value) = catch_unwind(AssertUnwindSafe(release)) else { return };
+    if let Err(value) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        mem::forget(value);
+    }
 }
 
 impl Image {

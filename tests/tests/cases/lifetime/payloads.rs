@@ -194,6 +194,46 @@ fn a_panic_in_a_destructor_stays_there() {
     assert_eq!(call!(f, same.address(), 1).unwrap(), 6);
 }
 
+/// A value of a panic that panics when it is dropped, with another such value.
+struct PanicsAgain(usize);
+
+impl Drop for PanicsAgain {
+    fn drop(&mut self) {
+        // Without the hook, which prints.
+        std::panic::resume_unwind(Box::new(PanicsAgain(self.0 + 1)));
+    }
+}
+
+/// It came out of the install or removal that freed the version, and the thread freed no version ever
+/// after; on a thread that left the version, it ended the process.
+#[test]
+fn the_value_of_a_panic_in_a_destructor_may_panic_when_it_is_dropped() {
+    let engine = engine!();
+    let drops = Drops::new();
+    let panicking = |text: &str| {
+        let mut unit = unit(&engine, text);
+        unit.attach(OnDrop(|| std::panic::resume_unwind(Box::new(PanicsAgain(0)))));
+        unit.attach(drops.value());
+        engine.install(unit).unwrap()
+    };
+    let replaced = panicking(&constant("f", 1));
+    install_counted(&engine, &constant("f", 2), &drops);
+    assert_eq!(replaced.versions()[0].state(), VersionState::Freed);
+    assert_eq!(drops.count(), 1);
+    engine.remove("f").unwrap();
+    assert_eq!(drops.count(), 2);
+
+    let left = panicking(&calling_back("g", 1));
+    let g = engine.function::<fn(usize, i64) -> i64>("g").unwrap();
+    let remove = Callback::new(|x| {
+        engine.remove("g").unwrap();
+        x
+    });
+    assert_eq!(call!(g, remove.address(), 1).unwrap(), 2);
+    assert_eq!(left.versions()[0].state(), VersionState::Freed);
+    assert_eq!(drops.count(), 3);
+}
+
 #[test]
 fn with_a_collector_nothing_is_dropped_before_it_collects() {
     for counting in COUNTINGS {
