@@ -85,7 +85,7 @@ fn draw(architecture: &Architecture, path: &Path) -> Result<()> {
         let top = row(index);
         let frame = [(12, top), (BOX_END, top + ROW - 10)];
         root.draw(&Rectangle::new(frame, PALE.filled()))?;
-        root.draw(&Rectangle::new(frame, &BLUE))?;
+        root.draw(&Rectangle::new(frame, BLUE))?;
         text(&root, &layer.name, (24, top + 8), font(16).color(&BLUE))?;
         for (line, files) in lines(layer).into_iter().enumerate() {
             text(&root, &files, (120, top + 9 + 17 * line as i32), font(12).color(&GREY))?;

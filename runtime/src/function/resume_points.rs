@@ -340,16 +340,16 @@ impl PointTable {
             offered.iter().map(|offer| (&offer.lease.key, &offer.lease)).collect();
         for (key, point) in &mut self.points {
             let lease = leases.get(key).map(|&lease| Arc::clone(lease));
-            let is_covered = lease.is_some();
+            let is_offered = lease.is_some();
             let before = std::mem::replace(&mut point.offered, lease);
             for &flag in &point.flags {
                 let own = offered.iter().any(|offer| offer.flag == Some(flag));
                 // SAFETY: `set_flag` asks for such a word. Code only reads it.
                 let flag =
                     unsafe { AtomicUsize::from_ptr(std::ptr::with_exposed_provenance_mut(flag)) };
-                flag.store(usize::from(is_covered && !own), Ordering::Release);
+                flag.store(usize::from(is_offered && !own), Ordering::Release);
             }
-            if !is_covered && before.is_some() {
+            if !is_offered && before.is_some() {
                 for parked_call in
                     point.parked_calls.iter().filter_map(|(_, parked_call)| parked_call.upgrade())
                 {
