@@ -36,8 +36,10 @@ fn main() -> Result<()> {
     let path = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let architecture = Architecture::read(&runtime_sources())?;
     match path {
-        // Benches run in the folder of their package.
-        Some(path) => draw(&architecture, &Path::new("..").join(path)),
+        // A relative path is one in the workspace.
+        Some(path) => {
+            draw(&architecture, &Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path))
+        }
         None => {
             print(&architecture);
             Ok(())

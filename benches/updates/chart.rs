@@ -41,9 +41,7 @@ pub(crate) fn draw(
     root.fill(&WHITE)?;
     let (panels, caption) = root.margin(8, 0, 0, 0).split_vertically(SIZE.1 - 40);
     let machine = Text::new(
-        format!(
-            "{machine}; medians; cargo bench -p lastout --bench updates -- --chart docs/updates.svg"
-        ),
+        format!("{machine}; medians; cargo bench --bench updates -- --chart docs/updates.svg"),
         (16, 4),
         font(13).color(&GREY),
     );
