@@ -147,11 +147,6 @@ impl Block {
         self.memory.map.describe(self.address(), description);
     }
 
-    /// How many bytes of code there are, in whole lines.
-    pub(crate) fn code_len(&self) -> usize {
-        self.code.len() * section::LINE
-    }
-
     /// The address of the code.
     pub(crate) fn address(&self) -> usize {
         self.memory.code + self.code.start as usize * section::LINE

@@ -24,11 +24,11 @@ pub(crate) struct FreeRanges {
 impl FreeRanges {
     /// A range of `len` units, all of them free.
     pub(crate) fn new(len: u32) -> Self {
-        let mut extents = Self { by_start: BTreeMap::new(), by_len: BTreeSet::new(), free: 0 };
+        let mut ranges = Self { by_start: BTreeMap::new(), by_len: BTreeSet::new(), free: 0 };
         if len != 0 {
-            extents.insert(0, len);
+            ranges.insert(0, len);
         }
-        extents
+        ranges
     }
 
     /// How many units are free, in whatever pieces.

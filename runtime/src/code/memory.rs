@@ -30,7 +30,7 @@ pub(crate) struct Memory {
     _unwind_registration: (Option<UnwindTable>, Registration),
     /// The map of the code, for unwinding and for backtraces. It is dropped after its
     /// registration.
-    pub(super) map: Box<CodeMap>,
+    pub(super) map: Arc<CodeMap>,
     // Dropped last: the addresses of the sections, and of the views through which they are written.
     _reserved: (Reserved, Option<Reserved>),
 }
@@ -95,10 +95,10 @@ impl Memory {
             refused: Vec::new(),
         };
         let code = sections.code.address(&(0..0));
-        let map = Box::new(CodeMap::new(code, size, counting, catches_traps)?);
+        let map = Arc::new(CodeMap::new(code, size, counting, catches_traps)?);
         // SAFETY: the map is dropped after this, and after the last block of code in the memory.
         let table = unsafe { UnwindTable::register(&map)? };
-        let registration = (table, Registration::new(map.range(), &raw const *map));
+        let registration = (table, Registration::new(map.range(), Arc::as_ptr(&map)));
         Ok(Arc::new(Self {
             code,
             sections: ForkSafeMutex::new(sections),

@@ -229,10 +229,10 @@ impl EngineBuilder {
         if size > most {
             return Err(Error::CodeMemoryTooLarge { asked: size, most });
         }
+        let memory = Memory::new(size, self.quarantine, self.strict, counting, self.traps)?;
         if self.traps {
             traps::catch()?;
         }
-        let memory = Memory::new(size, self.quarantine, self.strict, counting, self.traps)?;
         let slow_path = function::slow_path();
         let gates = Gates::new(memory, unoptimized, unprobed, options, hooks, slow_path)?;
         let host: HashMap<_, _> = self

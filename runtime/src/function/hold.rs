@@ -83,15 +83,16 @@ impl FunctionLane {
         if let Some(detour) = self.detour.get() {
             return Ok(Some(detour));
         }
-        let held = Box::new(Held {
-            body: AtomicUsize::new(0),
-            lane: self,
-            hold: threads::domain().hold()?,
-            holder: AtomicU64::new(0),
-            process: AtomicU64::new(0),
-        });
-        let address = ptr::from_ref(&*held).expose_provenance();
-        let Some(code) = env.gates.detour(address)? else { return Ok(None) };
+        let held = || {
+            Ok(Box::new(Held {
+                body: AtomicUsize::new(0),
+                lane: self,
+                hold: threads::domain().hold()?,
+                holder: AtomicU64::new(0),
+                process: AtomicU64::new(0),
+            }))
+        };
+        let Some((code, held)) = env.gates.detour(held)? else { return Ok(None) };
         let detour = Box::new(Detour { code, held });
         let _pass = Pass::new();
         Ok(Some(self.detour.get_or_init(|| detour)))

@@ -54,6 +54,9 @@ pub(crate) struct FunctionLane {
     pub(super) detour: OnceLock<Box<Detour>>,
 }
 
+// Gates have the address of a `FunctionLane` for that of its lane.
+const _: () = assert!(offset_of!(FunctionLane, inner) == 0);
+
 /// Where entries and the tails of gates find what they need in a lane and in a function.
 const LANE_LAYOUT: LaneLayout = LaneLayout {
     function: offset_of!(FunctionLane, function) as i32,

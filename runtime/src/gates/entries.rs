@@ -28,7 +28,8 @@ impl Gates {
         }
         let kind = Kind::HostEntry(key.0.clone(), key.1.clone());
         let resolve = |_| unreachable!("it refers to nothing but the slow path");
-        let (entry, frame) = self.instantiate(kind, resolve)?;
+        let (entry, template) = self.instantiate(kind, resolve)?;
+        let frame = template.frame;
         entry.describe(Arc::new(Description::Entry { frame, typed: true }));
         Ok(Arc::clone(self.host_entries.0.lock().entry(key).or_insert_with(|| Arc::new(entry))))
     }
@@ -36,11 +37,12 @@ impl Gates {
     /// The stable entry of the function that has this signature and slot.
     pub(crate) fn c_entry(&self, signature: &Signature, slot: usize) -> Result<Block> {
         let kind = Kind::CEntry(signature.clone());
-        let (entry, frame) = self.instantiate(kind, |symbol| match symbol {
+        let (entry, template) = self.instantiate(kind, |symbol| match symbol {
             Symbol::OwnSlot => slot,
             Symbol::CurrentLedger => context::current_ledger as *const () as usize,
             _ => unreachable!("it refers to nothing else but the slow path"),
         })?;
+        let frame = template.frame;
         entry.describe(Arc::new(Description::Entry { frame, typed: false }));
         Ok(entry)
     }

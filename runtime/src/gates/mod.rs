@@ -7,6 +7,7 @@ pub(crate) mod hooks;
 mod stubs;
 pub(crate) mod template;
 
+use std::ptr;
 use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
@@ -20,7 +21,7 @@ use crate::gates::entries::HostEntries;
 use crate::gates::hooks::Hooks;
 use crate::gates::stubs::Stubs;
 use crate::gates::template::{Kind, ParkedCallSignatures, Prototype, Templates, instantiate};
-use crate::unwind::code_map::{Description, Frame};
+use crate::unwind::code_map::Description;
 
 /// Facts of functions that gates need: where things are in a lane and a function, and what to call
 /// when a version is gone.
@@ -87,7 +88,7 @@ impl Gates {
         &self,
         kind: Kind,
         resolve: impl Fn(Symbol) -> usize,
-    ) -> Result<(Block, Frame)> {
+    ) -> Result<(Block, Arc<Object>)> {
         let template = self.templates.get(kind)?;
         let resolve = |symbol| match symbol {
             Symbol::Leave
@@ -98,7 +99,7 @@ impl Gates {
             | Symbol::Interleave => self.stubs.address(symbol),
             symbol => resolve(symbol),
         };
-        Ok((instantiate(&template, &self.memory, resolve)?, template.frame))
+        Ok((instantiate(&template, &self.memory, resolve)?, template))
     }
 
     /// Makes the gate of a lane. The lane must already have its final address.
@@ -120,27 +121,32 @@ impl Gates {
         Ok(code)
     }
 
-    /// Makes the code of a parked call, and returns it with the layout of its frame.
+    /// Makes the code of a parked call, and returns it with its template.
     pub(crate) fn parked_call(
         &self,
         signatures: ParkedCallSignatures,
         resolve: impl Fn(Symbol) -> usize,
-    ) -> Result<(Block, Frame)> {
+    ) -> Result<(Block, Arc<Object>)> {
         self.instantiate(Kind::ParkedCall(signatures), resolve)
     }
 
-    /// Makes the detour of a lane, if this host has detours: it makes callers wait, and goes on to
-    /// the address in the first word of `held`.
-    pub(crate) fn detour(&self, held: usize) -> Result<Option<Block>> {
+    /// Makes the detour of a lane, if this host has detours, and what `held` makes for it: the detour
+    /// makes callers wait, and goes on to the address in the first word of that.
+    pub(crate) fn detour<H>(
+        &self,
+        held: impl FnOnce() -> Result<Box<H>>,
+    ) -> Result<Option<(Block, Box<H>)>> {
         let Some(code) = machine_detour(self.isa()) else { return Ok(None) };
+        let held = held()?;
+        let address = ptr::from_ref(&*held).expose_provenance();
         let stub = self.stubs.wait(&self.slow_path, &self.templates, &self.memory)?;
         let code = Object::from_machine_code(code);
         let code = instantiate(&code, &self.memory, |symbol| match symbol {
             Symbol::Hold => stub,
-            Symbol::Held => held,
+            Symbol::Held => address,
             _ => unreachable!("a detour refers to nothing else"),
         })?;
         code.describe(Arc::new(Description::Helper));
-        Ok(Some(code))
+        Ok(Some((code, held)))
     }
 }

@@ -29,7 +29,7 @@ impl Linker<'_> {
             let resume_entry = &self.roots[resume_entry];
             let used =
                 self.points.uses.iter().find(|used| Arc::ptr_eq(used.resume_entry(), resume_entry));
-            let used = used.expect("a parked_call is one of a point of the unit");
+            let used = used.expect("a parked call is one of a point of the unit");
             let (name, signature) = (self.name(id), &self.declaration(id).signature);
             let parked_call = used.parked_call(callee, called_as, |callee| {
                 make_parked_call(self.env, name.into(), signature, callee, called_as, resume_entry)
@@ -60,15 +60,16 @@ fn make_parked_call(
         resume_entry: resume_entry.signature().clone(),
     };
     let gates = &env.functions.gates;
-    let (code, frame) = gates.parked_call(signatures, |symbol| match (symbol, callee) {
+    let (code, template) = gates.parked_call(signatures, |symbol| match (symbol, callee) {
         (Symbol::Slot(0), ParkedCallee::Replaceable(callee)) => callee.slot().addr(),
         (Symbol::StubTarget, ParkedCallee::Host(address)) => *address,
         (Symbol::Slot(1), _) => resume_entry.slot().addr(),
         _ => unreachable!("a parked call refers to nothing else"),
     })?;
-    let function = FunctionCode { start: 0, saved: frame.saved, name: Arc::clone(&name) };
+    let saved = template.frame.saved;
+    let function = FunctionCode { start: 0, saved, name: Arc::clone(&name) };
     code.describe(Arc::new(Description::Unit(UnitCode {
-        len: code.code_len() as u32,
+        len: template.bytes.len() as u32,
         functions: Box::new([function]),
         more: None,
         number: AtomicU64::new(0),

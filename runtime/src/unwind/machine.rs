@@ -10,7 +10,8 @@ mod this;
 use std::ffi::c_int;
 
 pub(super) use this::{
-    FRAME_POINTER, KEPT, LANE, PINNED, RETURN_ADDRESS, go_on_after_signal, interrupted, resume,
+    ENTRY_SAVES, FRAME_POINTER, KEPT, LANE, PINNED, RETURN_ADDRESS, go_on_after_signal,
+    interrupted, resume,
 };
 
 /// The registers that calls keep, in some frame, and where that frame goes on.

@@ -7,9 +7,9 @@ use cranelift_codegen::gimli::{self, BaseAddresses, NativeEndian};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInfo;
 
-use super::machine::{FRAME_POINTER, KEPT};
+use super::machine::{ENTRY_SAVES, FRAME_POINTER, KEPT};
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 
 /// For each register that calls keep, how many words below the frame pointer a function has saved
@@ -18,8 +18,8 @@ mod tests;
 pub(crate) struct Saved([u8; KEPT.len()]);
 
 impl Saved {
-    /// The saves of an entry in machine code: `push r15; push rbx`.
-    pub(crate) const MACHINE_ENTRY: Self = Self([2, 0, 0, 0]);
+    /// Of an entry in machine code.
+    pub(crate) const MACHINE_ENTRY: Self = Self(ENTRY_SAVES);
 
     /// The saves of a compiled function; `None` if frames cannot be unwound on its host.
     pub(crate) fn of(compiled: &CompiledCode, isa: &dyn TargetIsa) -> Option<Self> {

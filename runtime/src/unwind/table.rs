@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::ops::Range;
-use std::ptr;
+use std::sync::Arc;
 
 use cranelift_codegen::gimli::write::{
     Address, CallFrameInstruction, CommonInformationEntry, EhFrame, EndianVec,
@@ -32,11 +32,11 @@ impl UnwindTable {
     /// # Safety
     ///
     /// The map stays where it is for as long as there is a frame of its code.
-    pub(crate) unsafe fn register(map: &CodeMap) -> io::Result<Option<Self>> {
+    pub(crate) unsafe fn register(map: &Arc<CodeMap>) -> io::Result<Option<Self>> {
         if !SUPPORTED {
             return Ok(None);
         }
-        let table = Self { bytes: bytes(map.range(), ptr::from_ref(map).cast())? };
+        let table = Self { bytes: bytes(map.range(), Arc::as_ptr(map).cast())? };
         // A fork must not find the unwinder's lock held.
         let _pass = Pass::new();
         // SAFETY: the table is well formed and ends with a zero, and stays where it is until it

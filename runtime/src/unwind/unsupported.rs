@@ -10,6 +10,7 @@ pub(in crate::unwind) const RETURN_ADDRESS: Register = Register(0);
 pub(in crate::unwind) const LANE: Register = Register(0);
 pub(in crate::unwind) const PINNED: Register = Register(0);
 pub(in crate::unwind) const KEPT: [u16; 4] = [0; 4];
+pub(in crate::unwind) const ENTRY_SAVES: [u8; KEPT.len()] = [0; KEPT.len()];
 
 pub(in crate::unwind) unsafe extern "C" fn resume(registers: *const Registers) -> ! {
     unreachable!("no frame goes on elsewhere: {registers:p}")

@@ -68,44 +68,44 @@ proptest! {
         steps in steps(),
         order in any::<u64>(),
     ) {
-        let mut extents = FreeRanges::new(len);
+        let mut ranges = FreeRanges::new(len);
         let mut model = Model(vec![false; len as usize]);
         let mut held = Vec::new();
         for step in steps {
             match step {
                 Step::Allocate { len, align } => {
-                    let extent = extents.allocate(len, align);
+                    let extent = ranges.allocate(len, align);
                     prop_assert_eq!(&extent, &model.allocate(len, align));
                     held.extend(extent);
                 }
                 Step::Release(index) if !held.is_empty() => {
                     let extent = held.swap_remove(index.index(held.len()));
                     model.set(extent.clone(), false);
-                    extents.release(extent);
+                    ranges.release(extent);
                 }
                 Step::Release(_) => {}
             }
-            prop_assert_eq!(extents.free_units(), model.free());
+            prop_assert_eq!(ranges.free_units(), model.free());
         }
         // In any order, so that gaps are joined to both sides, to one, and to none.
         held.sort_by_key(|extent| u64::from(extent.start).wrapping_mul(order | 1));
-        held.into_iter().for_each(|extent| extents.release(extent));
-        prop_assert_eq!(extents.free_units(), len);
-        prop_assert_eq!(extents.allocate(len, 1), Some(0..len), "the gaps were not joined");
-        prop_assert_eq!(extents.free_units(), 0);
+        held.into_iter().for_each(|extent| ranges.release(extent));
+        prop_assert_eq!(ranges.free_units(), len);
+        prop_assert_eq!(ranges.allocate(len, 1), Some(0..len), "the gaps were not joined");
+        prop_assert_eq!(ranges.free_units(), 0);
     }
 }
 
 #[test]
 fn a_range_without_units_has_room_for_nothing() {
-    let mut extents = FreeRanges::new(0);
-    assert_eq!(extents.allocate(1, 1), None);
-    assert_eq!(extents.free_units(), 0);
+    let mut ranges = FreeRanges::new(0);
+    assert_eq!(ranges.allocate(1, 1), None);
+    assert_eq!(ranges.free_units(), 0);
 }
 
 #[test]
 fn more_than_can_be_counted_is_refused() {
-    let mut extents = FreeRanges::new(u32::MAX);
-    assert_eq!(extents.allocate(u32::MAX, 64), None);
-    assert_eq!(extents.allocate(u32::MAX, 1), Some(0..u32::MAX));
+    let mut ranges = FreeRanges::new(u32::MAX);
+    assert_eq!(ranges.allocate(u32::MAX, 64), None);
+    assert_eq!(ranges.allocate(u32::MAX, 1), Some(0..u32::MAX));
 }

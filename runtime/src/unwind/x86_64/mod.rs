@@ -1,6 +1,8 @@
 //! x86-64: the registers by their numbers in unwind tables, how to go on in a frame, and what a
 //! signal has interrupted.
 
+use std::mem::offset_of;
+
 use cranelift_codegen::gimli::{Register, X86_64};
 use libc::{REG_RBP, REG_RCX, REG_RDI, REG_RDX, REG_RIP, REG_RSI, REG_RSP, ucontext_t};
 
@@ -17,6 +19,17 @@ pub(in crate::unwind) const PINNED: Register = X86_64::R15;
 /// them, since its place is known, nor the pinned register, which no function saves.
 pub(in crate::unwind) const KEPT: [u16; 4] =
     [X86_64::RBX.0, X86_64::R12.0, X86_64::R13.0, X86_64::R14.0];
+
+/// How many words below the frame pointer an entry in machine code saves each of [`KEPT`], or 0:
+/// `push r15; push rbx`.
+pub(in crate::unwind) const ENTRY_SAVES: [u8; KEPT.len()] = [2, 0, 0, 0];
+
+// The code below has the places of these as numbers.
+const _: () = assert!(
+    offset_of!(Registers, kept) == 24
+        && offset_of!(Registers, pinned) == 56
+        && offset_of!(Registers, payload) == 64
+);
 
 /// Goes on in the frame that has these registers.
 ///
