@@ -30,8 +30,9 @@
 //!   for each lane of the **[`Domain`]**.
 //! - **Slot**, **sites**: where callers find the gate of the lane that is current: a word, or calls
 //!   that are patched. Nothing in this crate depends on which thread sees them change when.
-//! - **Install, close, retire, drain, free**: a version is published; no caller can enter it any more;
-//!   after a heavy fence its last frame may free it; its last frame leaves; its payload is dropped.
+//! - **Install, close, retire, drain, free**: a version is published; no caller can enter it any
+//!   more; after a heavy fence its last frame may free it; its last frame leaves; its payload is
+//!   dropped.
 //! - **[`Hold`]**, **detour**: while a version is replaced in its place, callers are held, in code
 //!   that gates call instead of the body.
 //! - **Light fence, heavy fence**: an asymmetric pair. The light one keeps a thread's accesses in

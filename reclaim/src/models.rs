@@ -5,8 +5,8 @@
 //! [`docs::models`](crate::docs::models). This is where to find what:
 //!
 //! - [`machine`] is what can vary.
-//! - [`memory`], [`function`], [`ownership`], [`point`] and [`world`] are what there is, and refer to
-//!   each other as functions, versions and owners do.
+//! - [`memory`], [`function`], [`ownership`], [`point`] and [`world`] are what there is, and refer
+//!   to each other as functions, versions and owners do.
 //! - [`call`], [`install`], [`in_place`] and [`offers`] are what threads do with it.
 //! - [`scenarios`] are the programs that run, and [`events`] what must happen in them.
 //! - [`sound`] says what holds in them. [`mutants`] and [`literal`] are mistakes, each of which

@@ -1,9 +1,9 @@
 //! Gates, entries and detours in machine code for x86-64.
 //!
 //! A file here may know signatures, symbols, the layout of lanes and frames, the steps of the
-//! protocol, and the instructions and calling conventions of this architecture. It must not know the
-//! passes that make CLIF, nor which other architectures there are: [`machine`](crate::machine) makes
-//! that choice.
+//! protocol, and the instructions and calling conventions of this architecture. It must not know
+//! the passes that make CLIF, nor which other architectures there are: [`machine`](crate::machine)
+//! makes that choice.
 
 mod detour;
 mod encoder;

@@ -5,11 +5,11 @@
 //! A [`Draft`] is memory that can be written and not run; publishing turns it into a [`Block`],
 //! which can be run and not written, and which gives the memory back when it is dropped.
 //!
-//! The chapter [`docs::code_memory`](crate::docs::code_memory) says how an engine's range of addresses
-//! is divided, who may write code and how, what freed code is filled with, and what happens after a
-//! fork. Of that, [`section`] has the files and their copies, [`pages`] gives empty pages back,
-//! [`free_ranges`] finds room, [`patch`] changes calls that threads execute, and [`overwrite`] writes
-//! a version where another was.
+//! The chapter [`docs::code_memory`](crate::docs::code_memory) says how an engine's range of
+//! addresses is divided, who may write code and how, what freed code is filled with, and what
+//! happens after a fork. Of that, [`section`] has the files and their copies, [`pages`] gives empty
+//! pages back, [`free_ranges`] finds room, [`patch`] changes calls that threads execute, and
+//! [`overwrite`] writes a version where another was.
 
 pub(crate) mod block;
 mod free_ranges;

@@ -130,8 +130,8 @@ impl Gates {
         self.instantiate(Kind::ParkedCall(signatures), resolve)
     }
 
-    /// Makes the detour of a lane, if this host has detours, and what `held` makes for it: the detour
-    /// makes callers wait, and goes on to the address in the first word of that.
+    /// Makes the detour of a lane, if this host has detours, and what `held` makes for it: the
+    /// detour makes callers wait, and goes on to the address in the first word of that.
     pub(crate) fn detour<H>(
         &self,
         held: impl FnOnce() -> Result<Box<H>>,

@@ -73,8 +73,8 @@ impl Drop for Owner {
 /// Runs a destructor of the user's. The panic hook has reported a panic in it; it must not unwind
 /// into the leaving thread, which is inside generated code and has done nothing wrong.
 ///
-/// The value of a panic has a destructor, too, and that may panic. A value that the second panic has is
-/// leaked: dropping it could go on like that for ever.
+/// The value of a panic has a destructor, too, and that may panic. A value that the second panic
+/// has is leaked: dropping it could go on like that for ever.
 fn survive(release: impl FnOnce()) {
     let Err(value) = catch_unwind(AssertUnwindSafe(release)) else { return };
     if let Err(value) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
