@@ -194,13 +194,15 @@ fn a_panic_in_a_destructor_stays_there() {
     assert_eq!(call!(f, same.address(), 1).unwrap(), 6);
 }
 
-/// A value of a panic that panics when it is dropped, with another such value.
+/// A value of a panic that panics when it is dropped, with another such value, a few times.
 struct PanicsAgain(usize);
 
 impl Drop for PanicsAgain {
     fn drop(&mut self) {
-        // Without the hook, which prints.
-        std::panic::resume_unwind(Box::new(PanicsAgain(self.0 + 1)));
+        if self.0 > 0 {
+            // Without the hook, which prints.
+            std::panic::resume_unwind(Box::new(PanicsAgain(self.0 - 1)));
+        }
     }
 }
 
@@ -212,7 +214,7 @@ fn the_value_of_a_panic_in_a_destructor_may_panic_when_it_is_dropped() {
     let drops = Drops::new();
     let panicking = |text: &str| {
         let mut unit = unit(&engine, text);
-        unit.attach(OnDrop(|| std::panic::resume_unwind(Box::new(PanicsAgain(0)))));
+        unit.attach(OnDrop(|| std::panic::resume_unwind(Box::new(PanicsAgain(3)))));
         unit.attach(drops.value());
         engine.install(unit).unwrap()
     };
