@@ -6,9 +6,9 @@ use wasmtime_internal_jit_icache_coherence as icache;
 
 use super::memory::Memory;
 use super::relocation;
+use super::section::WritableView;
 use crate::Result;
 use crate::host::fork::Guard;
-use crate::host::sys::Reserved;
 
 /// The unit of a store that changes a call.
 #[cfg(target_arch = "x86_64")]
@@ -68,13 +68,6 @@ pub(crate) struct Patches<'a> {
     _turn: Guard<'a, ()>,
     /// The view through which code is written, once that is [prepared](Self::prepare).
     view: Option<WritableView>,
-}
-
-/// A view through which a section can be written.
-pub(super) struct WritableView {
-    pub(super) start: usize,
-    /// The addresses of the view, if it was mapped for this purpose only.
-    pub(super) _own: Option<Reserved>,
 }
 
 impl Memory {

@@ -8,7 +8,6 @@ use wasmtime_internal_jit_icache_coherence as icache;
 
 use super::free_ranges::FreeRanges;
 use super::pages::Pages;
-use super::patch::WritableView;
 use crate::arch::TRAP_BYTE;
 use crate::host::fork;
 use crate::host::sys;
@@ -56,6 +55,13 @@ pub(super) enum Purpose {
     Code,
     ReadOnly,
     Writable,
+}
+
+/// A view through which a section can be written.
+pub(super) struct WritableView {
+    pub(super) start: usize,
+    /// The addresses of the view, if it was mapped for this purpose only.
+    pub(super) _own: Option<Reserved>,
 }
 
 impl Section {
